@@ -1,0 +1,25 @@
+"""Step compare: two runs' trained models, paired on the same problems."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from step import run
+
+from grpo_cot.files import read_jsonl, write_json
+from grpo_cot.grading import compare
+
+
+def main(args: Namespace) -> str:
+    """C.json: difference (b minus a), interval and p of strict and lenient accuracy."""
+    result = compare(read_jsonl(args.a), read_jsonl(args.b))
+    names = {"a": args.a_name, "b": args.b_name}
+    write_json(args.output, {**names, **result})
+    strict = result["strict_accuracy"]
+    return (
+        f"strict accuracy of {names['b']} minus {names['a']}: {100 * strict['difference']:+.1f} points "
+        f"[{100 * strict['low']:+.1f}, {100 * strict['high']:+.1f}], p = {strict['p']:.2g} (n = {result['n']})"
+    )
+
+
+if __name__ == "__main__":
+    run(main, __doc__, a_name=str, b_name=str, a=Path, b=Path, output=Path)

@@ -1,0 +1,27 @@
+"""Step download: put a data set's rows under DVC."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from step import run
+
+from grpo_cot.data import SOURCE_FILE, load
+from grpo_cot.files import InputError, new_directory, read_yaml, write_json, write_jsonl
+from grpo_cot.validation import validated
+
+
+def main(args: Namespace) -> str:
+    """One file of rows a split, and the record of where they came from."""
+    splits, record = load(validated(SOURCE_FILE, read_yaml(args.source), args.source), args.source.stem)
+    if missing := {"train", "test"} - splits.keys():
+        raise InputError(f"{args.source}: 'splits' lacks {', '.join(sorted(missing))}")
+    with new_directory(args.output) as output:
+        for split, rows in splits.items():
+            write_jsonl(output / f"{split}.jsonl", rows)
+    write_json(args.provenance, record)
+    counts = ", ".join(f"{count} {split}" for split, count in record["rows"].items())
+    return f"{counts} rows in {args.output}"
+
+
+if __name__ == "__main__":
+    run(main, __doc__, source=Path, output=Path, provenance=Path)

@@ -1,0 +1,36 @@
+"""Step grade: read what the models wrote and compare them. Needs no model, so a changed grader reruns in seconds."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from step import run
+
+from grpo_cot.files import read_jsonl, write_json, write_jsonl
+from grpo_cot.grading import grade, metrics
+from grpo_cot.recipes import load_recipe
+
+
+def main(args: Namespace) -> str:
+    """predictions.jsonl and metrics.json."""
+    golds = {
+        (path.stem.removeprefix("eval-"), row["id"]): row["gold"]
+        for path in args.prompts.glob("eval-*.jsonl")
+        for row in read_jsonl(path)
+    }
+    predictions = grade(read_jsonl(args.completions), golds, load_recipe(args.recipe).grade.locale)
+    result = metrics(predictions)
+    write_jsonl(args.predictions, predictions)
+    write_json(args.metrics, result)
+    said = []
+    for reader in ("strict", "lenient"):
+        paired = result["paired"][f"{reader}_accuracy"]
+        before, after = (result[model][f"{reader}_accuracy"]["value"] for model in ("base", "trained"))
+        said.append(
+            f"{reader} accuracy {before:.1%} -> {after:.1%}, difference {100 * paired['difference']:+.1f} points "
+            f"[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}], p = {paired['p']:.2g}"
+        )
+    return f"{'; '.join(said)} (n = {result['n']}, paired, 95 % interval)"
+
+
+if __name__ == "__main__":
+    run(main, __doc__, recipe=Path, prompts=Path, completions=Path, predictions=Path, metrics=Path)

@@ -1,0 +1,67 @@
+"""What every step's entry point shares: arguments, one-sentence refusals, a last line, and the record of the run."""
+
+import argparse
+import errno
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from grpo_cot.files import InputError, write_json
+
+
+def run(main: Callable[[argparse.Namespace], str], description: str | None, **arguments: Any) -> None:
+    """Parse `--name VALUE` for every argument (its type as given), run the step, and say in one line what it did.
+
+    With `--record FILE`, what ran where and for how long is written there, apart from the step's results, because it
+    differs at every run. Bad input is one sentence on standard error and exit status 1.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    for name, kind in arguments.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=True)
+    parser.add_argument("--record", type=Path)
+    args = parser.parse_args()
+    step = Path(sys.argv[0]).stem
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    try:
+        said = main(args)
+    except InputError as error:
+        sys.exit(f"{step}: {error}{_outputs_hint()}")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f"{step}: no space left on the device ({error.filename}); make room and start again{_outputs_hint()}")
+    if args.record:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        write_json(
+            args.record,
+            {
+                "step": step,
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - clock, 2),
+                "peak_memory_mib": usage.ru_maxrss // 1024,
+                "host": platform.node(),
+                "system": platform.platform(),
+                "cpus": os.cpu_count(),
+                "device": _device(),
+                "python": platform.python_version(),
+            },
+        )
+    print(f"{step}: {said}", flush=True)
+
+
+def _outputs_hint() -> str:
+    if "DVC_STAGE" not in os.environ:
+        return ""
+    return f". (`dvc checkout` brings back the earlier outputs of {os.environ['DVC_STAGE']}.)"
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else platform.machine()

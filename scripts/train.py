@@ -1,0 +1,63 @@
+"""Step train: run the recipe's phases, resuming where an interrupted run stopped."""
+
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+from dvclive import Live
+from step import run
+
+import grpo_cot
+from grpo_cot.checkpoints import Callers, exclusive, fingerprint
+from grpo_cot.files import new_directory, read_json, read_jsonl, write_json
+from grpo_cot.library_settings import check_recipe
+from grpo_cot.models import file_hashes
+from grpo_cot.recipes import load_recipe
+from grpo_cot.training import train_phases, verdict
+
+
+def main(args: Namespace) -> str:
+    """The trained weights with model.json and summary.json, and the curves as DVC plots."""
+    recipe = load_recipe(args.recipe)
+    check_recipe(recipe, args.recipe)
+    prompts = args.prompts / "train.jsonl"
+    callers = Callers()
+    with exclusive(args.scratch):
+        decisive = {
+            "recipe": recipe.model_dump(include={"rewards", "model", "quantization", "phases"}),
+            "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
+            "seed": args.seed,
+            "prompts": file_hashes(args.prompts)[prompts.name],
+            "base": file_hashes(args.base),
+            "code": file_hashes(Path(grpo_cot.__file__).parent),
+        }
+        scratch = args.scratch / fingerprint(decisive)
+        for other in args.scratch.iterdir():
+            if other.is_dir() and other != scratch:
+                shutil.rmtree(other)
+        result = train_phases(recipe, read_jsonl(prompts), args.base, args.seed, scratch)
+        logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
+        said = {name: verdict(log, phase) for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)}
+        with new_directory(args.curves) as curves:
+            for name, log in logs.items():
+                draw(log, curves / name)
+        with new_directory(args.output) as output:
+            shutil.copytree(result, output, dirs_exist_ok=True)
+            write_json(output / "summary.json", {"verdict": said})
+        if callers.alive():  # otherwise nobody records this result, and the next run takes it over
+            shutil.rmtree(scratch)
+    return " ".join(sentence for sentences in said.values() for sentence in sentences)
+
+
+def draw(log: list[dict[str, float]], folder: Path) -> None:
+    """Every logged quantity over the steps, as DVCLive writes them."""
+    with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
+        for entry in log:
+            live.step = int(entry["step"])
+            for name, value in entry.items():
+                if name not in ("step", "epoch"):
+                    live.log_metric(name, value)
+
+
+if __name__ == "__main__":
+    run(main, __doc__, recipe=Path, prompts=Path, base=Path, seed=int, scratch=Path, curves=Path, output=Path)

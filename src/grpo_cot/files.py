@@ -1,0 +1,111 @@
+"""Reading and writing the pipeline's files: errors that name file, row and field, and writes that are whole or absent."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+Row = dict[str, Any]
+
+
+class InputError(ValueError):
+    """Input that a step refuses, as one sentence: file, row, field, what was found, what was expected, what to do."""
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML 1.2 file's content, read by the parser that DVC uses (`1e-5` is a number).
+
+    Raises:
+        InputError: the file is missing or no YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        InputError: the file is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: line {error.lineno} is not valid JSON: {error.msg}") from None
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """A JSON Lines file's rows.
+
+    Raises:
+        InputError: the file is missing or empty, or a line is not a JSON object (the message names the line).
+    """
+    rows = []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise InputError(f"{path}: line {number} is not valid JSON: {error.msg}") from None
+                if not isinstance(row, dict):
+                    raise InputError(f"{path}: line {number} is a JSON {type(row).__name__}, expected an object")
+                rows.append(row)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    if not rows:
+        raise InputError(f"{path}: the file is empty, expected at least one row")
+    return rows
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file or nothing: to a temporary name, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all; NaN and infinities are refused, for they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    """Write a JSON Lines file, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A fresh folder to fill, which takes `path`'s place when the block succeeds and vanishes when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""Merging an adapter into a 16-bit model, and proof that the merged model is the trained one.
+
+Which base the adapter is merged into matters: relative to what training optimised (the quantized base with the
+adapter), one layer's output was measured to change by 0.2 % on the dequantized base and by 9.2 % on the original one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from grpo_cot.files import InputError
+from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base
+from grpo_cot.recipes import MergeSection
+
+
+def merge(description: ModelDescription, weights: Path, section: MergeSection) -> PreTrainedModel:
+    """The trained model with full weights in the section's 16-bit type, on the base that the section names."""
+    base = Path(description.base)
+    if description.kind == "full":
+        merged = load_base(weights, description.model, description.quantization)
+    elif section.base == "original" or not description.quantization:
+        merged = load_adapter(load_base(base, description.model, None), weights, trainable=False).merge_and_unload()
+    else:
+        dequantized = load_base(base, description.model, description.quantization).dequantize()
+        merged = load_adapter(dequantized, weights, trainable=False).merge_and_unload()
+    return merged.to(getattr(torch, section.dtype))
+
+
+def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: Path, folder: Path) -> None:
+    """Write the merged model as plain Transformers reads it, with the base's own generation defaults."""
+    merged.generation_config = GenerationConfig()
+    merged.save_pretrained(folder)
+    if (base / "generation_config.json").is_file():
+        (folder / "generation_config.json").write_bytes((base / "generation_config.json").read_bytes())
+    tokenizer.save_pretrained(folder)
+
+
+def parity(
+    trained: PreTrainedModel | PeftModel, merged_folder: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str],
+    section: MergeSection, dtype: torch.dtype,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare the trained model with the merged one, reloaded from disk by plain Transformers.
+
+    Both compute in `dtype`, the type that training computed in, so that the figures show the merge and not the
+    arithmetic. For every prompt the trained model writes greedily; both models then score that text. Returned:
+    `token_agreement`, the share of its tokens that the merged model would also have chosen at the same place, and
+    `logit_difference`, the mean over prompts of ||merged - trained|| / ||trained|| of the logits.
+    """
+    merged = AutoModelForCausalLM.from_pretrained(merged_folder, dtype=dtype, device_map={"": DEVICE}).eval()
+    greedy = GenerationConfig(
+        do_sample=False, max_new_tokens=section.new_tokens, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=trained.generation_config.eos_token_id or tokenizer.eos_token_id,
+    )  # fmt: skip
+    agreeing = tokens = 0
+    differences = []
+    with torch.inference_mode():
+        for text in texts:
+            inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(trained.device)
+            written = trained.generate(**inputs, generation_config=greedy)
+            prompt_length = inputs["input_ids"].shape[1]
+            expected, found = (model(input_ids=written).logits[:, prompt_length - 1 : -1].float() for model in (trained, merged))
+            agreeing += int((found.argmax(-1) == expected.argmax(-1)).sum())
+            tokens += expected.shape[1]
+            differences.append(float((found - expected).norm() / expected.norm()))
+    return {
+        "prompts": len(texts),
+        "tokens": tokens,
+        "token_agreement": agreeing / tokens,
+        "logit_difference": sum(differences) / len(differences),
+    }
+
+
+def gate(figures: dict[str, Any], section: MergeSection, quantized: bool) -> bool:
+    """Whether parity holds.
+
+    On the original base of a quantized training it need not: that is another model by choice, and publishing asks.
+
+    Raises:
+        InputError: parity fails where it must hold.
+    """
+    holds = bool(
+        figures["token_agreement"] >= section.token_agreement and figures["logit_difference"] <= section.logit_difference
+    )
+    if not holds and not (section.base == "original" and quantized):
+        raise InputError(
+            f"the merged model is not the trained one: {figures['token_agreement']:.2%} of greedy tokens agree "
+            f"(merge.token_agreement asks for {section.token_agreement:.2%}) and logits differ by "
+            f"{figures['logit_difference']:.2%} (merge.logit_difference allows {section.logit_difference:.2%}); "
+            "try merge.dtype: float16, or look at what the adapter targets"
+        )
+    return holds

@@ -1,0 +1,145 @@
+"""Loading models: every step with weights loads through this module, so that all of them load alike."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from grpo_cot.files import InputError, read_json
+from grpo_cot.recipes import ModelSection
+from grpo_cot.validation import validated
+
+# On a CPU bitsandbytes says at every start that an optional kernel of a hub is not there. It is not needed.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class ModelDescription(BaseModel):
+    """model.json: what a training phase left behind and how it is to be loaded.
+
+    `path` is relative to the file's folder, `base` to the repository's. `model` and `quantization` are the recipe's
+    sections that training used: a model loaded otherwise is another model.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    kind: Literal["adapter", "full"]
+    architecture: Literal["causal"]
+    path: str
+    base: str
+    model: ModelSection
+    quantization: dict[str, Any] | None
+
+
+def read_description(model_json: Path) -> ModelDescription:
+    """model.json's content.
+
+    Raises:
+        InputError: the file is missing or does not fit.
+    """
+    return validated(ModelDescription, read_json(model_json), model_json)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, padding on the left as generation needs.
+
+    Raises:
+        InputError: the folder holds no readable tokenizer.
+    """
+    with _refusing_corrupt(folder):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any] | None) -> PreTrainedModel:
+    """A base model in evaluation mode, quantized as the recipe says.
+
+    The generation defaults that a model brings along (sampling, repetition penalty) are dropped, so that greedy means
+    greedy; only its end and padding tokens stay.
+
+    Raises:
+        InputError: the files are corrupt or incomplete, or the hardware lacks what the settings ask for.
+    """
+    if settings.attn_implementation == "flash_attention_2" and DEVICE == "cpu":
+        raise InputError("model.attn_implementation is 'flash_attention_2', which needs a GPU; use 'sdpa' on a CPU")
+    torch.set_num_threads(settings.threads)
+    with _refusing_corrupt(folder):
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation=settings.attn_implementation,
+            quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
+            device_map={"": DEVICE},
+            output_loading_info=True,
+        )
+        if absent := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
+            raise ValueError(f"{len(absent)} weights are missing or misshapen, {absent[0]} first")
+    defaults = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=defaults.eos_token_id, pad_token_id=defaults.pad_token_id)
+    model.eval()
+    return model
+
+
+def load(model_json: Path) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, ModelDescription]:
+    """A trained model as saved on disk, its tokenizer, and its description.
+
+    For an adapter the model is a PeftModel: inside `model.disable_adapter()` it is the base model.
+
+    Raises:
+        InputError: the model, its base or its description is missing or corrupt.
+    """
+    description = read_description(model_json)
+    weights = model_json.parent / description.path
+    tokenizer = load_tokenizer(Path(description.base))
+    if description.kind == "full":
+        return load_base(weights, description.model, description.quantization), tokenizer, description
+    base = load_base(Path(description.base), description.model, description.quantization)
+    return load_adapter(base, weights, trainable=False), tokenizer, description
+
+
+def load_adapter(base: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
+    """A base model with a saved adapter on it.
+
+    Raises:
+        InputError: the adapter is missing or corrupt, or does not fit the base.
+    """
+    with _refusing_corrupt(folder):
+        model = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
+    return model if trainable else model.eval()
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of every file directly in a folder, by name."""
+    hashes = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+@contextmanager
+def _refusing_corrupt(folder: Path) -> Iterator[None]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model folder")
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: the model cannot be loaded, its files are corrupt or incomplete ({reason}); restore them") from error

@@ -1,0 +1,100 @@
+"""From rows to prompts: chat messages with the schema's system prompt, measured through the tokenizer's own template."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from grpo_cot.files import InputError, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, str]
+
+
+class Example(BaseModel):
+    """A worked exchange shown before the question (one-shot prompting)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    question: str
+    completion: str
+
+
+class PromptSection(BaseModel):
+    """A recipe's `prompt` section."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    system: str | None
+    example: Example | None
+    max_prompt_length: int = Field(gt=0)  # tokens, template included
+    chat_template_kwargs: dict[str, Any]
+
+
+def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection) -> list[Message]:
+    """The system message to send, possibly an empty one: some templates (Qwen2.5) inject a default when none is given.
+
+    Raises:
+        InputError: the tokenizer has no chat template, or its template inserts today's date and nothing fixes it.
+    """
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        raise InputError("the tokenizer has no chat template: add one to the base model's tokenizer_config.json")
+    if "strftime_now" in template and "date_string" not in section.chat_template_kwargs:
+        raise InputError(
+            "the chat template inserts today's date, so that prompts would change every day: "
+            "fix it in the recipe, for instance prompt.chat_template_kwargs: {date_string: '26 Jul 2024'}"
+        )
+    if section.system is not None:
+        return [{"role": "system", "content": section.system}]
+    user = [{"role": "user", "content": "question"}]
+    empty = [{"role": "system", "content": ""}]
+    without, with_empty = (
+        tokenizer.apply_chat_template(messages, tokenize=False, **section.chat_template_kwargs)
+        for messages in (user, empty + user)
+    )
+    return empty if len(without) > len(with_empty) else []
+
+
+def conversation(system: Sequence[Message], example: Example | None, question: str) -> list[Message]:
+    """The messages that ask one question."""
+    shown = (
+        [{"role": "user", "content": example.question}, {"role": "assistant", "content": example.completion}]
+        if example
+        else []
+    )
+    return [*system, *shown, {"role": "user", "content": question}]
+
+
+def map_rows(rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", section: PromptSection) -> tuple[list[Row], list[str]]:
+    """Prompts (id, messages, gold, tokens) of all rows short enough, and the ids of those that were too long."""
+    system = system_messages(tokenizer, section)
+    messages = [conversation(system, section.example, row["question"]) for row in rows]
+    texts = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **section.chat_template_kwargs
+    )
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    prompts, too_long = [], []
+    for row, conversation_, tokens in zip(rows, messages, lengths, strict=True):
+        if tokens > section.max_prompt_length:
+            too_long.append(row["id"])
+        else:
+            prompts.append({"id": row["id"], "messages": conversation_, "gold": row["gold"], "tokens": tokens})
+    return prompts, too_long
+
+
+def normalised(text: str) -> str:
+    """Text by which two questions count as the same: letters and digits only, without case.
+
+    >>> normalised("How many  R's?") == normalised("how many rs")
+    True
+    """
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
+
+
+def overlap(train: Sequence[Row], evaluation: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
+    """For every evaluation set, the ids of its rows whose question also occurs in the training rows."""
+    seen = {normalised(row["question"]) for row in train}
+    return {name: [row["id"] for row in rows if normalised(row["question"]) in seen] for name, rows in evaluation.items()}

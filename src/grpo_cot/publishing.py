@@ -1,0 +1,125 @@
+"""Publishing: adapter and merged model in the Hub's layout, each with a complete model card, and the push itself."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
+
+from grpo_cot.files import InputError
+
+CARD = """\
+---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ base }} trained with GRPO on {{ dataset }} to reason inside `<reasoning>` and to answer inside `<answer>`.
+{% if part == "adapter" %}This folder holds the adapter; it was trained on the base quantized as below.{% else %}\
+This folder holds the merged model ({{ merge.dtype }}, on the {{ merge.base }} base): {{ "%.2f" % (100 * merge.token_agreement) }} % of \
+{{ merge.tokens }} greedy tokens agree with base and adapter, logits differ by {{ "%.3f" % (100 * merge.logit_difference) }} %.{% endif %}
+
+## Result
+
+| on {{ metrics.n }} held-out problems, greedy | base | trained | difference (paired) | p |
+| --- | --- | --- | --- | --- |
+{% for reader in ("strict", "lenient") -%}
+{% set key = reader ~ "_accuracy" -%}
+| {{ reader }} accuracy | {{ share(metrics.base[key]) }} | {{ share(metrics.trained[key]) }} | {{ points(metrics.paired[key]) }} | {{ "%.2g" % metrics.paired[key].p }} |
+{% endfor -%}
+| format adherence | {{ share(metrics.base.format_adherence) }} | {{ share(metrics.trained.format_adherence) }} | | |
+
+Intervals are 95 % (Wilson; Newcombe for paired differences), p is McNemar's exact test. Strict reads the answer inside \
+the schema, lenient the last stated answer wherever it stands. The base is the one that training started from, \
+quantized alike, with the same prompt.
+
+## Data
+
+{{ dataset }} ({{ source.kind }}{% if source.id %} `{{ source.id }}`{% endif %}{% if source.revision %} at `{{ source.revision }}`{% endif %}), \
+licence {{ source.licence }}, rows: {% for split, rows in source.rows.items() %}{{ split }} {{ rows }}{{ ", " if not loop.last }}{% endfor %}\
+{% if source.drop %}; dropped: {% for id, reason in source.drop.items() %}{{ id }} ({{ reason }}){{ ", " if not loop.last }}{% endfor %}{% endif %}.
+
+## Prompt
+
+{% for message in prompt %}**{{ message.role }}**
+
+```text
+{{ message.content }}
+```
+
+{% endfor -%}
+## Recipe
+
+```yaml
+{{ recipe }}```
+
+Seed {{ seed }}; {% for package, version in packages.items() %}{{ package }} {{ version }}{{ ", " if not loop.last }}{% endfor %}.
+
+## Limits
+
+Measured on the problems above and nothing else. A reward that reads only the final answer does not check the reasoning.
+"""
+
+
+def share(value: Mapping[str, float]) -> str:
+    """A share with its interval, in per cent."""
+    return f"{100 * value['value']:.1f} % [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+
+
+def points(paired: Mapping[str, float]) -> str:
+    """A paired difference with its interval, in percentage points."""
+    return f"{100 * paired['difference']:+.1f} [{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
+
+
+def card(part: str, facts: Mapping[str, Any]) -> str:
+    """The model card of the adapter or of the merged model, its metadata checked by huggingface_hub."""
+    metrics, base, source = facts["metrics"], facts["base_record"], facts["source"]
+    data = ModelCardData(
+        base_model=base["id"] or base["name"],
+        datasets=[source["id"]] if source["id"] else None,
+        license=facts["licence"],
+        library_name="peft" if part == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        tags=["grpo", "reasoning", "trl"],
+        model_name=facts["name"],
+        eval_results=[
+            EvalResult(
+                task_type="text-generation", dataset_type=source["id"] or source["name"], dataset_name=source["name"],
+                metric_type="exact_match", metric_name=f"{reader} accuracy (n = {metrics['n']})",
+                metric_value=metrics["trained"][f"{reader}_accuracy"]["value"],
+            )
+            for reader in ("strict", "lenient")
+        ],
+    )  # fmt: skip
+    return str(ModelCard.from_template(data, template_str=CARD, part=part, share=share, points=points, **facts))
+
+
+def lay_out(folder: Path, weights: Mapping[str, Path], facts: Mapping[str, Any]) -> None:
+    """Copy each part (`adapter`, `merged`) into a folder of its own and write its card."""
+    for part, source in weights.items():
+        shutil.copytree(source, folder / part)
+        (folder / part / "README.md").write_text(card(part, facts), encoding="utf-8")
+
+
+def push(folder: Path, repository: str, private: bool, token: str | None) -> dict[str, dict[str, str]]:
+    """Push every part to `REPOSITORY-PART` on the Hub; what went where, at which commit.
+
+    Raises:
+        InputError: there is no token, or the Hub refused.
+    """
+    if not token:
+        raise InputError(f"publish.repository is {repository!r}, but HF_TOKEN is not set: give a token that may write")
+    api = HfApi(token=token)
+    pushed = {}
+    for part in sorted(path.name for path in folder.iterdir()):
+        target = f"{repository}-{part}"
+        try:
+            api.create_repo(target, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=target, folder_path=folder / part, commit_message="Publish from grpo-cot")
+        except HfHubHTTPError as error:
+            raise InputError(f"the Hub refused {target}: {' '.join(str(error).split())[:200]}") from None
+        pushed[part] = {"repository": target, "commit": commit.oid}
+    return pushed

@@ -1,0 +1,212 @@
+"""Recipes (`experiments/NAME.yaml`): one complete file a recipe, no inheritance.
+
+Every section is present in every recipe; one that does not apply is `null`. Sections that configure a library use that
+library's own parameter names and are checked against it by `grpo_cot.library_settings`, which costs its import; this
+module checks all the rest in milliseconds.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from grpo_cot.files import InputError, read_yaml
+from grpo_cot.prompts import PromptSection
+from grpo_cot.rewards import reward_functions
+from grpo_cot.validation import validated
+
+LibrarySettings = dict[str, Any]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, and text is never read as a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ModelSection(Section):
+    """How the base is loaded, wherever it is loaded."""
+
+    dtype: Literal["float32", "bfloat16", "float16"]
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"]
+    threads: int = Field(gt=0)  # CPU threads of every step with weights: results depend on it, so the scheduler does not
+
+
+class AuditSection(Section):
+    """What the audit samples before training, and which broken rewards it lets pass."""
+
+    allow: list[str]
+    prompts: int = Field(gt=0)
+
+
+class Phase(Section):
+    """One phase of training; `lora: null` continues the adapter of the phase before, or trains all weights in the first."""
+
+    method: Literal["grpo"]
+    lora: LibrarySettings | None
+    grpo: LibrarySettings
+
+
+class CheckSection(Section):
+    """Questions asked of the base and the trained model, side by side."""
+
+    questions: list[str] = Field(min_length=1)
+    sampling: LibrarySettings
+
+
+class EvaluateSection(Section):
+    """How both models answer the evaluation sets; `sample` takes that many problems of each set, drawn with `seed`."""
+
+    sets: list[str] = Field(min_length=1)
+    sample: int | None = Field(gt=0)
+    seed: int
+    batch_size: int = Field(gt=0)
+    sampling: LibrarySettings
+
+
+class GradeSection(Section):
+    """How completions are read."""
+
+    locale: Literal["en", "vi"]
+
+
+class MergeSection(Section):
+    """The 16-bit model: which base the adapter is merged into, and the parity that it must keep."""
+
+    base: Literal["dequantized", "original"]
+    dtype: Literal["bfloat16", "float16"]
+    prompts: int = Field(gt=0)
+    new_tokens: int = Field(gt=0)
+    token_agreement: float = Field(ge=0, le=1)  # at least this share of greedy tokens agrees
+    logit_difference: float = Field(gt=0)  # at most this relative norm
+
+
+class PublishSection(Section):
+    """Where the result goes; without a repository it stays in a local folder in the Hub's layout."""
+
+    repository: str | None = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    private: bool
+    dry_run: bool
+    accept_original_base: bool
+
+
+class Recipe(Section):
+    """A recipe file."""
+
+    prompt: PromptSection
+    rewards: dict[str, float]
+    audit: AuditSection
+    model: ModelSection
+    quantization: LibrarySettings | None
+    phases: list[Phase] = Field(min_length=1)
+    check: CheckSection
+    evaluate: EvaluateSection
+    grade: GradeSection
+    merge: MergeSection
+    publish: PublishSection
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Recipe":
+        reward_functions(self.rewards)
+        if not any(self.rewards.values()):
+            raise ValueError("'rewards' pays nothing: give at least one reward a weight other than 0")
+        if unknown := set(self.audit.allow) - self.rewards.keys():
+            raise ValueError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")
+        for number, phase in enumerate(self.phases, start=1):
+            generations = phase.grpo.get("num_generations")
+            batch = phase.grpo.get("per_device_train_batch_size")
+            steps = phase.grpo.get("steps_per_generation") or phase.grpo.get("gradient_accumulation_steps", 1)
+            if not isinstance(batch, int) or not isinstance(generations, int) or not isinstance(steps, int):
+                raise ValueError(
+                    f"phases.{number}.grpo: set per_device_train_batch_size and num_generations to whole numbers"
+                )
+            if batch * steps % generations:
+                raise ValueError(
+                    f"phases.{number}.grpo.num_generations is {generations}, which does not divide the {batch * steps} "
+                    "completions of a step (per_device_train_batch_size x gradient_accumulation_steps)"
+                )
+            if phase.lora is None and number == 1 and self.quantization:
+                raise ValueError("phases.1.lora is null: a quantized base can only be trained through an adapter")
+        return self
+
+
+class Base(Section):
+    """A base model's source file: an embedded folder or a Hub repository at a commit, and the files' sha256."""
+
+    kind: Literal["embedded", "hub"]
+    path: str | None = None
+    id: str | None = None
+    revision: str | None = None
+    licence: str
+    sha256: dict[str, str]
+
+    @model_validator(mode="after")
+    def _place_fits_kind(self) -> "Base":
+        if self.kind == "embedded" and not self.path:
+            raise ValueError("an embedded base needs 'path'")
+        if self.kind == "hub" and not (self.id and self.revision):
+            raise ValueError("a Hub base needs 'id' and 'revision' (a commit, so that it cannot change)")
+        return self
+
+
+class Run(Section):
+    """One line of params.yaml's `runs`."""
+
+    recipe: str
+    dataset: str
+    base: str
+    image: Literal["cpu", "cuda"]
+    seed: int
+
+
+class Comparison(Section):
+    """One line of params.yaml's `comparisons`: two runs, paired on the ids of their evaluation rows."""
+
+    a: str
+    b: str
+
+
+class Params(Section):
+    """params.yaml: what `dvc repro` builds."""
+
+    runs: dict[str, Run]
+    datasets: list[str]
+    bases: list[str]
+    comparisons: dict[str, Comparison]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe and check everything that needs no library.
+
+    Raises:
+        InputError: the file is missing, no YAML, or does not fit; the first problem is named.
+    """
+    return validated(Recipe, read_yaml(path), path)
+
+
+def load_params(path: Path) -> Params:
+    """Read params.yaml and check that every name in it has its file or its line.
+
+    Raises:
+        InputError: a run, data set, base model or comparison names something that does not exist.
+    """
+    params = validated(Params, read_yaml(path), path)
+    root = path.parent
+    for name, run in params.runs.items():
+        for field, value, folder in (
+            ("recipe", run.recipe, "experiments"),
+            ("dataset", run.dataset, "sources/datasets"),
+            ("base", run.base, "sources/bases"),
+        ):
+            file = root / folder / f"{value}.yaml"
+            if not file.is_file():
+                present = sorted(other.stem for other in (root / folder).glob("*.yaml"))
+                raise InputError(f"{path}: runs.{name}.{field} is {value!r}, but {folder}/{value}.yaml does not exist; expected one of: {', '.join(present)}")
+        for field, value, listed in (("dataset", run.dataset, params.datasets), ("base", run.base, params.bases)):
+            if value not in listed:
+                raise InputError(f"{path}: runs.{name}.{field} is {value!r}, which the list '{field}s' lacks; add it there")
+    for name, comparison in params.comparisons.items():
+        for field, run_name in (("a", comparison.a), ("b", comparison.b)):
+            if run_name not in params.runs:
+                raise InputError(f"{path}: comparisons.{name}.{field} is {run_name!r}, which 'runs' lacks")
+    return params

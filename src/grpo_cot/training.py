@@ -1,0 +1,186 @@
+"""Training: an ordered list of phases, each starting from the adapter that the one before it left."""
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import TrainerCallback, set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from grpo_cot.checkpoints import last_whole_checkpoint
+from grpo_cot.files import InputError, Row, new_directory, read_json, write_json
+from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base, load_tokenizer
+from grpo_cot.recipes import Phase, Recipe
+from grpo_cot.rewards import reward_functions
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
+# Logged by the trainer, but different at every run: kept out of files that later steps read.
+TIMES = re.compile(r"step_time|_runtime|_per_second|total_flos")
+
+
+def train_phases(recipe: Recipe, prompts: Sequence[Row], base: Path, seed: int, scratch: Path) -> Path:
+    """Run every phase that is not finished yet; the folder that holds all of their results.
+
+    The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json) and
+    model.json, which describes what the last one left. Everything in it is a function of the arguments alone.
+
+    Raises:
+        InputError: the base is corrupt, or the disk is full.
+    """
+    result = scratch / "result"
+    for number, phase in enumerate(recipe.phases, start=1):
+        name = f"{number:02d}-{phase.method}"
+        if (result / name).is_dir():
+            continue
+        before = result / f"{number - 1:02d}-{recipe.phases[number - 2].method}" if number > 1 else None
+        try:
+            _train_grpo(recipe, phase, prompts, base, seed, before, scratch / f"checkpoints-{name}", result / name)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if disk_is_full(error, scratch):
+                raise InputError(
+                    f"{scratch}: no space left on the device for a checkpoint; make room and start again: "
+                    "training goes on from the last whole checkpoint"
+                ) from error
+            raise
+        shutil.rmtree(scratch / f"checkpoints-{name}")
+    adapter = any(phase.lora for phase in recipe.phases)
+    description = ModelDescription(
+        kind="adapter" if adapter else "full", architecture="causal", path=name, base=str(base),
+        model=recipe.model, quantization=recipe.quantization,
+    )  # fmt: skip
+    write_json(result / "model.json", description.model_dump())
+    return result
+
+
+def disk_is_full(error: Exception, folder: Path) -> bool:
+    """Whether an error while saving means a full disk; torch and safetensors say so only in their text, or not at all."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    if re.search(r"No space left|os error 28", str(error)):
+        return True
+    return "PytorchStreamWriter" in str(error) and shutil.disk_usage(folder).free < 2**20
+
+
+def _train_grpo(
+    recipe: Recipe, phase: Phase, prompts: Sequence[Row], base: Path, seed: int, before: Path | None,
+    checkpoints: Path, output: Path,
+) -> None:  # fmt: skip
+    # The adapter is initialised before the trainer seeds anything (trl#6688).
+    set_seed(seed)
+    tokenizer = load_tokenizer(base)
+    continues = before is not None and (before / "adapter_config.json").is_file()
+    model: Any = load_base(before if before and not continues else base, recipe.model, recipe.quantization)
+    if before is not None and continues:
+        model = load_adapter(model, before, trainable=True)
+    functions, weights = reward_functions(recipe.rewards)
+    asked = dict(phase.grpo)
+    configuration = GRPOConfig(
+        output_dir=str(checkpoints), seed=seed, reward_weights=weights, use_cpu=DEVICE == "cpu",
+        chat_template_kwargs=recipe.prompt.chat_template_kwargs, **asked,
+    )  # fmt: skip
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=list(functions),
+        args=configuration,
+        train_dataset=Dataset.from_list(
+            [{"prompt": row["messages"], "gold": row["gold"], "id": row["id"]} for row in prompts]
+        ),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora) if phase.lora else None,
+        callbacks=[_Announcement()],
+    )
+    # On a quantized base the trainer casts the adapter to bfloat16, while a checkpoint is read back as float32: only in
+    # float32 throughout does a resumed run end where an uninterrupted one does.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    checkpoint = last_whole_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with new_directory(output) as folder:
+        _save(trainer.model, folder)
+        write_json(folder / "log.json", [_without_times(entry) for entry in trainer.state.log_history])
+        write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, checkpoints))
+
+
+class _Announcement(TrainerCallback):  # type: ignore[misc]  # transformers ships no types for it
+    """Says from which step a resumed training goes on."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step:
+            print(f"Resuming from step {state.global_step} of {state.max_steps}.", flush=True)
+
+
+def _save(model: Any, folder: Path) -> None:
+    if not isinstance(model, PeftModel):
+        model.save_pretrained(folder)
+        return
+    model.save_pretrained(str(folder), selected_adapters=["default"])
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; publishing writes the real one
+    # PEFT writes the set of target modules in the order of its hash, which differs from process to process.
+    configuration = read_json(folder / "adapter_config.json")
+    if isinstance(configuration["target_modules"], list):
+        configuration["target_modules"].sort()
+    write_json(folder / "adapter_config.json", configuration)
+
+
+def _without_times(entry: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in entry.items() if not TIMES.search(name)}
+
+
+def _resolved(recipe: Recipe, phase: Phase, configuration: GRPOConfig, seed: int, checkpoints: Path) -> dict[str, Any]:
+    """What ran, with every default spelt out, less the machine's own paths."""
+    settings = json.loads(configuration.to_json_string())
+    for name in ("output_dir", "logging_dir", "run_name"):
+        settings.pop(name, None)
+    return {
+        "method": phase.method,
+        "seed": seed,
+        "rewards": recipe.rewards,
+        "quantization": recipe.quantization,
+        "lora": phase.lora,
+        "grpo": settings,
+        "packages": {package: version(package) for package in PACKAGES},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def verdict(log: Sequence[Mapping[str, float]], phase: Phase) -> list[str]:
+    """What the curves say, in plain sentences: the first is the outcome, the others name what went wrong, if anything.
+
+    `log` is the trainer's log history. The reward's change compares the first tenth of the steps with the last.
+    """
+    steps = [entry for entry in log if "reward" in entry]
+    if not steps:
+        return ["The trainer logged no step."]
+
+    def mean(name: str, part: Sequence[Mapping[str, float]]) -> float:
+        values = [entry[name] for entry in part if name in entry]
+        return sum(values) / len(values) if values else 0.0
+
+    tenth = max(1, len(steps) // 10)
+    first, last = steps[:tenth], steps[-tenth:]
+    change = mean("reward", last) - mean("reward", first)
+    said = [f"The mean reward went from {mean('reward', first):.2f} to {mean('reward', last):.2f} in {len(steps)} logged steps."]
+    if change <= 0.02 * abs(mean("reward", first)):
+        said.append("The reward did not rise: nothing that it pays for was learnt.")
+    clipped = mean("completions/clipped_ratio", last)
+    if clipped > 0.2:
+        said.append(f"{clipped:.0%} of completions hit the length cap of {phase.grpo['max_completion_length']} tokens at the end.")
+    silent = mean("frac_reward_zero_std", steps)
+    if silent > 0.5:
+        said.append(f"The reward never varied in {silent:.0%} of the groups, which teach nothing: see audit.json.")
+    for name in sorted({name for entry in steps for name in entry if name.startswith("rewards/") and name.endswith("/mean")}):
+        if all(entry.get(name, 0.0) == 0.0 for entry in steps):
+            said.append(f"The reward {name.split('/')[1]} never paid.")
+    if mean("entropy", last) < 0.01:
+        said.append("The policy's entropy fell below 0.01: it no longer explores.")
+    return said

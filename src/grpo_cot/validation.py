@@ -1,0 +1,55 @@
+"""Validating what users write: one sentence an error, with the nearest valid name."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from grpo_cot.files import InputError
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint that names the nearest valid name, or lists them when none is near.
+
+    >>> nearest("learning_rat", ["learning_rate", "beta"])
+    "did you mean 'learning_rate'?"
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(names)}"
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: text in quotes and called so, long ones cut."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'}{' (text)' if isinstance(value, str) else ''}"
+
+
+Model = TypeVar("Model")
+
+
+def validated(kind: type[Model] | TypeAdapter[Model], value: Any, where: object) -> Model:
+    """The value as a pydantic model or an annotated type.
+
+    Raises:
+        InputError: it does not fit; the first problem is named.
+    """
+    adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+        if first["type"] == "extra_forbidden":
+            hint = nearest(str(first["loc"][-1]), _field_names(adapter.json_schema()))
+            raise InputError(f"{where}: unknown key {field!r}; {hint}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{where}: the key {field!r} is missing") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {field or 'the file'}: {message[0].lower()}{message[1:]}, found {shown(first['input'])}") from None
+
+
+def _field_names(json_schema: dict[str, Any]) -> Iterator[str]:
+    for schema in (json_schema, *json_schema.get("$defs", {}).values()):
+        yield from schema.get("properties", {})

@@ -1,0 +1,28 @@
+"""What several tests share: where the repository is, and real data when the machine has it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def folder_from(variable: str) -> Path:
+    """The folder that an environment variable names; the test is skipped, with the reason, when it is not set."""
+    value = os.environ.get(variable)
+    if not value or not Path(value).is_dir():
+        pytest.skip(f"{variable} does not name a folder of real data on this machine")
+    return Path(value)
+
+
+@pytest.fixture
+def gsm8k_folder() -> Path:
+    """GSM8K's own train.jsonl and test.jsonl."""
+    return folder_from("GSM8K_DIR")
+
+
+@pytest.fixture
+def tokenizers_folder() -> Path:
+    """The real Qwen2.5 tokenizer and collected chat templates."""
+    return folder_from("TOKENIZERS_DIR")
