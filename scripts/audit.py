@@ -8,13 +8,16 @@ from step import run
 from grpo_cot.auditing import broken, group_statistics, judge
 from grpo_cot.files import InputError, read_jsonl, write_json
 from grpo_cot.generation import generate
-from grpo_cot.models import load_base, load_tokenizer
+from grpo_cot.library_settings import check_rewards
+from grpo_cot.models import load_base
 from grpo_cot.recipes import load_recipe
+from grpo_cot.tokenization import load_tokenizer
 
 
 def main(args: Namespace) -> str:
     """audit.json: broken rewards, statistics on base samples, warnings."""
     recipe = load_recipe(args.recipe)
+    check_rewards(recipe.rewards, args.recipe)
     phase = recipe.phases[0]
     group = phase.grpo["num_generations"]
     chosen = read_jsonl(args.prompts / "train.jsonl")[: recipe.audit.prompts]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from step import run
 
-from grpo_cot.files import InputError, new_directory, read_yaml, write_json
-from grpo_cot.models import file_hashes
+from grpo_cot.files import InputError, file_hashes, new_directory, read_yaml, write_json
 from grpo_cot.recipes import Base
 from grpo_cot.validation import validated
 

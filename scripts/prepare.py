@@ -5,10 +5,16 @@ from pathlib import Path
 
 from step import run
 
-from grpo_cot.files import InputError, new_directory, read_jsonl, write_json, write_jsonl
-from grpo_cot.models import load_tokenizer
+from grpo_cot.files import (
+    InputError,
+    new_directory,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from grpo_cot.prompts import map_rows, overlap
 from grpo_cot.recipes import load_recipe
+from grpo_cot.tokenization import load_tokenizer
 
 
 def main(args: Namespace) -> str:

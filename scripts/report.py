@@ -8,7 +8,13 @@ from step import run
 
 from grpo_cot.files import read_json, read_jsonl, write_text
 from grpo_cot.recipes import load_recipe
-from grpo_cot.reporting import accuracy_picture, changed_problems, curves_picture, environment, reward_picture
+from grpo_cot.reporting import (
+    accuracy_picture,
+    changed_problems,
+    curves_picture,
+    environment,
+    reward_picture,
+)
 
 
 def main(args: Namespace) -> str:

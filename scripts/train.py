@@ -9,9 +9,8 @@ from step import run
 
 import grpo_cot
 from grpo_cot.checkpoints import Callers, exclusive, fingerprint
-from grpo_cot.files import new_directory, read_json, read_jsonl, write_json
+from grpo_cot.files import file_hashes, new_directory, read_json, read_jsonl, write_json
 from grpo_cot.library_settings import check_recipe
-from grpo_cot.models import file_hashes
 from grpo_cot.recipes import load_recipe
 from grpo_cot.training import train_phases, verdict
 

@@ -6,9 +6,9 @@ import pytest
 from conftest import ROOT
 
 from grpo_cot.files import InputError
-from grpo_cot.models import load_tokenizer
 from grpo_cot.prompts import Example, PromptSection, map_rows, overlap, system_messages
 from grpo_cot.schema import SYSTEM_PROMPT
+from grpo_cot.tokenization import load_tokenizer
 
 ROWS = [
     {"id": "a", "question": "What is 2 + 3?", "answer": "#### 5", "gold": "5"},

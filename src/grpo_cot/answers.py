@@ -22,7 +22,7 @@ _CURRENCY = "$\u20ac\u00a3\u00a5\u20ab"
 
 # The thousands sign, then the decimal sign. A later notation applies where the earlier cannot: "2.5" has only one
 # reading in Vietnamese text too.
-_ENGLISH = re.compile(r"(?P<whole>[1-9]\d{0,2}(?:,\d{3})+|\d*)(?:\.(?P<decimals>\d+))?", re.ASCII)
+_ENGLISH = re.compile(r"(?P<whole>\d{1,3}(?:,\d{3})+|\d*)(?:\.(?P<decimals>\d+))?", re.ASCII)
 _VIETNAMESE = re.compile(r"(?P<whole>[1-9]\d{0,2}(?:\.\d{3})+|\d+)(?:,(?P<decimals>\d+))?", re.ASCII)
 _NOTATIONS = {"en": (_ENGLISH,), "vi": (_VIETNAMESE, _ENGLISH)}
 # 88,000 and 2,750 in Vietnamese text are thousands in English style: nobody writes 2,75 with a third decimal of zero.
@@ -35,7 +35,7 @@ _VALUE = re.compile(
     re.ASCII | re.DOTALL,
 )
 _NUMBER = re.compile(  # a number inside a statement; not the 2 of "x2", not an ordinal
-    rf"(?<!\w)[-+]?[{_CURRENCY}]*[-+]?{_DIGITS}(?:\s?/\s?\d++)?(?!(?:st|nd|rd|th)\b)(?:\s?%)?",
+    rf"(?<!\w)[-+]?(?:[{_CURRENCY}]++\s?)?[-+]?{_DIGITS}(?:\s?/\s?\d++)?(?!(?:st|nd|rd|th)\b)(?:\s?%)?",
     re.IGNORECASE,
 )
 
@@ -102,7 +102,7 @@ def numeric_value(text: str, locale: str = "en") -> Fraction | None:
     Raises:
         ValueError: the locale is not known.
 
-    >>> [str(numeric_value(text)) for text in ("-$1,234.50", "18 dollars.", "1/2", "36/2", "\u2212\uff11\uff18", "3 or 4")]
+    >>> [str(numeric_value(text)) for text in ("-$1,234.50", "18 cups.", "1/2", "36/2", "\u2212\uff11\uff18", "3, 4")]
     ['-2469/2', '18', '1/2', 'None', '-18', 'None']
     >>> [str(numeric_value(text, "vi")) for text in ("70.000 đô la", "2,5", "88,000", "2.5")]
     ['70000', '5/2', '88000', '5/2']
@@ -175,7 +175,7 @@ def _without_formatting(text: str) -> str:
 
 
 def _is_unit(text: str) -> bool:
-    """Whether what follows a number leaves it the only one: words, abbreviations, km/h, cm², but no power and no sum."""
+    """Whether what follows a number leaves it the only one: words, abbreviations, km/h, cm², but no power or sum."""
     return not text.startswith(("\u00b2", "\u00b3", "- ")) and all(
         character.isalpha() or unicodedata.combining(character) or character in " .%-/'()\u00b0\u00b2\u00b3" + _CURRENCY
         for character in text

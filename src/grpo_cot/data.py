@@ -174,6 +174,7 @@ def load(source: DatasetSource, name: str) -> tuple[dict[str, list[Row]], dict[s
         raise InputError(f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}")
     record = {
         "name": name,
+        **dict.fromkeys(("id", "configuration", "revision", "seed")),
         **source.model_dump(include={"kind", "id", "configuration", "revision", "seed", "licence", "drop"}),
         "sha256": hashes,
         "rows": {split: len(rows) for split, rows in splits.items()},

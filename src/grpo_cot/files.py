@@ -1,5 +1,6 @@
 """Reading and writing the pipeline's files: errors that name file, row and field, and writes that are whole or absent."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -109,3 +110,12 @@ def new_directory(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of every file directly in a folder, by name."""
+    hashes = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes

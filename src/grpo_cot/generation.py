@@ -6,7 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from grpo_cot.prompts import Message
 

@@ -6,7 +6,7 @@ from typing import Any
 from grpo_cot.answers import lenient_answer, numeric_value, same_answer
 from grpo_cot.files import InputError, Row
 from grpo_cot.schema import sections, strict_answer
-from grpo_cot.statistics import paired_difference, wilson_interval
+from grpo_cot.statistics import mcnemar, wilson_interval
 
 MODELS = ("base", "trained")
 
@@ -85,7 +85,7 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
 
 def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, float]:
     """The difference of two shares on the same problems, its 95 % interval and p, as metrics.json writes it."""
-    difference = paired_difference(before, after)
+    difference = mcnemar(before, after)
     return {"difference": difference.difference, "low": difference.low, "high": difference.high, "p": difference.p}
 
 

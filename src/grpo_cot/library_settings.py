@@ -13,10 +13,16 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    TypeAdapter,
+    ValidationError,
+)
 
 from grpo_cot.files import InputError
 from grpo_cot.recipes import Recipe
+from grpo_cot.rewards import reward_functions
 from grpo_cot.validation import nearest, shown
 
 # What the libraries' code compares against, where their annotation says no more than `str` or nothing at all.
@@ -107,12 +113,25 @@ def check_section(section: str, settings: Mapping[str, Any], where: str) -> None
         raise InputError(f"{where}: {missing[0]!r} is missing; the library's defaults change, so a recipe states it")
 
 
+def check_rewards(rewards: Mapping[str, float], where: object) -> None:
+    """Check that every reward that a recipe names exists.
+
+    Raises:
+        InputError: one does not; the nearest is named.
+    """
+    try:
+        reward_functions(rewards)
+    except ValueError as error:
+        raise InputError(f"{where}: rewards: {error}") from None
+
+
 def check_recipe(recipe: Recipe, where: object) -> None:
     """Check every library section of a recipe.
 
     Raises:
         InputError: as `check_section`; the first problem is named.
     """
+    check_rewards(recipe.rewards, where)
     if recipe.quantization:
         check_section("quantization", recipe.quantization, f"{where}: quantization")
     for number, phase in enumerate(recipe.phases, start=1):

@@ -1,19 +1,14 @@
 """Loading models: every step with weights loads through this module, so that all of them load alike."""
 
-import hashlib
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedModel,
@@ -22,6 +17,7 @@ from transformers import (
 
 from grpo_cot.files import InputError, read_json
 from grpo_cot.recipes import ModelSection
+from grpo_cot.tokenization import load_tokenizer, refusing_corrupt
 from grpo_cot.validation import validated
 
 # On a CPU bitsandbytes says at every start that an optional kernel of a hub is not there. It is not needed.
@@ -55,19 +51,6 @@ def read_description(model_json: Path) -> ModelDescription:
     return validated(ModelDescription, read_json(model_json), model_json)
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, padding on the left as generation needs.
-
-    Raises:
-        InputError: the folder holds no readable tokenizer.
-    """
-    with _refusing_corrupt(folder):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any] | None) -> PreTrainedModel:
     """A base model in evaluation mode, quantized as the recipe says.
 
@@ -80,7 +63,7 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
     if settings.attn_implementation == "flash_attention_2" and DEVICE == "cpu":
         raise InputError("model.attn_implementation is 'flash_attention_2', which needs a GPU; use 'sdpa' on a CPU")
     torch.set_num_threads(settings.threads)
-    with _refusing_corrupt(folder):
+    with refusing_corrupt(folder):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, settings.dtype),
@@ -120,26 +103,6 @@ def load_adapter(base: PreTrainedModel, folder: Path, trainable: bool) -> PeftMo
     Raises:
         InputError: the adapter is missing or corrupt, or does not fit the base.
     """
-    with _refusing_corrupt(folder):
+    with refusing_corrupt(folder):
         model = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
     return model if trainable else model.eval()
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of every file directly in a folder, by name."""
-    hashes = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
-
-
-@contextmanager
-def _refusing_corrupt(folder: Path) -> Iterator[None]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such model folder")
-    try:
-        yield
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: the model cannot be loaded, its files are corrupt or incomplete ({reason}); restore them") from error

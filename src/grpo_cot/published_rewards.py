@@ -4,7 +4,7 @@ They compute what the code that circulates computes. Its defects, each shown by 
 
 - both format patterns lack `re.DOTALL`, so that reasoning or an answer of several lines never pays;
 - the strict pattern also asks for a line break after `</answer>`, which chat models do not write;
-- the XML count takes 0.001 per character of the *whole* completion when that ends at `</answer>`, so it can be negative;
+- the XML count takes 0.001 per character of the *whole* completion when that ends at `</answer>`, and can be negative;
 - "integer" is `str.isdigit`: no -5, 18.0 or 1,234, but ² and full-width digits;
 - correctness compares texts, so 18.0 or $18 is wrong for 18, and a bare 18 without any tag is right.
 
@@ -32,7 +32,8 @@ def published_strict_format(prompts: Sequence[Any], completions: Sequence[Any], 
     r"""0.5 when the completion is the schema with one line per section, ending in a line break.
 
     >>> schema = "<reasoning>\n{}\n</reasoning>\n<answer>\n18\n</answer>{}"
-    >>> published_strict_format([""] * 3, [schema.format("x", "\n"), schema.format("x", ""), schema.format("x\ny", "\n")])
+    >>> completions = [schema.format("x", "\n"), schema.format("x", ""), schema.format("x\ny", "\n")]
+    >>> published_strict_format([""] * 3, completions)
     [0.5, 0.0, 0.0]
     """
     return [0.5 if _STRICT.match(text) else 0.0 for text in _texts(completions)]
@@ -41,7 +42,8 @@ def published_strict_format(prompts: Sequence[Any], completions: Sequence[Any], 
 def published_soft_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     r"""0.5 when the completion starts with both sections, each without a line break.
 
-    >>> published_soft_format([""] * 2, ["<reasoning>x</reasoning> <answer>18</answer> ...", "<reasoning>\nx\n</reasoning>..."])
+    >>> completions = ["<reasoning>x</reasoning><answer>5</answer> so", "<reasoning>\nx</reasoning> <answer>5</answer>"]
+    >>> published_soft_format([""] * 2, completions)
     [0.5, 0.0]
     """
     return [0.5 if _SOFT.match(text) else 0.0 for text in _texts(completions)]
@@ -52,7 +54,7 @@ def published_xml_count(prompts: Sequence[Any], completions: Sequence[Any], **co
 
     >>> text = "<reasoning>\nx\n</reasoning>\n<answer>\n18\n</answer>"
     >>> len(text), [round(reward, 3) for reward in published_xml_count([""] * 2, [text, text + "\n"])]
-    (50, [0.451, 0.5])
+    (48, [0.453, 0.5])
     """
     return [_xml_count(text) for text in _texts(completions)]
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from grpo_cot.files import InputError, read_yaml
 from grpo_cot.prompts import PromptSection
-from grpo_cot.rewards import reward_functions
 from grpo_cot.validation import validated
 
 LibrarySettings = dict[str, Any]
@@ -107,7 +106,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Recipe":
-        reward_functions(self.rewards)
         if not any(self.rewards.values()):
             raise ValueError("'rewards' pays nothing: give at least one reward a weight other than 0")
         if unknown := set(self.audit.allow) - self.rewards.keys():

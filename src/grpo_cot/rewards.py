@@ -59,7 +59,7 @@ def _tags_on_own_lines(text: str) -> bool:
 def soft_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     """0.5 when the completion follows the schema (`grpo_cot.schema.sections`), whatever the white space.
 
-    >>> soft_format([""] * 2, [" <reasoning>a</reasoning><answer>5</answer>", "<reasoning>a</reasoning> so <answer>5</answer>"])
+    >>> soft_format([""] * 2, [" <reasoning>a</reasoning><answer>5</answer>", "<answer>5</answer>"])
     [0.5, 0.0]
     """
     return [0.5 if sections(completion_text(completion)) is not None else 0.0 for completion in completions]
@@ -69,7 +69,7 @@ def xml_count(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     """0.125 for each of the four tags that occurs exactly once, less 0.001 per character after `</answer>`.
 
     White space at the end costs nothing, and the reward is never negative. It gives a model that has found some of the
-    tags a way up to all four; unlike the published one it does not ask for line breaks, which is `strict_format`'s part.
+    tags a way up to all four. Line breaks, which the published one asks for, are `strict_format`'s part.
 
     >>> xml_count([""] * 3, ["<reasoning>a</reasoning><answer>5</answer>", "<answer>5</answer> so 5", "5"])
     [0.5, 0.245, 0.0]
@@ -104,7 +104,8 @@ def correctness(prompts: Sequence[Any], completions: Sequence[Any], gold: Sequen
     Raises:
         ValueError: a gold is no number.
 
-    >>> correctness([""] * 3, ["So <answer>$1,234.0</answer>", "1234", "<answer>1</answer> <answer>1234</answer>"], ["1234"] * 3)
+    >>> completions = ["So <answer>$1,234.0</answer>", "1234", "<answer>1</answer> <answer>1234</answer>"]
+    >>> correctness([""] * 3, completions, gold=["1234"] * 3)
     [2.0, 0.0, 0.0]
     """
     return [
@@ -121,7 +122,8 @@ def correctness_in_schema(
     Raises:
         ValueError: a gold is no number.
 
-    >>> correctness_in_schema([""] * 2, ["<reasoning>a</reasoning><answer>$18</answer>", "<answer>18</answer>"], ["18"] * 2)
+    >>> completions = ["<reasoning>a</reasoning><answer>$18</answer>", "<answer>18</answer>"]
+    >>> correctness_in_schema([""] * 2, completions, gold=["18"] * 2)
     [2.0, 0.0]
     """
     return [

@@ -53,21 +53,21 @@ def mcnemar(base: Sequence[bool], trained: Sequence[bool], confidence: float = 0
     Raises:
         ValueError: the sequences are empty or differ in length.
 
-    >>> result = mcnemar(base=[True] * 22 + [False] * 28, trained=[True] * 20 + [False] * 2 + [True] * 12 + [False] * 16)
-    >>> [round(figure, 4) for figure in result]  # the example of Newcombe's table II
-    [0.2, 0.0562, 0.329, 0.0129]
+    >>> verdicts = [(True, True)] * 20 + [(True, False)] * 2 + [(False, True)] * 12 + [(False, False)] * 16
+    >>> [round(figure, 3) for figure in mcnemar(*zip(*verdicts))]
+    [0.2, 0.056, 0.329, 0.013]
     """
     from scipy.stats import binomtest
 
     counts = Counter((bool(before), bool(after)) for before, after in zip(base, trained, strict=True))
-    both, lost, gained, neither = (counts[pair] for pair in ((True, True), (True, False), (False, True), (False, False)))
+    both, lost, gained, neither = (counts[before, after] for before in (True, False) for after in (True, False))
     n = both + lost + gained + neither
     b, b_low, b_high = wilson_interval(both + lost, n, confidence)
     t, t_low, t_high = wilson_interval(both + gained, n, confidence)
 
-    covariance = both * neither - lost * gained
+    covariance = float(both * neither - lost * gained)
     if covariance > 0:  # method 10's continuity correction
-        covariance = max(covariance - n / 2, 0)
+        covariance = max(covariance - n / 2, 0.0)
     variances = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
     correlation = covariance / math.sqrt(variances) if variances else 0.0
 

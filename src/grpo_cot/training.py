@@ -18,9 +18,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from grpo_cot.checkpoints import last_whole_checkpoint
 from grpo_cot.files import InputError, Row, new_directory, read_json, write_json
-from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base, load_tokenizer
+from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base
 from grpo_cot.recipes import Phase, Recipe
 from grpo_cot.rewards import reward_functions
+from grpo_cot.tokenization import load_tokenizer
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
 # Logged by the trainer, but different at every run: kept out of files that later steps read.

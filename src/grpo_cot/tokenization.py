@@ -1,0 +1,39 @@
+"""Loading tokenizers, which needs no torch, and refusing model folders that cannot be read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from grpo_cot.files import InputError
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, padding on the left as generation needs.
+
+    Raises:
+        InputError: the folder holds no readable tokenizer.
+    """
+    with refusing_corrupt(folder):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@contextmanager
+def refusing_corrupt(folder: Path) -> Iterator[None]:
+    """Turn what the libraries raise on missing, cut or garbled files into one sentence.
+
+    Raises:
+        InputError: the folder does not exist, or the block failed to read it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model folder")
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: the model cannot be loaded, its files are corrupt or incomplete ({reason}); restore them") from error

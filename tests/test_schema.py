@@ -1,0 +1,116 @@
+"""The schema: which completions follow it, what their answer is worth, and which golds are read."""
+
+import doctest
+import json
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grpo_cot import schema
+from grpo_cot.schema import TAGS, gold, number, sections, strict_answer
+
+FOLLOWS = "<reasoning>\n2 + 3 = 5\nSo 5.\n</reasoning>\n<answer>\n5\n</answer>"
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(schema).failed == 0
+
+
+@pytest.mark.parametrize("completion", [FOLLOWS, FOLLOWS + "\n", " " + FOLLOWS, FOLLOWS.replace("\n", "")])
+def test_white_space_around_tags_is_free(completion: str) -> None:
+    assert strict_answer(completion) == "5"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "",
+        "5",
+        "Sure! " + FOLLOWS,
+        FOLLOWS + " Done.",
+        FOLLOWS + FOLLOWS,
+        FOLLOWS.replace("</reasoning>", ""),
+        FOLLOWS.removesuffix("</answer>"),
+        FOLLOWS.replace("\n<answer>", " so <answer>"),
+        FOLLOWS.replace("\n5\n", "\n \n"),
+        "<reasoning></reasoning><answer>5</answer>",
+        "<answer>5</answer><reasoning>2 + 3 = 5</reasoning>",
+    ],
+)
+def test_what_does_not_follow_the_schema(completion: str) -> None:
+    assert sections(completion) is None
+    assert strict_answer(completion) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("18", 18),
+        ("018", 18),
+        ("-5", -5),
+        ("\u22125", -5),
+        ("-$5", -5),
+        ("$-5", -5),
+        ("+5", 5),
+        ("1,234,567", 1234567),
+        ("18.50", Fraction(37, 2)),
+        (".5", Fraction(1, 2)),
+        ("18 dollars.", 18),
+        ("5%", 5),
+        ("18 year-olds", 18),
+    ],
+)
+def test_number(text: str, value: Fraction) -> None:
+    assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "abc",
+        "\u00b2",
+        "18\u00b2",
+        "\uff11\uff18",
+        "12,34",
+        "1234,567",
+        "3 or 4",
+        "36/2",
+        "--5",
+        "1e5",
+        "x = 5",
+        "5" * 5000,
+    ],
+)
+def test_no_number(text: str) -> None:
+    assert number(text) is None
+
+
+@pytest.mark.parametrize("answer", ["18", "#### 18 #### 19", "#### eighteen", "####", "#### -", "#### 12,34"])
+def test_unreadable_gold_is_an_error(answer: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        gold(answer)
+
+
+@given(st.text() | st.lists(st.sampled_from([*TAGS, "\n", "5", "-", "$", " x"])).map("".join))
+def test_never_raises(text: str) -> None:
+    sections(text)
+    strict_answer(text)
+    number(text)
+
+
+@pytest.mark.parametrize(("split", "rows", "commas", "negatives"), [("train", 7473, 79, 3), ("test", 1319, 14, 2)])
+def test_every_gsm8k_gold_is_read(split: str, rows: int, commas: int, negatives: int) -> None:
+    if "GSM8K_DIR" not in os.environ:
+        pytest.skip("set GSM8K_DIR to the folder that holds GSM8K's train.jsonl and test.jsonl")
+    path = Path(os.environ["GSM8K_DIR"]) / f"{split}.jsonl"
+    answers = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()]
+    golds = [gold(answer) for answer in answers]
+    assert len(golds) == rows
+    assert all(int(value) == number(value) for value in golds)
+    assert sum(value.startswith("-") for value in golds) == negatives
+    assert sum("," in answer.rpartition("####")[2] for answer in answers) == commas
