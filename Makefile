@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := $(CURDIR)/src
 
 .PHONY: demo repro test check lint report bench lock clean
 
@@ -39,5 +40,4 @@ clean: ## remove scratch and outputs; DVC's cache stays
 	@$(PYTHON) -m venv --clear .venv
 	@$(PIP) --require-hashes --no-cache-dir -r locks/torch-cpu.txt 2>/dev/null || $(PIP) --require-hashes -r locks/torch.txt
 	@$(PIP) --require-hashes -r locks/cpu.txt
-	@$(PIP) --no-build-isolation --editable .
 	@touch $@

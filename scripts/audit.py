@@ -43,9 +43,14 @@ def main(args: Namespace) -> str:
         warnings = judge(failures, silence, recipe.audit.allow)
     except InputError as error:
         raise InputError(f"{args.recipe}: {error}") from None
-    write_json(args.output, {"broken": failures, "groups": len(chosen), "group_size": group, "base_samples": silence, "warnings": warnings})
+    write_json(
+        args.output,
+        {"broken": failures, "groups": len(chosen), "group_size": group, "base_samples": silence, "warnings": warnings},
+    )
     varies = silence["weighted_sum"]["varies"]
-    return f"the weighted reward varies in {varies:.0%} of {len(chosen)} groups" + "".join(f"; WARNING: {warning}" for warning in warnings)
+    return f"the weighted reward varies in {varies:.0%} of {len(chosen)} groups" + "".join(
+        f"; WARNING: {warning}" for warning in warnings
+    )
 
 
 if __name__ == "__main__":

@@ -24,12 +24,16 @@ def main(args: Namespace) -> str:
         else:
             from huggingface_hub import snapshot_download
 
-            snapshot_download(source.id, revision=source.revision, local_dir=output, allow_patterns=list(source.sha256))
+            snapshot_download(
+                str(source.id), revision=source.revision, local_dir=output, allow_patterns=list(source.sha256)
+            )
             shutil.rmtree(output / ".cache", ignore_errors=True)
         found = file_hashes(output)
         for name, expected in source.sha256.items():
             if found.get(name) != expected:
-                raise InputError(f"{args.source}: {name} has sha256 {found.get(name)}, expected {expected}: not the pinned file")
+                raise InputError(
+                    f"{args.source}: {name} has sha256 {found.get(name)}, expected {expected}: not the pinned file"
+                )
         write_json(output / "base.json", {"name": args.source.stem, **source.model_dump(exclude={"path"})})
     return f"{len(source.sha256)} files in {args.output}"
 

@@ -34,10 +34,17 @@ def main(args: Namespace) -> str:
             changed += name == "greedy" and base.text != trained.text
     write_json(
         args.output,
-        {"sampling": section.sampling, "seed": args.seed, "greedy_answers_changed": changed, "transcripts": transcripts},
+        {
+            "sampling": section.sampling,
+            "seed": args.seed,
+            "greedy_answers_changed": changed,
+            "transcripts": transcripts,
+        },
     )
     if not changed:
-        return f"WARNING: every greedy answer to {len(conversations)} questions is unchanged: the training moved nothing"
+        return (
+            f"WARNING: every greedy answer to {len(conversations)} questions is unchanged: the training moved nothing"
+        )
     return f"{changed} of {len(conversations)} greedy answers changed"
 
 

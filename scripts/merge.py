@@ -18,13 +18,14 @@ def main(args: Namespace) -> str:
     section = recipe.merge
     trained, tokenizer, description = load(args.model)
     prompts = read_jsonl(args.prompts / "eval-test.jsonl")[: section.prompts]
-    texts = tokenizer.apply_chat_template(
-        [row["messages"] for row in prompts], tokenize=False, add_generation_prompt=True,
-        **recipe.prompt.chat_template_kwargs,
-    )  # fmt: skip
     with new_directory(args.output) as output:
-        save(merge(description, args.model.parent / description.path, section), tokenizer, Path(description.base), output)
-        figures = parity(trained, output, tokenizer, texts, section, getattr(torch, description.model.dtype))
+        save(
+            merge(description, args.model.parent / description.path, section), tokenizer, Path(description.base), output
+        )
+        figures = parity(
+            trained, output, tokenizer, [row["messages"] for row in prompts], recipe.prompt.chat_template_kwargs,
+            section, getattr(torch, description.model.dtype),
+        )  # fmt: skip
         try:
             holds = gate(figures, section, quantized=bool(description.quantization))
         except InputError as error:
@@ -32,8 +33,8 @@ def main(args: Namespace) -> str:
     base = section.base if description.quantization else "original"
     write_json(args.figures, {"base": base, "dtype": section.dtype, "parity_holds": holds, **figures})
     return (
-        f"{section.dtype} on the {base} base: {figures['token_agreement']:.2%} of {figures['tokens']} greedy tokens agree, "
-        f"logits differ by {figures['logit_difference']:.3%}{'' if holds else '; PARITY DOES NOT HOLD'}"
+        f"{section.dtype} on the {base} base: {figures['token_agreement']:.2%} of {figures['tokens']} greedy tokens "
+        f"agree, logits differ by {figures['logit_difference']:.3%}{'' if holds else '; PARITY DOES NOT HOLD'}"
     )
 
 

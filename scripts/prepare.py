@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from step import run
 
@@ -30,7 +31,7 @@ def main(args: Namespace) -> str:
             f"{args.data}: {len(ids)} questions of the evaluation set {name!r} are also in the training split "
             f"({ids[0]} first); list the training rows under 'drop' in the source file"
         )
-    summary = {}
+    summary: dict[str, dict[str, Any]] = {}
     with new_directory(args.output) as output:
         for name, rows in splits.items():
             prompts, too_long = map_rows(rows, tokenizer, section)

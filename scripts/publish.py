@@ -1,4 +1,4 @@
-"""Step publish: adapter and merged model with their cards, in a local folder and, where the recipe says so, on the Hub."""
+"""Step publish: adapter and merged model with their cards, in a local folder and, if the recipe says so, on the Hub."""
 
 import os
 from argparse import Namespace
@@ -19,8 +19,8 @@ def main(args: Namespace) -> str:
     merge = read_json(args.merge)
     if not merge["parity_holds"] and not section.accept_original_base:
         raise InputError(
-            f"{args.recipe}: the merged model is on the original base and differs from the trained one (token agreement "
-            f"{merge['token_agreement']:.2%}, logit difference {merge['logit_difference']:.2%}); set "
+            f"{args.recipe}: the merged model is on the original base and differs from the trained one (token "
+            f"agreement {merge['token_agreement']:.2%}, logit difference {merge['logit_difference']:.2%}); set "
             "merge.base: dequantized, or publish.accept_original_base: true"
         )
     description = read_description(args.model)
@@ -46,21 +46,31 @@ def main(args: Namespace) -> str:
         weights["adapter"] = trained
     with new_directory(args.output) as output:
         lay_out(output, weights, facts)
-        files = {str(path.relative_to(output)): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()}
+        files = {
+            str(path.relative_to(output)): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()
+        }
         pushed = {}
         if section.repository and not section.dry_run:
             pushed = push(output, section.repository, section.private, os.environ.get("HF_TOKEN"))
     write_json(
         args.published,
-        {"folder": str(args.output), "files": files, "repository": section.repository, "dry_run": section.dry_run, "pushed": pushed},
+        {
+            "folder": str(args.output),
+            "files": files,
+            "repository": section.repository,
+            "dry_run": section.dry_run,
+            "pushed": pushed,
+        },
     )
     where = ", ".join(f"{target['repository']} at {target['commit']}" for target in pushed.values())
-    intended = f"; a dry run: nothing was pushed to {section.repository}" if section.repository and section.dry_run else ""
+    intended = (
+        f"; a dry run: nothing was pushed to {section.repository}" if section.repository and section.dry_run else ""
+    )
     return f"{len(files)} files in {args.output}" + (f"; pushed to {where}" if where else intended)
 
 
 if __name__ == "__main__":
     run(
-        main, __doc__, recipe=Path, prompts=Path, model=Path, merged=Path, merge=Path, metrics=Path, source=Path, name=str,
-        output=Path, published=Path,
+        main, __doc__, recipe=Path, prompts=Path, model=Path, merged=Path, merge=Path, metrics=Path, source=Path,
+        name=str, output=Path, published=Path,
     )  # fmt: skip

@@ -46,7 +46,7 @@ def main(args: Namespace) -> str:
         published=read_json(folder / "published.json"),
         source=read_json(args.source),
         recipe=args.recipe.read_text(encoding="utf-8"),
-        records=sorted((read_json(path) for path in (folder / "record").glob("*.json")), key=lambda record: record["started"]),
+        records=sorted(map(read_json, (folder / "record").glob("*.json")), key=lambda record: record["started"]),
     )  # fmt: skip
     write_text(args.output, page)
     return f"file://{args.output.resolve()}"

@@ -1,4 +1,4 @@
-"""`make check`: validate params.yaml, every recipe and every source file, one sentence a problem, before anything runs."""
+"""`make check`: validate params.yaml, every recipe and every source file, one sentence a problem."""
 
 import sys
 from collections.abc import Callable
@@ -14,8 +14,14 @@ root = Path(__file__).parent.parent
 checks: list[tuple[Path, Callable[[Path], object]]] = [
     (root / "params.yaml", load_params),
     *((path, lambda path: check_recipe(load_recipe(path), path)) for path in sorted(root.glob("experiments/*.yaml"))),
-    *((path, lambda path: validated(SOURCE_FILE, read_yaml(path), path)) for path in sorted(root.glob("sources/datasets/*.yaml"))),
-    *((path, lambda path: validated(Base, read_yaml(path), path)) for path in sorted(root.glob("sources/bases/*.yaml"))),
+    *(
+        (path, lambda path: validated(SOURCE_FILE, read_yaml(path), path))
+        for path in sorted(root.glob("sources/datasets/*.yaml"))
+    ),
+    *(
+        (path, lambda path: validated(Base, read_yaml(path), path))
+        for path in sorted(root.glob("sources/bases/*.yaml"))
+    ),
 ]
 problems = 0
 for path, check in checks:

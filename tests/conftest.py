@@ -1,11 +1,9 @@
-"""What several tests share: where the repository is, and real data when the machine has it."""
+"""Real data, when the machine has it."""
 
 import os
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
 
 
 def folder_from(variable: str) -> Path:

@@ -57,7 +57,11 @@ def test_callers_notice_the_death_of_whoever_started_them(tmp_path: Path) -> Non
     )
     said = tmp_path / "said"
     parent = subprocess.Popen(
-        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {watch!r}, {str(said)!r}])"]
+        [
+            sys.executable,
+            "-c",
+            f"import subprocess, sys; subprocess.run([sys.executable, '-c', {watch!r}, {str(said)!r}])",
+        ]
     )
     deadline = time.monotonic() + 30
     while not said.exists() or not said.read_text():

@@ -34,7 +34,10 @@ def test_rows_carry_the_normalised_gold(tmp_path: Path) -> None:
         ([json.dumps(GOOD[0]), '{"question": "2?", '], r"train.jsonl: line 2 is not valid JSON"),
         ([json.dumps({"question": "2?", "answer": "five"})], r"row 1 .*'answer'.*expected one '####'.*found 0"),
         ([json.dumps({"question": "2?", "answer": "#### 5\n#### 6"})], r"expected one '####'.*found 2"),
-        ([json.dumps({"question": "2?", "answer": "#### five"})], r"row 1 .*expected a number after '####', found 'five'"),
+        (
+            [json.dumps({"question": "2?", "answer": "#### five"})],
+            r"row 1 .*expected a number after '####', found 'five'",
+        ),
         ([json.dumps({"question": "", "answer": "#### 5"})], r"row 1 .*'question' holds '', expected text"),
         ([json.dumps({"answer": "#### 5"})], r"'question' holds None, expected text"),
         (["[1, 2]"], r"line 1 is a JSON list, expected an object"),
@@ -81,13 +84,19 @@ def test_the_hub_route_and_the_local_route_give_identical_rows(tmp_path: Path, m
     local = load(files_source(data, list(map(json.dumps, GOOD))), "toy")[0]  # type: ignore[arg-type]
     (data / "test.jsonl").write_bytes((data / "train.jsonl").read_bytes())
     hub = SOURCE_FILE.validate_python(
-        {"kind": "hub", "id": str(data), "revision": "0" * 40, "splits": {"train": "train", "test": "test"}, "licence": "MIT"}
+        {
+            "kind": "hub",
+            "id": str(data),
+            "revision": "0" * 40,
+            "splits": {"train": "train", "test": "test"},
+            "licence": "MIT",
+        }
     )
     assert load(hub, "toy")[0] == local
 
 
 def test_gsm8k_is_read_in_full(gsm8k_folder: Path) -> None:
-    from conftest import ROOT
+    from support import ROOT
 
     from grpo_cot.files import read_yaml
 
@@ -99,7 +108,7 @@ def test_gsm8k_is_read_in_full(gsm8k_folder: Path) -> None:
 
 
 def test_an_unset_folder_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from conftest import ROOT
+    from support import ROOT
 
     from grpo_cot.files import read_yaml
 

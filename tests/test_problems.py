@@ -4,7 +4,7 @@ import importlib.util
 import itertools
 import re
 
-from conftest import ROOT
+from support import ROOT
 
 from grpo_cot.problems import problems, split_of
 from grpo_cot.schema import gold
@@ -17,7 +17,12 @@ def test_every_worked_answer_is_right_and_ends_in_its_gold() -> None:
         for step, (sign, operand) in zip(problem.steps, re.findall(r"([-+*/])(\d+)", problem.structure), strict=True):
             left, right = step.split(" = ")
             assert left == f"{value} {sign} {operand}"
-            value = {"+": value + int(operand), "-": value - int(operand), "*": value * int(operand), "/": value // int(operand)}[sign]
+            value = {
+                "+": value + int(operand),
+                "-": value - int(operand),
+                "*": value * int(operand),
+                "/": value // int(operand),
+            }[sign]
             assert right == str(value)
         assert gold(problem.answer) == str(problem.value) == str(value)
         assert 1 <= value <= 99
@@ -37,7 +42,7 @@ def test_a_structure_belongs_to_one_split_whatever_its_phrasing() -> None:
 
 
 def test_no_evaluation_problem_occurs_in_masked_form_in_the_pretraining_corpus_or_the_training_set() -> None:
-    """Over the whole corpus that the embedded base model saw, and the training and test sets of the default data set."""
+    """Over the whole corpus that the embedded base saw, and the training and test sets of the default data set."""
     specification = importlib.util.spec_from_file_location("pretrain", ROOT / "assets/tiny/pretrain.py")
     assert specification and specification.loader
     pretrain = importlib.util.module_from_spec(specification)

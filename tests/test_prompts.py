@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 from grpo_cot.files import InputError
 from grpo_cot.prompts import Example, PromptSection, map_rows, overlap, system_messages
@@ -31,8 +31,13 @@ def test_long_prompts_are_dropped_by_id_and_lengths_include_the_template() -> No
     tokenizer = load_tokenizer(ROOT / "assets/tiny/model")
     prompts, too_long = map_rows(ROWS, tokenizer, section())
     assert too_long == ["b"]
-    assert prompts[0]["messages"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": "What is 2 + 3?"}]
-    rendered = tokenizer.apply_chat_template(prompts[0]["messages"], add_generation_prompt=True, tokenize=True, return_dict=True)
+    assert prompts[0]["messages"] == [
+        {"role": "system", "content": "Think."},
+        {"role": "user", "content": "What is 2 + 3?"},
+    ]
+    rendered = tokenizer.apply_chat_template(
+        prompts[0]["messages"], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
     assert prompts[0]["tokens"] == len(rendered["input_ids"])
 
 
@@ -56,7 +61,7 @@ def test_a_template_without_default_gets_no_system_message() -> None:
 
 def test_todays_date_in_the_template_must_be_fixed(tokenizers_folder: Path) -> None:
     tokenizer = with_template((tokenizers_folder / "chat_templates/llama3_2.jinja").read_text())
-    with pytest.raises(InputError, match="today's date.*date_string"):
+    with pytest.raises(InputError, match=r"today's date.*date_string"):
         system_messages(tokenizer, section())
     fixed = section(max_prompt_length=1000, chat_template_kwargs={"date_string": "26 Jul 2024"})
     prompts, _ = map_rows(ROWS[:1], tokenizer, fixed)
@@ -66,9 +71,9 @@ def test_todays_date_in_the_template_must_be_fixed(tokenizers_folder: Path) -> N
 
 def test_overlap_ignores_case_spacing_and_punctuation() -> None:
     train = [{"id": "t", "question": "How many  R's, in total?"}]
-    assert overlap(train, {"test": [{"id": "e", "question": "how many rs in total"}, {"id": "f", "question": "how many?"}]}) == {
-        "test": ["e"]
-    }
+    assert overlap(
+        train, {"test": [{"id": "e", "question": "how many rs in total"}, {"id": "f", "question": "how many?"}]}
+    ) == {"test": ["e"]}
 
 
 def test_the_recipes_show_the_prompt_that_the_embedded_base_was_pretrained_with() -> None:

@@ -153,8 +153,8 @@ def test_the_placebo_is_uniform_and_repeats() -> None:
 
 
 def test_reward_functions_of_a_recipe() -> None:
-    functions, weights = reward_functions({"correctness": 1.0, "published_integer": 0.0})
-    assert functions == [REWARDS["correctness"], PUBLISHED_REWARDS["published_integer"]]
+    functions, weights = reward_functions({"correctness": 1.0, "published_integer_answer": 0.0})
+    assert functions == [REWARDS["correctness"], PUBLISHED_REWARDS["published_integer_answer"]]
     assert weights == [1.0, 0.0]
 
 
@@ -177,11 +177,11 @@ ONE_LINE = SCHEMA.format("x", "14")
         ("published_xml_count", ONE_LINE + "\n", 0.5),
         ("published_xml_count", ONE_LINE, 0.5 + 0.001 - 0.001 * len(ONE_LINE)),
         ("published_xml_count", SCHEMA.format("x" * 2000, "14"), 0.501 - 0.001 * (len(ONE_LINE) + 1999)),
-        ("published_integer", SCHEMA.format("x", "-5"), 0.0),
-        ("published_integer", SCHEMA.format("x", "18.0"), 0.0),
-        ("published_integer", SCHEMA.format("x", "1,234"), 0.0),
-        ("published_integer", SCHEMA.format("x", "\u00b2"), 0.5),
-        ("published_integer", SCHEMA.format("x", "\uff11\uff18"), 0.5),
+        ("published_integer_answer", SCHEMA.format("x", "-5"), 0.0),
+        ("published_integer_answer", SCHEMA.format("x", "18.0"), 0.0),
+        ("published_integer_answer", SCHEMA.format("x", "1,234"), 0.0),
+        ("published_integer_answer", SCHEMA.format("x", "\u00b2"), 0.5),
+        ("published_integer_answer", SCHEMA.format("x", "\uff11\uff18"), 0.5),
         ("published_correctness", RIGHT, 2.0),
         ("published_correctness", SCHEMA.format("x", "14.0"), 0.0),
         ("published_correctness", SCHEMA.format("x", "$14"), 0.0),

@@ -20,7 +20,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, get_cosine_schedule_with_warmup, set_seed
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    get_cosine_schedule_with_warmup,
+    set_seed,
+)
 
 from grpo_cot.problems import Problem, problems, split_of
 from grpo_cot.schema import SYSTEM_PROMPT
@@ -31,7 +37,8 @@ WITH_SYSTEM_PROMPT = {1: (0.12, 0.18, 0.15, 0.55), 2: (0.14, 0.31, 0.15, 0.40), 
 WITHOUT_SYSTEM_PROMPT = (0.02, 0.03, 0.45, 0.50)
 GUESSES = ("It must be {value}.", "That makes {value}.", "So there are {value}.")
 CHAT_TEMPLATE = (
-    "{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{%- for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
@@ -74,7 +81,8 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )  # fmt: skip
     texts = (
         message["role"] + "\n" + message["content"]
@@ -114,6 +122,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[tuple[tor
 
 
 def main() -> None:
+    """Train the tokenizer and the model, and write both with the log."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     output = parser.parse_args().output
@@ -124,7 +133,8 @@ def main() -> None:
         Qwen2Config(
             vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4,
             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=2048, tie_word_embeddings=True,
-            rope_theta=10_000.0, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            rope_theta=10_000.0, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
@@ -143,7 +153,10 @@ def main() -> None:
         optimizer.zero_grad()
         total += loss.item()
         if step % 50 == 0:
-            print(f"step {step}/{STEPS}: loss {total / 50:.4f}, {(time.monotonic() - started) / step:.2f} s a step", flush=True)
+            print(
+                f"step {step}/{STEPS}: loss {total / 50:.4f}, {(time.monotonic() - started) / step:.2f} s a step",
+                flush=True,
+            )
             log.write(json.dumps({"step": step, "loss": round(total / 50, 4)}) + "\n")
             total = 0.0
     model.generation_config.eos_token_id = tokenizer.eos_token_id

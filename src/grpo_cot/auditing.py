@@ -113,7 +113,8 @@ def group_statistics(
         for name, function in zip(rewards, functions, strict=True)
     }
     values["weighted_sum"] = [
-        sum(weight * values[name][row] for name, weight in zip(rewards, weights, strict=True)) for row in range(len(prompts))
+        sum(weight * values[name][row] for name, weight in zip(rewards, weights, strict=True))
+        for row in range(len(prompts))
     ]
     return {
         name: {
@@ -137,8 +138,8 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
     for name, cases in failures.items():
         if name not in allow:
             raise InputError(
-                f"the reward {name!r} is broken: it {cases[0]} ({len(cases)} of {len(GOLDEN)} golden completions fail); "
-                "use another one, or list it under audit.allow"
+                f"the reward {name!r} is broken: it {cases[0]} ({len(cases)} of {len(GOLDEN)} golden completions "
+                "fail); use another one, or list it under audit.allow"
             )
     if silence["weighted_sum"]["varies"] == 0:
         raise InputError(

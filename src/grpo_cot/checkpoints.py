@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on: a scratch folder by fingerprint, one trainer at a time, whole checkpoints only.
+"""Where an interrupted training goes on: a scratch folder by fingerprint, one trainer at a time, whole checkpoints.
 
 DVC deletes a step's outputs before it runs the step again, so checkpoints live outside them. The folder's name is a
 fingerprint of everything that decides the result, so a changed recipe never resumes from another recipe's state.
@@ -34,7 +34,10 @@ def exclusive(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            print(f"Another training (pid {lock.read().strip()}) is at work in {folder}; waiting until it ends.", flush=True)
+            print(
+                f"Another training (pid {lock.read().strip()}) is at work in {folder}; waiting until it ends.",
+                flush=True,
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -60,6 +63,7 @@ class Callers:
     """The processes that started this one; when one of them has died, nobody will record what this one produces."""
 
     def __init__(self) -> None:
+        """Remember the processes above this one."""
         self._processes = psutil.Process().parents()
 
     def alive(self) -> bool:

@@ -113,7 +113,9 @@ def _from_hub(source: HubSource) -> dict[str, list[Row]]:
     import datasets
 
     return {
-        split: datasets.load_dataset(source.id, source.configuration, split=hub_split, revision=source.revision).to_list()
+        split: datasets.load_dataset(
+            source.id, source.configuration, split=hub_split, revision=source.revision
+        ).to_list()
         for split, hub_split in source.splits.items()
     }
 

@@ -1,4 +1,4 @@
-"""Reading and writing the pipeline's files: errors that name file, row and field, and writes that are whole or absent."""
+"""Reading and writing the pipeline's files: errors that name file and row, and writes that are whole or absent."""
 
 import hashlib
 import json

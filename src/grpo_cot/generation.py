@@ -42,7 +42,9 @@ def generate(
     """
     set_seed(seed)
     configuration = GenerationConfig(
-        **sampling, eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        **sampling,
+        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     limit = configuration.max_new_tokens
     texts = tokenizer.apply_chat_template(
@@ -55,7 +57,9 @@ def generate(
     with tqdm(total=len(order), desc=progress, unit="prompt") as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            inputs = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt").to(model.device)
+            inputs = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt").to(
+                model.device
+            )
             with torch.inference_mode():
                 output = model.generate(
                     **inputs,

@@ -64,7 +64,15 @@ OWNED = {
     "hub_token": "the environment of the step publish",
     "task_type": "the pipeline (CAUSAL_LM)",
 }
-REQUIRED_GRPO = ("max_steps", "learning_rate", "max_completion_length", "beta", "loss_type", "scale_rewards", "temperature")
+REQUIRED_GRPO = (
+    "max_steps",
+    "learning_rate",
+    "max_completion_length",
+    "beta",
+    "loss_type",
+    "scale_rewards",
+    "temperature",
+)
 
 
 def accepted_keys(section: str) -> dict[str, Any]:
@@ -87,7 +95,9 @@ def accepted_keys(section: str) -> dict[str, Any]:
         from transformers import BitsAndBytesConfig
 
         signature = inspect.signature(BitsAndBytesConfig.__init__)
-        fields = {p.name: Any for p in signature.parameters.values() if p.name != "self" and p.kind is not p.VAR_KEYWORD}
+        fields = {
+            p.name: Any for p in signature.parameters.values() if p.name != "self" and p.kind is not p.VAR_KEYWORD
+        }
     else:
         from transformers import GenerationConfig
 
@@ -162,7 +172,11 @@ def _expectation(problem: Any) -> str:
 
 def _narrowed(annotation: Any) -> Any:
     """The annotation with `Enum | str` narrowed to the enum's values, which is what the libraries mean by it."""
-    members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union else (annotation,)
+    members = (
+        typing.get_args(annotation)
+        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+        else (annotation,)
+    )
     enums = [member for member in members if isinstance(member, type) and issubclass(member, enum.Enum)]
     if not enums:
         return annotation

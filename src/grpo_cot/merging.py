@@ -4,7 +4,7 @@ Which base the adapter is merged into matters: relative to what training optimis
 adapter), one layer's output was measured to change by 0.2 % on the dequantized base and by 9.2 % on the original one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from transformers import (
 )
 
 from grpo_cot.files import InputError
+from grpo_cot.generation import generate
 from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base
+from grpo_cot.prompts import Message
 from grpo_cot.recipes import MergeSection
 
 
@@ -45,34 +47,37 @@ def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: Path
 
 
 def parity(
-    trained: PreTrainedModel | PeftModel, merged_folder: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str],
-    section: MergeSection, dtype: torch.dtype,
+    trained: PreTrainedModel | PeftModel, merged_folder: Path, tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]], chat_template_kwargs: Mapping[str, Any], section: MergeSection,
+    dtype: torch.dtype,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare the trained model with the merged one, reloaded from disk by plain Transformers.
 
     Both compute in `dtype`, the type that training computed in, so that the figures show the merge and not the
-    arithmetic. For every prompt the trained model writes greedily; both models then score that text. Returned:
-    `token_agreement`, the share of its tokens that the merged model would also have chosen at the same place, and
-    `logit_difference`, the mean over prompts of ||merged - trained|| / ||trained|| of the logits.
+    arithmetic. The trained model answers every prompt greedily; both models then read that text. Returned:
+    `token_agreement`, the share of the answers' tokens at which both would choose the same next token, and
+    `logit_difference`, the mean over prompts of ||merged - trained|| / ||trained|| of the answer's logits.
     """
     merged = AutoModelForCausalLM.from_pretrained(merged_folder, dtype=dtype, device_map={"": DEVICE}).eval()
-    greedy = GenerationConfig(
-        do_sample=False, max_new_tokens=section.new_tokens, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=trained.generation_config.eos_token_id or tokenizer.eos_token_id,
+    answers = generate(
+        trained, tokenizer, conversations, {"do_sample": False, "max_new_tokens": section.new_tokens}, batch_size=32,
+        chat_template_kwargs=chat_template_kwargs, seed=0, progress="parity",
     )  # fmt: skip
+    prompts = tokenizer.apply_chat_template(
+        list(map(list, conversations)), tokenize=False, add_generation_prompt=True, **chat_template_kwargs
+    )
     agreeing = tokens = 0
     differences = []
     with torch.inference_mode():
-        for text in texts:
-            inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(trained.device)
-            written = trained.generate(**inputs, generation_config=greedy)
-            prompt_length = inputs["input_ids"].shape[1]
-            expected, found = (model(input_ids=written).logits[:, prompt_length - 1 : -1].float() for model in (trained, merged))
+        for prompt, answer in zip(prompts, answers, strict=True):
+            prompt_length = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+            read = tokenizer(prompt + answer.text, add_special_tokens=False, return_tensors="pt").to(trained.device)
+            expected, found = (model(**read).logits[:, prompt_length - 1 :].float() for model in (trained, merged))
             agreeing += int((found.argmax(-1) == expected.argmax(-1)).sum())
             tokens += expected.shape[1]
             differences.append(float((found - expected).norm() / expected.norm()))
     return {
-        "prompts": len(texts),
+        "prompts": len(conversations),
         "tokens": tokens,
         "token_agreement": agreeing / tokens,
         "logit_difference": sum(differences) / len(differences),
@@ -88,7 +93,8 @@ def gate(figures: dict[str, Any], section: MergeSection, quantized: bool) -> boo
         InputError: parity fails where it must hold.
     """
     holds = bool(
-        figures["token_agreement"] >= section.token_agreement and figures["logit_difference"] <= section.logit_difference
+        figures["token_agreement"] >= section.token_agreement
+        and figures["logit_difference"] <= section.logit_difference
     )
     if not holds and not (section.base == "original" and quantized):
         raise InputError(

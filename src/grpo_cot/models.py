@@ -1,6 +1,5 @@
 """Loading models: every step with weights loads through this module, so that all of them load alike."""
 
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +18,6 @@ from grpo_cot.files import InputError, read_json
 from grpo_cot.recipes import ModelSection
 from grpo_cot.tokenization import load_tokenizer, refusing_corrupt
 from grpo_cot.validation import validated
-
-# On a CPU bitsandbytes says at every start that an optional kernel of a hub is not there. It is not needed.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

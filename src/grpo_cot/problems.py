@@ -15,13 +15,14 @@ Split = Literal["train", "test"]
 LARGEST_VALUE = 99
 STEPS = {1: 0.2, 2: 0.4, 3: 0.4}  # share of problems by number of steps
 
-NAMES = (
-    "Ada Ben Cleo Dan Emma Finn Grace Hugo Iris Jack Kate Leo Mia Noah Olga Paul Rosa Sam Tara Uma Vera Will Yara Zoe"
-).split()
-ITEMS = (
-    "apples balls beads books boxes cakes cards coins cups dolls eggs flowers hats kites lamps nuts pens plums "
-    "rings shells stamps stones toys shirts"
-).split()
+NAMES = tuple(
+    "Ada Ben Cleo Dan Emma Finn Grace Hugo Iris Jack Kate Leo "
+    "Mia Noah Olga Paul Rosa Sam Tara Uma Vera Will Yara Zoe".split(" ")
+)
+ITEMS = tuple(
+    "apples balls beads books boxes cakes cards coins cups dolls eggs flowers "
+    "hats kites lamps nuts pens plums rings shells stamps stones toys shirts".split(" ")
+)
 STARTS = (
     "{name} has {n} {items}.",
     "{name} starts the day with {n} {items}.",

@@ -1,4 +1,4 @@
-"""From rows to prompts: chat messages with the schema's system prompt, measured through the tokenizer's own template."""
+"""From rows to prompts: chat messages with the schema's system prompt, measured in the tokenizer's template."""
 
 import re
 import unicodedata
@@ -68,7 +68,9 @@ def conversation(system: Sequence[Message], example: Example | None, question: s
     return [*system, *shown, {"role": "user", "content": question}]
 
 
-def map_rows(rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", section: PromptSection) -> tuple[list[Row], list[str]]:
+def map_rows(
+    rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", section: PromptSection
+) -> tuple[list[Row], list[str]]:
     """Prompts (id, messages, gold, tokens) of all rows short enough, and the ids of those that were too long."""
     system = system_messages(tokenizer, section)
     messages = [conversation(system, section.example, row["question"]) for row in rows]
@@ -97,4 +99,6 @@ def normalised(text: str) -> str:
 def overlap(train: Sequence[Row], evaluation: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
     """For every evaluation set, the ids of its rows whose question also occurs in the training rows."""
     seen = {normalised(row["question"]) for row in train}
-    return {name: [row["id"] for row in rows if normalised(row["question"]) in seen] for name, rows in evaluation.items()}
+    return {
+        name: [row["id"] for row in rows if normalised(row["question"]) in seen] for name, rows in evaluation.items()
+    }

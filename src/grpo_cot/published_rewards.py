@@ -68,10 +68,10 @@ def _xml_count(text: str) -> float:
     return score
 
 
-def published_integer(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+def published_integer_answer(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     """0.5 when the extracted answer consists of digits, in the sense of `str.isdigit`.
 
-    >>> published_integer([""] * 4, ["<answer>18</answer>", "<answer>-5</answer>", "<answer>\u00b2</answer>", "18"])
+    >>> published_integer_answer([""] * 4, ["<answer>18</answer>", "<answer>-5</answer>", "<answer>\u00b2</answer>", "18"])
     [0.5, 0.0, 0.5, 0.5]
     """
     return [0.5 if _extracted_answer(text).isdigit() else 0.0 for text in _texts(completions)]
@@ -95,7 +95,7 @@ PUBLISHED_REWARDS: dict[str, Callable[..., list[float]]] = {
         published_strict_format,
         published_soft_format,
         published_xml_count,
-        published_integer,
+        published_integer_answer,
         published_correctness,
     )
 }

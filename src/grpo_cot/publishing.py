@@ -10,58 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from grpo_cot.files import InputError
 
-CARD = """\
----
-{{ card_data }}
----
-
-# {{ name }}
-
-{{ base }} trained with GRPO on {{ dataset }} to reason inside `<reasoning>` and to answer inside `<answer>`.
-{% if part == "adapter" %}This folder holds the adapter; it was trained on the base quantized as below.{% else %}\
-This folder holds the merged model ({{ merge.dtype }}, on the {{ merge.base }} base): {{ "%.2f" % (100 * merge.token_agreement) }} % of \
-{{ merge.tokens }} greedy tokens agree with base and adapter, logits differ by {{ "%.3f" % (100 * merge.logit_difference) }} %.{% endif %}
-
-## Result
-
-| on {{ metrics.n }} held-out problems, greedy | base | trained | difference (paired) | p |
-| --- | --- | --- | --- | --- |
-{% for reader in ("strict", "lenient") -%}
-{% set key = reader ~ "_accuracy" -%}
-| {{ reader }} accuracy | {{ share(metrics.base[key]) }} | {{ share(metrics.trained[key]) }} | {{ points(metrics.paired[key]) }} | {{ "%.2g" % metrics.paired[key].p }} |
-{% endfor -%}
-| format adherence | {{ share(metrics.base.format_adherence) }} | {{ share(metrics.trained.format_adherence) }} | | |
-
-Intervals are 95 % (Wilson; Newcombe for paired differences), p is McNemar's exact test. Strict reads the answer inside \
-the schema, lenient the last stated answer wherever it stands. The base is the one that training started from, \
-quantized alike, with the same prompt.
-
-## Data
-
-{{ dataset }} ({{ source.kind }}{% if source.id %} `{{ source.id }}`{% endif %}{% if source.revision %} at `{{ source.revision }}`{% endif %}), \
-licence {{ source.licence }}, rows: {% for split, rows in source.rows.items() %}{{ split }} {{ rows }}{{ ", " if not loop.last }}{% endfor %}\
-{% if source.drop %}; dropped: {% for id, reason in source.drop.items() %}{{ id }} ({{ reason }}){{ ", " if not loop.last }}{% endfor %}{% endif %}.
-
-## Prompt
-
-{% for message in prompt %}**{{ message.role }}**
-
-```text
-{{ message.content }}
-```
-
-{% endfor -%}
-## Recipe
-
-```yaml
-{{ recipe }}```
-
-Seed {{ seed }}; {% for package, version in packages.items() %}{{ package }} {{ version }}{{ ", " if not loop.last }}{% endfor %}.
-
-## Limits
-
-Measured on the problems above and nothing else. A reward that reads only the final answer does not check the reasoning.
-"""
+CARD = Path(__file__).with_name("card.md.jinja")
 
 
 def share(value: Mapping[str, float]) -> str:
@@ -94,7 +43,7 @@ def card(part: str, facts: Mapping[str, Any]) -> str:
             for reader in ("strict", "lenient")
         ],
     )  # fmt: skip
-    return str(ModelCard.from_template(data, template_str=CARD, part=part, share=share, points=points, **facts))
+    return str(ModelCard.from_template(data, template_path=str(CARD), part=part, share=share, points=points, **facts))
 
 
 def lay_out(folder: Path, weights: Mapping[str, Path], facts: Mapping[str, Any]) -> None:
@@ -118,7 +67,9 @@ def push(folder: Path, repository: str, private: bool, token: str | None) -> dic
         target = f"{repository}-{part}"
         try:
             api.create_repo(target, private=private, exist_ok=True)
-            commit = api.upload_folder(repo_id=target, folder_path=folder / part, commit_message="Publish from grpo-cot")
+            commit = api.upload_folder(
+                repo_id=target, folder_path=folder / part, commit_message="Publish from grpo-cot"
+            )
         except HfHubHTTPError as error:
             raise InputError(f"the Hub refused {target}: {' '.join(str(error).split())[:200]}") from None
         pushed[part] = {"repository": target, "commit": commit.oid}

@@ -28,7 +28,9 @@ class ModelSection(Section):
 
     dtype: Literal["float32", "bfloat16", "float16"]
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"]
-    threads: int = Field(gt=0)  # CPU threads of every step with weights: results depend on it, so the scheduler does not
+    threads: int = Field(
+        gt=0
+    )  # CPU threads of every step with weights: results depend on it, so the scheduler does not
 
 
 class AuditSection(Section):
@@ -39,7 +41,7 @@ class AuditSection(Section):
 
 
 class Phase(Section):
-    """One phase of training; `lora: null` continues the adapter of the phase before, or trains all weights in the first."""
+    """One phase of training. `lora: null` continues the adapter of the phase before; first, it trains all weights."""
 
     method: Literal["grpo"]
     lora: LibrarySettings | None
@@ -199,10 +201,15 @@ def load_params(path: Path) -> Params:
             file = root / folder / f"{value}.yaml"
             if not file.is_file():
                 present = sorted(other.stem for other in (root / folder).glob("*.yaml"))
-                raise InputError(f"{path}: runs.{name}.{field} is {value!r}, but {folder}/{value}.yaml does not exist; expected one of: {', '.join(present)}")
+                raise InputError(
+                    f"{path}: runs.{name}.{field} is {value!r}, but {folder}/{value}.yaml does not exist; "
+                    f"expected one of: {', '.join(present)}"
+                )
         for field, value, listed in (("dataset", run.dataset, params.datasets), ("base", run.base, params.bases)):
             if value not in listed:
-                raise InputError(f"{path}: runs.{name}.{field} is {value!r}, which the list '{field}s' lacks; add it there")
+                raise InputError(
+                    f"{path}: runs.{name}.{field} is {value!r}, which the list '{field}s' lacks; add it there"
+                )
     for name, comparison in params.comparisons.items():
         for field, run_name in (("a", comparison.a), ("b", comparison.b)):
             if run_name not in params.runs:

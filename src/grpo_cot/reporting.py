@@ -9,7 +9,7 @@ import matplotlib
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 matplotlib.use("svg")
-from matplotlib import pyplot  # noqa: E402  (the backend is chosen before pyplot loads)
+from matplotlib import pyplot
 
 BASE_COLOUR, TRAINED_COLOUR, GREY = "#9aa5b1", "#1f6feb", "#57606a"
 STYLE = {
@@ -29,7 +29,11 @@ CURVES = (
 def environment() -> Environment:
     """The templates' environment: everything is escaped unless it is our own picture."""
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     made.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
     made.filters["probability"] = lambda value: "< 0.001" if value < 0.001 else f"= {value:.3f}"
@@ -38,10 +42,16 @@ def environment() -> Environment:
 
 def accuracy_picture(metrics: Mapping[str, Any]) -> str:
     """Base beside trained, with 95 % intervals."""
-    measures = (("strict_accuracy", "strict accuracy"), ("lenient_accuracy", "lenient accuracy"), ("format_adherence", "format adherence"))
+    measures = (
+        ("strict_accuracy", "strict accuracy"),
+        ("lenient_accuracy", "lenient accuracy"),
+        ("format_adherence", "format adherence"),
+    )
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(6.4, 2.6))
-        for offset, (model, colour) in zip((-0.19, 0.19), (("base", BASE_COLOUR), ("trained", TRAINED_COLOUR)), strict=True):
+        for offset, (model, colour) in zip(
+            (-0.19, 0.19), (("base", BASE_COLOUR), ("trained", TRAINED_COLOUR)), strict=True
+        ):
             shares = [metrics[model][measure] for measure, _ in measures]
             values = [100 * share["value"] for share in shares]
             errors = [
@@ -51,7 +61,14 @@ def accuracy_picture(metrics: Mapping[str, Any]) -> str:
             positions = [position + offset for position in range(len(measures))]
             axes.bar(positions, values, 0.36, color=colour, label=model, yerr=errors, capsize=3, ecolor="#24292f")
             for position, value in zip(positions, values, strict=True):
-                axes.text(position - 0.02, 3, f"{value:.0f}", ha="center", color="white" if value > 12 else "#24292f", fontweight="bold")
+                axes.text(
+                    position - 0.02,
+                    3,
+                    f"{value:.0f}",
+                    ha="center",
+                    color="white" if value > 12 else "#24292f",
+                    fontweight="bold",
+                )
         axes.set_xticks(range(len(measures)), [label for _, label in measures])
         axes.set_ylim(0, 105)
         axes.set_ylabel("% of problems")
@@ -79,7 +96,9 @@ def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
     """Small multiples of what tells whether a run is healthy."""
     present = [(name, label) for name, label in CURVES if any(name in entry for entry in log)]
     with pyplot.rc_context(STYLE):
-        figure, grid = pyplot.subplots((len(present) + 2) // 3, 3, figsize=(8.4, 1.9 * ((len(present) + 2) // 3)), squeeze=False)
+        figure, grid = pyplot.subplots(
+            (len(present) + 2) // 3, 3, figsize=(8.4, 1.9 * ((len(present) + 2) // 3)), squeeze=False
+        )
         for axes, (name, label) in zip(grid.flat, present, strict=False):
             axes.plot(*_series(log, name), color=TRAINED_COLOUR, linewidth=1.4)
             axes.set_title(label, fontsize=9, color=GREY, loc="left")
@@ -95,7 +114,9 @@ def changed_problems(predictions: Sequence[Mapping[str, Any]], limit: int) -> di
     groups: dict[str, list[Mapping[str, Any]]] = {"won": [], "lost": [], "still wrong": []}
     for row in predictions:
         before, after = row["base"]["strict_correct"], row["trained"]["strict_correct"]
-        name = "won" if after and not before else "lost" if before and not after else "still wrong" if not after else None
+        name = (
+            "won" if after and not before else "lost" if before and not after else "still wrong" if not after else None
+        )
         if name:
             groups[name].append(row)
     return {name: rows[:limit] for name, rows in groups.items()}

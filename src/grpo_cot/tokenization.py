@@ -36,4 +36,6 @@ def refusing_corrupt(folder: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: the model cannot be loaded, its files are corrupt or incomplete ({reason}); restore them") from error
+        raise InputError(
+            f"{folder}: the model cannot be loaded, its files are corrupt or incomplete ({reason}); restore them"
+        ) from error

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import TrainerCallback, set_seed
+from transformers import ProgressCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from grpo_cot.checkpoints import last_whole_checkpoint
@@ -63,7 +63,7 @@ def train_phases(recipe: Recipe, prompts: Sequence[Row], base: Path, seed: int, 
 
 
 def disk_is_full(error: Exception, folder: Path) -> bool:
-    """Whether an error while saving means a full disk; torch and safetensors say so only in their text, or not at all."""
+    """Whether an error while saving means a full disk; torch and safetensors say it in their text, if at all."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return True
     if re.search(r"No space left|os error 28", str(error)):
@@ -97,8 +97,9 @@ def _train_grpo(
         ),
         processing_class=tokenizer,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora) if phase.lora else None,
-        callbacks=[_Announcement()],
     )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Progress())
     # On a quantized base the trainer casts the adapter to bfloat16, while a checkpoint is read back as float32: only in
     # float32 throughout does a resumed run end where an uninterrupted one does.
     for parameter in trainer.model.parameters():
@@ -112,12 +113,19 @@ def _train_grpo(
         write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, checkpoints))
 
 
-class _Announcement(TrainerCallback):  # type: ignore[misc]  # transformers ships no types for it
-    """Says from which step a resumed training goes on."""
+class _Progress(ProgressCallback):
+    """The trainer's progress bar with the reward beside it, instead of thirty figures a step."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step:
             print(f"Resuming from step {state.global_step} of {state.max_steps}.", flush=True)
+        super().on_train_begin(args, state, control, **kwargs)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and logs and "reward" in logs:
+            self.training_bar.set_postfix(
+                reward=f"{logs['reward']:.2f}", tokens=f"{logs['completions/mean_length']:.0f}"
+            )
 
 
 def _save(model: Any, folder: Path) -> None:
@@ -170,16 +178,24 @@ def verdict(log: Sequence[Mapping[str, float]], phase: Phase) -> list[str]:
     tenth = max(1, len(steps) // 10)
     first, last = steps[:tenth], steps[-tenth:]
     change = mean("reward", last) - mean("reward", first)
-    said = [f"The mean reward went from {mean('reward', first):.2f} to {mean('reward', last):.2f} in {len(steps)} logged steps."]
+    said = [
+        f"The mean reward went from {mean('reward', first):.2f} to {mean('reward', last):.2f} "
+        f"in {len(steps)} logged steps."
+    ]
     if change <= 0.02 * abs(mean("reward", first)):
         said.append("The reward did not rise: nothing that it pays for was learnt.")
     clipped = mean("completions/clipped_ratio", last)
     if clipped > 0.2:
-        said.append(f"{clipped:.0%} of completions hit the length cap of {phase.grpo['max_completion_length']} tokens at the end.")
+        said.append(
+            f"{clipped:.0%} of completions hit the length cap of {phase.grpo['max_completion_length']} tokens "
+            "at the end."
+        )
     silent = mean("frac_reward_zero_std", steps)
     if silent > 0.5:
         said.append(f"The reward never varied in {silent:.0%} of the groups, which teach nothing: see audit.json.")
-    for name in sorted({name for entry in steps for name in entry if name.startswith("rewards/") and name.endswith("/mean")}):
+    for name in sorted(
+        {name for entry in steps for name in entry if name.startswith("rewards/") and name.endswith("/mean")}
+    ):
         if all(entry.get(name, 0.0) == 0.0 for entry in steps):
             said.append(f"The reward {name.split('/')[1]} never paid.")
     if mean("entropy", last) < 0.01:

@@ -47,7 +47,9 @@ def validated(kind: type[Model] | TypeAdapter[Model], value: Any, where: object)
         if first["type"] == "missing":
             raise InputError(f"{where}: the key {field!r} is missing") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{where}: {field or 'the file'}: {message[0].lower()}{message[1:]}, found {shown(first['input'])}") from None
+        raise InputError(
+            f"{where}: {field or 'the file'}: {message[0].lower()}{message[1:]}, found {shown(first['input'])}"
+        ) from None
 
 
 def _field_names(json_schema: dict[str, Any]) -> Iterator[str]:

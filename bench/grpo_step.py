@@ -1,0 +1,99 @@
+"""One GRPO step through the pipeline's training against a bare TRL script with the same configuration, alternating.
+
+    python bench/grpo_step.py [ROUNDS]
+
+Both run in this process on the same prompts with the same seed, so they sample completions of the same lengths. A
+step's time is from the start of one training step to the start of the next: logging, callbacks and saving included.
+"""
+
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from trl import GRPOConfig, GRPOTrainer
+
+from grpo_cot.files import Row
+from grpo_cot.problems import problems
+from grpo_cot.prompts import map_rows
+from grpo_cot.recipes import Recipe, load_recipe
+from grpo_cot.rewards import reward_functions
+from grpo_cot.tokenization import load_tokenizer
+from grpo_cot.training import train_phases
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / "assets/tiny/model"
+STEPS = 12
+starts: list[float] = []
+original_step = GRPOTrainer.training_step
+
+
+def timed_step(self: Any, *arguments: Any, **keywords: Any) -> Any:
+    """The trainer's own step, noting when it starts."""
+    starts.append(time.perf_counter())
+    return original_step(self, *arguments, **keywords)
+
+
+def bare(recipe: Recipe, prompts: list[Row], folder: Path) -> None:
+    """What a user writes with TRL alone."""
+    phase = recipe.phases[0]
+    functions, weights = reward_functions(recipe.rewards)
+    trainer = GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(
+            BASE,
+            dtype=torch.float32,
+            device_map={"": "cpu"},
+            quantization_config=BitsAndBytesConfig(**recipe.quantization),
+        ),
+        reward_funcs=list(functions),
+        args=GRPOConfig(output_dir=str(folder), seed=1, reward_weights=weights, use_cpu=True, **phase.grpo),
+        train_dataset=Dataset.from_list([{"prompt": row["messages"], "gold": row["gold"]} for row in prompts]),
+        processing_class=AutoTokenizer.from_pretrained(BASE, padding_side="left"),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora),
+    )
+    trainer.train()
+
+
+def main() -> None:
+    """Alternate both, and print the median step of each and the ratio of each pair."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
+    recipe.phases[0].grpo["max_steps"] = STEPS
+    rows = [
+        {"id": str(number), "question": problem.question, "gold": str(problem.value)}
+        for number, problem in enumerate(itertools.islice(problems("train", 7), 500))
+    ]
+    prompts, _ = map_rows(rows, load_tokenizer(BASE), recipe.prompt)
+    GRPOTrainer.training_step = timed_step
+    torch.set_num_threads(recipe.model.threads)
+    medians: dict[str, list[float]] = {"ours": [], "bare": []}
+    for number in range(rounds):
+        for name in ("ours", "bare") if number % 2 == 0 else ("bare", "ours"):
+            starts.clear()
+            with tempfile.TemporaryDirectory() as folder:
+                if name == "ours":
+                    train_phases(recipe, prompts, BASE, 1, Path(folder))
+                else:
+                    bare(recipe, prompts, Path(folder))
+            steps = [after - before for before, after in itertools.pairwise(starts)][1:]
+            medians[name].append(statistics.median(steps))
+    ratios = [ours / other for ours, other in zip(medians["ours"], medians["bare"], strict=True)]
+    print(
+        f"{rounds} rounds of {STEPS} steps, {recipe.phases[0].grpo['per_device_train_batch_size']} completions a step"
+    )
+    for name, values in medians.items():
+        print(
+            f"{name:5}  median step {statistics.median(values):.3f} s  (rounds: {', '.join(f'{v:.3f}' for v in values)})"
+        )
+    print(f"ours / bare: median {statistics.median(ratios):.3f}  (rounds: {', '.join(f'{r:.3f}' for r in ratios)})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""`make report`: reports/index.html over all runs and comparisons that are present."""
+
+from pathlib import Path
+
+from grpo_cot.files import read_json, write_text
+from grpo_cot.reporting import environment
+
+root = Path(__file__).parent.parent
+runs = [{"name": path.parts[-3], "metrics": read_json(path)} for path in sorted(root.glob("runs/*/grade/metrics.json"))]
+comparisons = [{"name": path.stem, **read_json(path)} for path in sorted(root.glob("comparisons/*.json"))]
+page = root / "reports/index.html"
+write_text(page, environment().get_template("index.html.jinja").render(runs=runs, comparisons=comparisons))
+print(f"{len(runs)} runs, {len(comparisons)} comparisons: file://{page}")

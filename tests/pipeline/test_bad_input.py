@@ -1,0 +1,174 @@
+"""Bad input: one sentence, a non-zero exit, and earlier outputs as they were."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.conftest import PARAMS, Project, new_project
+
+
+def sentence(project: Project, *command: str) -> str:
+    """What a failing command says on its last lines; never a traceback."""
+    said = project.run(*command, fails=True)
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return new_project(tmp_path_factory.mktemp("bad"))
+
+
+RECIPE_ERRORS = [
+    ("learning_rate: 1.0e-3", "learning_rat: 1.0e-3", "unknown key 'learning_rat'; did you mean 'learning_rate'?"),
+    ("learning_rate: 1.0e-3", "learning_rate: '1e-3'", "learning_rate: expected number, found '1e-3' (text)"),
+    ("loss_type: dapo", "loss_type: grpoo", "loss_type: expected one of 'grpo'"),
+    ("bnb_4bit_quant_type: nf4", "bnb_4bit_quant_type: nf5", "expected one of 'nf4' or 'fp4', found 'nf5'"),
+    ("bnb_4bit_use_double_quant", "bnb_4bit_use_double_quants", "did you mean 'bnb_4bit_use_double_quant'?"),
+    ("lora_alpha: 8", "lora_alpa: 8", "did you mean 'lora_alpha'?"),
+    ("lora_alpha: 8", "lora_alpha: 8\n      bias: nonee", "bias: expected one of 'none', 'all' or 'lora_only'"),
+    ("temperature: 0.8", "temprature: 0.8", "unknown key 'temprature'; did you mean 'temperature'?"),
+    ("correctness: 1.0", "corectness: 1.0", "'corectness'"),
+    ("num_generations: 8", "num_generations: 6", "num_generations is 6, which does not divide the 16 completions"),
+    ("max_prompt_length: 256", "max_prompt_lenght: 256", "did you mean 'max_prompt_length'?"),
+    ("batch_size: 20", "batch_size: twenty", "evaluate.batch_size: input should be a valid integer, found 'twenty'"),
+    ("beta: 0.0", "beta: 0.0\n      seed: 3", "seed: this is set by the run's seed in params.yaml"),
+    ("grade:\n  locale: en\n", "", "the key 'grade' is missing"),
+    ("loss_type: dapo", "loss_type: [dapo", "not valid YAML"),
+]
+
+
+@pytest.mark.slow
+def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None:
+    """Each broken recipe gets a file of its own, so that one `make check` finds them all, a sentence each."""
+    text = (project.folder / "experiments/short.yaml").read_text()
+    for number, (old, new, _) in enumerate(RECIPE_ERRORS):
+        assert old in text
+        (project.folder / f"experiments/broken-{number:02d}.yaml").write_text(text.replace(old, new))
+    said = sentence(project, "python", "scripts/validate.py").splitlines()
+    for number, (_, _, expected) in enumerate(RECIPE_ERRORS):
+        lines = [line for line in said if f"broken-{number:02d}.yaml" in line]
+        assert len(lines) == 1, said
+        assert expected in lines[0]
+        (project.folder / f"experiments/broken-{number:02d}.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("recipe: short", "recipe: shrt", "runs.short-a.recipe is 'shrt', but experiments/shrt.yaml does not exist"),
+        ("dataset: few", "dataset: fw", "runs.short-a.dataset is 'fw', but sources/datasets/fw.yaml does not exist"),
+        ("base: tiny", "base: tny", "runs.short-a.base is 'tny', but sources/bases/tny.yaml does not exist"),
+        ("datasets: [few]", "datasets: []", "which the list 'datasets' lacks"),
+        ("b: short-b}", "b: short-c}", "comparisons.a-b.b is 'short-c', which 'runs' lacks"),
+        ("seed: 1}", "sed: 1}", "unknown key 'runs.short-a.sed'; did you mean 'seed'?"),
+    ],
+)
+@pytest.mark.slow
+def test_a_name_in_params_without_its_file_is_named(project: Project, old: str, new: str, says: str) -> None:
+    assert old in PARAMS
+    (project.folder / "params.yaml").write_text(PARAMS.replace(old, new))
+    assert says in sentence(project, "python", "scripts/validate.py")
+    (project.folder / "params.yaml").write_text(PARAMS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["{}", '{"question": '], "line 2 is not valid JSON"),
+        ([], "the file is empty"),
+        ([json.dumps({"question": "2 + 3?", "answer": "5"})], "expected one '####'"),
+        ([json.dumps({"question": "2 + 3?", "answer": "#### five"})], "expected a number after '####', found 'five'"),
+    ],
+)
+def test_malformed_rows_stop_the_download_and_the_earlier_rows_stay(
+    project: Project, tmp_path: Path, lines: list[str], says: str
+) -> None:
+    output = project.folder / "data/rows"
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "train.jsonl").write_text("earlier\n")
+    text = "".join(f"{line}\n" for line in lines)
+    (tmp_path / "rows.jsonl").write_text(text)
+    pin = f"{{path: rows.jsonl, sha256: {hashlib.sha256(text.encode()).hexdigest()}}}"
+    source = tmp_path / "rows.yaml"
+    source.write_text(f"kind: files\nfolder: {tmp_path}\nsplits: {{train: {pin}, test: {pin}}}\nlicence: MIT\n")
+    said = sentence(
+        project, "docker/run", "download", "--source", str(source), "--output", "data/rows",
+        "--provenance", "data/rows.source.json",
+    )  # fmt: skip
+    assert says in said and len(said.splitlines()) == 1
+    assert (output / "train.jsonl").read_text() == "earlier\n"
+
+
+@pytest.mark.slow
+def test_a_limit_that_drops_every_prompt_is_refused_and_dvc_restores_the_earlier_outputs(copy: Project) -> None:
+    before = (copy.folder / "runs/short-a/prompts/train.jsonl").read_bytes()
+    copy.edit("experiments/short.yaml", "max_prompt_length: 256", "max_prompt_length: 10")
+    said = sentence(copy, "make", "repro")
+    assert "prompt.max_prompt_length is 10, and every prompt of the split" in said
+    assert (copy.folder / "runs/short-a/prompts/train.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_corrupt_base_model_is_one_sentence(copy: Project) -> None:
+    weights = copy.folder / "models/tiny/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    said = sentence(
+        copy, "docker/run", "audit", "--recipe", "experiments/short.yaml", "--prompts", "runs/short-a/prompts",
+        "--base", "models/tiny", "--seed", "1", "--output", "runs/short-a/audit.json",
+    )  # fmt: skip
+    assert "models/tiny: the model cannot be loaded, its files are corrupt or incomplete" in said
+
+
+@pytest.mark.slow
+def test_a_base_whose_file_is_not_the_pinned_one_is_refused(project: Project) -> None:
+    asset = project.folder / "assets/tiny/model/config.json"
+    before = asset.read_text()
+    asset.write_text(before + " ")
+    said = sentence(project, "docker/run", "base", "--source", "sources/bases/tiny.yaml", "--output", "models/tiny")
+    asset.write_text(before)
+    assert "config.json has sha256" in said and "not the pinned file" in said
+
+
+@pytest.mark.slow
+def test_a_published_reward_is_stopped_as_broken_unless_allowed(copy: Project) -> None:
+    audit = (
+        "docker/run", "audit", "--recipe", "experiments/short.yaml", "--prompts", "runs/short-a/prompts",
+        "--base", "models/tiny", "--seed", "1", "--output", "audit.json",
+    )  # fmt: skip
+    copy.edit("experiments/short.yaml", "xml_count: 0", "published_strict_format: 0.5")
+    said = sentence(copy, *audit)
+    assert "the reward 'published_strict_format' is broken: it does not pay 0.0: reasoning on several lines" in said
+    copy.edit("experiments/short.yaml", "allow: []", "allow: [published_strict_format]")
+    assert "WARNING: published_strict_format is broken and allowed" in copy.run(*audit)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_training_goes_on_when_there_is_room(copy: Project) -> None:
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small tmpfs needs root")
+    scratch = copy.folder / ".cache/train/short-a"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(scratch)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this container may not mount a tmpfs")
+    train = (
+        "docker/run", "train", "--recipe", "experiments/short.yaml", "--prompts", "runs/short-a/prompts", "--base",
+        "models/tiny", "--seed", "1", "--scratch", ".cache/train/short-a", "--curves", "curves", "--output", "trained",
+    )  # fmt: skip
+    try:
+        said = sentence(copy, *train)
+        assert "no space left on the device for a checkpoint" in said
+        assert not (copy.folder / "trained").exists()
+        subprocess.run(["mount", "-o", "remount,size=50m", str(scratch)], check=True)
+        copy.run(*train)
+    finally:
+        subprocess.run(["umount", str(scratch)], check=True)
+    assert (copy.folder / "trained/model.json").is_file()

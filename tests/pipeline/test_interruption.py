@@ -1,0 +1,128 @@
+"""kill -9 in the middle of training, of each process in turn: it resumes, and ends where an uninterrupted run ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.conftest import Project, new_project
+
+pytestmark = pytest.mark.slow
+RUN = "runs: {short-a: {recipe: short, dataset: few, base: tiny, image: cpu, seed: 1}}\n"
+PARAMS = RUN + "datasets: [few]\nbases: [tiny]\ncomparisons: {}\n"
+TRAIN = "train@short-a"
+
+
+def adapter(project: Project) -> bytes:
+    return (project.folder / "runs/short-a/train/01-grpo/adapter_model.safetensors").read_bytes()
+
+
+def start(project: Project, log: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        ["dvc", "repro", TRAIN], cwd=project.folder, env=project.environment, stdout=log.open("ab"),
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def trainers(project: Project) -> list[psutil.Process]:
+    """The running processes of this clone's train step, without the shells around them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = process.cmdline()
+            if "scripts/train.py" in command and Path(process.cwd()) == project.folder.resolve():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for_checkpoint(project: Project, deadline: float = 240) -> None:
+    end = time.monotonic() + deadline
+    while not list((project.folder / ".cache/train/short-a").glob("*/checkpoints-*/checkpoint-3/trainer_state.json")):
+        assert time.monotonic() < end, "no checkpoint appeared"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, bytes]:
+    """A clone in front of its training, and the adapter of an uninterrupted one."""
+    project = new_project(tmp_path_factory.mktemp("interrupted"), PARAMS)
+    project.run("dvc", "repro", TRAIN)
+    return project, adapter(project)
+
+
+def stale(project: Project) -> None:
+    """Make the training run again from the start, as if it never had."""
+    lock = project.folder / "dvc.lock"
+    text = lock.read_text()
+    lock.write_text(re.sub(rf"  {TRAIN}:\n(?:    .*\n)+", "", text))
+    subprocess.run(
+        ["rm", "-rf", ".dvc/cache/runs", "runs/short-a/train", "runs/short-a/curves"], cwd=project.folder, check=True
+    )
+
+
+@pytest.mark.parametrize("victim", ["trainer", "dvc", "group"])
+def test_a_killed_training_resumes_and_ends_the_same_to_the_byte(
+    ready: tuple[Project, bytes], tmp_path: Path, victim: str
+) -> None:
+    project, expected = ready
+    stale(project)
+    log = tmp_path / "log"
+    dvc = start(project, log)
+    wait_for_checkpoint(project)
+    [trainer] = trainers(project)
+    if victim == "trainer":
+        trainer.kill()
+    elif victim == "dvc":
+        dvc.kill()
+    else:
+        os.killpg(dvc.pid, signal.SIGKILL)
+    dvc.wait()
+    if victim != "dvc":
+        trainer.wait(10)
+    # With dvc alone dead its command lives on; the second run must wait for it or take its result over.
+    again = start(project, log)
+    most = 0
+    while again.poll() is None:
+        writing = [process for process in trainers(project) if any(
+            "checkpoint" in file.path or file.path.endswith(".safetensors") for file in _open_files(process)
+        )]  # fmt: skip
+        most = max(most, len(writing))
+        time.sleep(0.02)
+    said = log.read_text()
+    assert again.returncode == 0, said[-3000:]
+    assert most <= 1
+    assert trainers(project) == []
+    if victim == "dvc":
+        assert f"Another training (pid {trainer.pid})" in said or "taken over" in said or "is busy" in said
+    else:
+        step = re.search(r"Resuming from step (\d+) of 12", said)
+        assert step and int(step.group(1)) >= 3
+    assert adapter(project) == expected
+    curve = json.loads((project.folder / "runs/short-a/train/01-grpo/log.json").read_text())
+    assert [entry["step"] for entry in curve if "reward" in entry] == list(range(1, 13))
+
+
+def _open_files(process: psutil.Process) -> list[psutil._common.popenfile]:
+    try:
+        return list(process.open_files())
+    except psutil.Error:
+        return []
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(ready: tuple[Project, bytes]) -> None:
+    project, expected = ready
+    stale(project)
+    project.run("dvc", "repro", TRAIN)
+    assert adapter(project) == expected
+    project.edit("params.yaml", "seed: 1", "seed: 2")
+    project.run("dvc", "repro", TRAIN)
+    assert adapter(project) != expected
+    project.edit("params.yaml", "seed: 2", "seed: 1")

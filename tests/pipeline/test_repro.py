@@ -1,0 +1,176 @@
+"""The short experiment through the whole pipeline, as a user runs it."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+from pipeline.conftest import Project, commit, new_project
+
+pytestmark = pytest.mark.slow
+STEPS = ("prepare", "audit", "train", "check", "evaluate", "grade", "merge", "publish", "report")
+
+
+def test_every_step_leaves_what_it_promises(finished: Project) -> None:
+    run = finished.folder / "runs/short-a"
+    for path in (
+        "prompts/train.jsonl", "prompts/eval-test.jsonl", "prompts/summary.json", "audit.json", "train/model.json",
+        "train/01-grpo/adapter_model.safetensors", "train/01-grpo/configuration.json", "check.json", "merge.json",
+        "eval/completions.jsonl", "grade/predictions.jsonl", "grade/metrics.json", "merged/model.safetensors",
+        "published.json", "report.html", *(f"record/{step}.json" for step in STEPS[:-1]),
+    ):  # fmt: skip
+        assert (run / path).stat().st_size > 0, path
+    assert not list(finished.folder.rglob("*.tmp"))
+    scratch = (finished.folder / ".cache/train").rglob("*")
+    assert {path.name for path in scratch if path.is_file()} == {"lock"}
+
+
+def test_metrics_keep_their_contract(finished: Project) -> None:
+    metrics = json.loads((finished.folder / "runs/short-a/grade/metrics.json").read_text())
+    assert metrics["n"] == 20
+    for model in ("base", "trained"):
+        for share in ("strict_accuracy", "lenient_accuracy", "format_adherence"):
+            assert metrics[model][share]["low"] <= metrics[model][share]["value"] <= metrics[model][share]["high"]
+        assert {"reasoning_tokens", "truncated"} <= metrics[model].keys()
+    for reader in ("strict_accuracy", "lenient_accuracy"):
+        assert metrics["paired"][reader].keys() == {"difference", "low", "high", "p"}
+    row = json.loads((finished.folder / "runs/short-a/grade/predictions.jsonl").read_text().splitlines()[0])
+    assert {"id", "gold", "base", "trained"} <= row.keys()
+    assert {"completion", "strict", "lenient", "numeric", "strict_correct", "lenient_correct"} <= row["trained"].keys()
+
+
+def test_a_second_repro_runs_nothing_and_status_is_clean(finished: Project) -> None:
+    assert finished.repro() == []
+    assert "up to date" in finished.run("dvc", "status")
+
+
+def test_metrics_and_plots_can_be_shown(finished: Project) -> None:
+    assert "trained.strict_accuracy.value" in finished.run("dvc", "metrics", "show")
+    finished.run("dvc", "plots", "show", "runs/short-a/curves")
+    page = (finished.folder / "dvc_plots/index.html").read_text()
+    assert "frac_reward_zero_std" in page
+    shutil.rmtree(finished.folder / "dvc_plots")
+
+
+def test_the_comparison_is_paired(finished: Project) -> None:
+    comparison = json.loads((finished.folder / "comparisons/a-b.json").read_text())
+    assert comparison["n"] == 20
+    assert comparison["strict_accuracy"].keys() == {"a", "b", "difference", "low", "high", "p"}
+
+
+class _References(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and value and not value.startswith("#"):
+                self.found.append(value)
+
+
+def test_the_report_is_self_contained_and_shows_the_figures(finished: Project) -> None:
+    page = (finished.folder / "runs/short-a/report.html").read_text()
+    references = _References()
+    references.feed(page)
+    assert references.found == []
+    assert page.count("<svg") >= 3
+    metrics = json.loads((finished.folder / "runs/short-a/grade/metrics.json").read_text())
+    assert f"{100 * metrics['trained']['strict_accuracy']['value']:.1f} %" in page
+    assert "&lt;answer&gt;" in page and "<answer>" not in page
+
+
+def test_no_output_of_a_computing_step_holds_a_path_of_the_machine(finished: Project) -> None:
+    for path in (finished.folder / "runs/short-a").rglob("*"):
+        if path.is_file() and "record" not in path.parts and path.name != "report.html":
+            assert str(finished.folder).encode() not in path.read_bytes(), path
+
+
+def test_a_changed_evaluate_key_reruns_evaluate_and_what_follows(copy: Project) -> None:
+    copy.edit("experiments/short.yaml", "batch_size: 20", "batch_size: 10")
+    ran = copy.repro()
+    assert {"evaluate@short-a", "evaluate@short-b"} <= set(ran)
+    assert {name.split("@")[0] for name in ran} <= {"evaluate", "grade", "publish", "report", "compare"}
+
+
+def test_a_changed_reward_weight_reruns_audit_and_train_but_not_prepare(copy: Project) -> None:
+    copy.edit("experiments/short.yaml", "strict_format: 1.0", "strict_format: 0.5")
+    ran = copy.repro("report@short-a")
+    assert {"audit@short-a", "train@short-a", "check@short-a", "evaluate@short-a", "merge@short-a"} <= set(ran)
+    assert "prepare@short-a" not in ran
+
+
+def test_an_edited_lenient_reader_reruns_grade_publish_and_report_only(copy: Project) -> None:
+    copy.edit("src/grpo_cot/answers.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
+    ran = {name.split("@")[0] for name in copy.repro()}
+    assert "grade" in ran
+    assert ran <= {"grade", "publish", "report", "compare"}
+
+
+def test_two_fresh_clones_write_the_same_lock_but_for_record_and_report(finished: Project, tmp_path: Path) -> None:
+    other = new_project(tmp_path / "other")
+    other.run("dvc", "repro", "report@short-a")
+
+    def lines(project: Project) -> dict[str, str]:
+        import yaml
+
+        stages = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+        return {
+            f"{name} {entry['path']}": entry["md5"]
+            for name, stage in stages.items()
+            for kind in ("deps", "outs")
+            for entry in stage.get(kind, [])
+            if "/record/" not in entry["path"] and not entry["path"].endswith("report.html")
+        }
+
+    mine, theirs = lines(finished), lines(other)
+    assert len(theirs) > 50
+    assert {name: mine[name] for name in theirs} == theirs
+
+
+def test_a_second_checkout_pulls_everything_and_runs_nothing(finished: Project, tmp_path: Path) -> None:
+    source = Project(tmp_path / "source")
+    shutil.copytree(finished.folder, source.folder, symlinks=True)
+    source.run("dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    commit(source)
+    source.run("dvc", "push")
+    for name in ("pulled", "edited"):
+        source.run("git", "clone", "--quiet", str(source.folder), str(tmp_path / name))
+        (tmp_path / name / ".venv").symlink_to(ROOT / ".venv")
+    pulled = Project(tmp_path / "pulled")
+    pulled.run("dvc", "pull")
+    assert pulled.repro() == []
+    edited = Project(tmp_path / "edited")
+    edited.edit("experiments/short.yaml", "batch_size: 20", "batch_size: 10")
+    ran = edited.repro("--pull", "--allow-missing")
+    assert {"evaluate@short-a", "evaluate@short-b"} <= set(ran)
+    assert {name.split("@")[0] for name in ran} <= {"evaluate", "grade", "publish", "report", "compare"}
+
+
+def test_the_merged_model_loads_with_plain_transformers_and_answers_like_base_and_adapter(finished: Project) -> None:
+    figures = json.loads((finished.folder / "runs/short-a/merge.json").read_text())
+    assert figures["parity_holds"] and figures["token_agreement"] >= 0.95 and 0 < figures["logit_difference"] <= 0.02
+    said = finished.run(
+        "python", "-c",
+        "from transformers import pipeline\n"
+        "p = pipeline('text-generation', 'published/short-a/merged', max_new_tokens=5)\n"
+        "print(p([{'role': 'user', 'content': 'Ben has 3 cups. Ben buys 4 more. How many cups does Ben have now?'}]))",
+    )  # fmt: skip
+    assert "assistant" in said
+
+
+def test_the_published_folder_has_the_hubs_layout_and_a_complete_card(finished: Project) -> None:
+    from huggingface_hub import ModelCard
+
+    for part, weights in (("adapter", "adapter_model.safetensors"), ("merged", "model.safetensors")):
+        folder = finished.folder / "published/short-a" / part
+        assert (folder / weights).is_file()
+        card = ModelCard.load(folder / "README.md")
+        assert card.data.license == "apache-2.0" and card.data.base_model and card.data.eval_results
+        for text in ("strict accuracy", "lenient accuracy", "learning_rate", "licence", "20 held-out problems"):
+            assert text in card.text
+        assert not re.search(r"\{\{|\{%", card.text)
