@@ -50,13 +50,13 @@ def bare(recipe: Recipe, prompts: list[Row], folder: Path) -> None:
             BASE,
             dtype=torch.float32,
             device_map={"": "cpu"},
-            quantization_config=BitsAndBytesConfig(**recipe.quantization),
+            quantization_config=BitsAndBytesConfig(**recipe.quantization or {}),
         ),
         reward_funcs=list(functions),
         args=GRPOConfig(output_dir=str(folder), seed=1, reward_weights=weights, use_cpu=True, **phase.grpo),
         train_dataset=Dataset.from_list([{"prompt": row["messages"], "gold": row["gold"]} for row in prompts]),
         processing_class=AutoTokenizer.from_pretrained(BASE, padding_side="left"),
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora or {}),
     )
     trainer.train()
 
@@ -79,7 +79,7 @@ def main() -> None:
             starts.clear()
             with tempfile.TemporaryDirectory() as folder:
                 if name == "ours":
-                    train_phases(recipe, prompts, BASE, 1, Path(folder))
+                    train_phases(recipe, prompts, BASE, 1, Path(folder), {})
                 else:
                     bare(recipe, prompts, Path(folder))
             steps = [after - before for before, after in itertools.pairwise(starts)][1:]
@@ -90,7 +90,7 @@ def main() -> None:
     )
     for name, values in medians.items():
         print(
-            f"{name:5}  median step {statistics.median(values):.3f} s  (rounds: {', '.join(f'{v:.3f}' for v in values)})"
+            f"{name:5}  median step {statistics.median(values):.3f} s, rounds: {' '.join(f'{v:.3f}' for v in values)}"
         )
     print(f"ours / bare: median {statistics.median(ratios):.3f}  (rounds: {', '.join(f'{r:.3f}' for r in ratios)})")
 

@@ -22,11 +22,12 @@ def main(args: Namespace) -> str:
     prompts = args.prompts / "train.jsonl"
     callers = Callers()
     with exclusive(args.scratch):
+        inputs = {"prompts_sha256": file_hashes(args.prompts)[prompts.name], "base": read_json(args.base / "base.json")}
         decisive = {
+            "inputs": inputs,
             "recipe": recipe.model_dump(include={"rewards", "model", "quantization", "phases"}),
             "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
             "seed": args.seed,
-            "prompts": file_hashes(args.prompts)[prompts.name],
             "base": file_hashes(args.base),
             "code": file_hashes(Path(grpo_cot.__file__).parent),
         }
@@ -34,7 +35,7 @@ def main(args: Namespace) -> str:
         for other in args.scratch.iterdir():
             if other.is_dir() and other != scratch:
                 shutil.rmtree(other)
-        result = train_phases(recipe, read_jsonl(prompts), args.base, args.seed, scratch)
+        result = train_phases(recipe, read_jsonl(prompts), args.base, args.seed, scratch, inputs)
         logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
         said = {name: verdict(log, phase) for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)}
         with new_directory(args.curves) as curves:

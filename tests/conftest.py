@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from support import ROOT
+
+os.environ["PYTHONPATH"] = str(ROOT / "src")  # for the processes that tests start
 
 
 def folder_from(variable: str) -> Path:

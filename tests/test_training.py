@@ -45,7 +45,7 @@ def test_kl_to_the_reference_is_a_curve_from_a_fresh_and_from_a_continued_adapte
 
     quantization = read_yaml(ROOT / "tests/pipeline/short.yaml")["quantization"]
     two = recipe([{"lora": True, "beta": 0.1}, {"lora": False, "beta": 0.1}], quantization)
-    result = train_phases(two, prompts(), ROOT / "assets/tiny/model", 1, tmp_path)
+    result = train_phases(two, prompts(), ROOT / "assets/tiny/model", 1, tmp_path, {})
     logs = curves(result)
     assert list(logs) == ["01-grpo", "02-grpo"]
     for log in logs.values():
@@ -66,7 +66,9 @@ def test_full_weights_are_trained_without_an_adapter_and_load_again(tmp_path: Pa
     from grpo_cot.models import load
     from grpo_cot.training import train_phases
 
-    result = train_phases(recipe([{"lora": False, "beta": 0.0}]), prompts(), ROOT / "assets/tiny/model", 1, tmp_path)
+    result = train_phases(
+        recipe([{"lora": False, "beta": 0.0}]), prompts(), ROOT / "assets/tiny/model", 1, tmp_path, {}
+    )
     model, _, description = load(result / "model.json")
     assert description.kind == "full"
     assert not hasattr(model, "peft_config")

@@ -71,7 +71,8 @@ def _xml_count(text: str) -> float:
 def published_integer_answer(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     """0.5 when the extracted answer consists of digits, in the sense of `str.isdigit`.
 
-    >>> published_integer_answer([""] * 4, ["<answer>18</answer>", "<answer>-5</answer>", "<answer>\u00b2</answer>", "18"])
+    >>> answers = ["<answer>18</answer>", "<answer>-5</answer>", "<answer>\u00b2</answer>", "18"]
+    >>> published_integer_answer([""] * 4, answers)
     [0.5, 0.0, 0.5, 0.5]
     """
     return [0.5 if _extracted_answer(text).isdigit() else 0.0 for text in _texts(completions)]

@@ -28,11 +28,14 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate"
 TIMES = re.compile(r"step_time|_runtime|_per_second|total_flos")
 
 
-def train_phases(recipe: Recipe, prompts: Sequence[Row], base: Path, seed: int, scratch: Path) -> Path:
+def train_phases(
+    recipe: Recipe, prompts: Sequence[Row], base: Path, seed: int, scratch: Path, inputs: Mapping[str, Any]
+) -> Path:
     """Run every phase that is not finished yet; the folder that holds all of their results.
 
     The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json) and
-    model.json, which describes what the last one left. Everything in it is a function of the arguments alone.
+    model.json, which describes what the last one left. Everything in it is a function of the arguments alone;
+    `inputs` says what prompts and base are (hashes, revisions) and is written beside the weights.
 
     Raises:
         InputError: the base is corrupt, or the disk is full.
@@ -44,7 +47,9 @@ def train_phases(recipe: Recipe, prompts: Sequence[Row], base: Path, seed: int, 
             continue
         before = result / f"{number - 1:02d}-{recipe.phases[number - 2].method}" if number > 1 else None
         try:
-            _train_grpo(recipe, phase, prompts, base, seed, before, scratch / f"checkpoints-{name}", result / name)
+            _train_grpo(
+                recipe, phase, prompts, base, seed, inputs, before, scratch / f"checkpoints-{name}", result / name
+            )
         except (OSError, RuntimeError, SafetensorError) as error:
             if disk_is_full(error, scratch):
                 raise InputError(
@@ -72,8 +77,8 @@ def disk_is_full(error: Exception, folder: Path) -> bool:
 
 
 def _train_grpo(
-    recipe: Recipe, phase: Phase, prompts: Sequence[Row], base: Path, seed: int, before: Path | None,
-    checkpoints: Path, output: Path,
+    recipe: Recipe, phase: Phase, prompts: Sequence[Row], base: Path, seed: int, inputs: Mapping[str, Any],
+    before: Path | None, checkpoints: Path, output: Path,
 ) -> None:  # fmt: skip
     # The adapter is initialised before the trainer seeds anything (trl#6688).
     set_seed(seed)
@@ -110,7 +115,7 @@ def _train_grpo(
     with new_directory(output) as folder:
         _save(trainer.model, folder)
         write_json(folder / "log.json", [_without_times(entry) for entry in trainer.state.log_history])
-        write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, checkpoints))
+        write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, inputs))
 
 
 class _Progress(ProgressCallback):
@@ -145,13 +150,16 @@ def _without_times(entry: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in entry.items() if not TIMES.search(name)}
 
 
-def _resolved(recipe: Recipe, phase: Phase, configuration: GRPOConfig, seed: int, checkpoints: Path) -> dict[str, Any]:
+def _resolved(
+    recipe: Recipe, phase: Phase, configuration: GRPOConfig, seed: int, inputs: Mapping[str, Any]
+) -> dict[str, Any]:
     """What ran, with every default spelt out, less the machine's own paths."""
     settings = json.loads(configuration.to_json_string())
     for name in ("output_dir", "logging_dir", "run_name"):
         settings.pop(name, None)
     return {
         "method": phase.method,
+        "inputs": inputs,
         "seed": seed,
         "rewards": recipe.rewards,
         "quantization": recipe.quantization,

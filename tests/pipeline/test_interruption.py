@@ -91,9 +91,9 @@ def test_a_killed_training_resumes_and_ends_the_same_to_the_byte(
     again = start(project, log)
     most = 0
     while again.poll() is None:
-        writing = [process for process in trainers(project) if any(
-            "checkpoint" in file.path or file.path.endswith(".safetensors") for file in _open_files(process)
-        )]  # fmt: skip
+        writing = [
+            process for process in trainers(project) if any("checkpoint" in path for path in _open_files(process))
+        ]
         most = max(most, len(writing))
         time.sleep(0.02)
     said = log.read_text()
@@ -110,9 +110,9 @@ def test_a_killed_training_resumes_and_ends_the_same_to_the_byte(
     assert [entry["step"] for entry in curve if "reward" in entry] == list(range(1, 13))
 
 
-def _open_files(process: psutil.Process) -> list[psutil._common.popenfile]:
+def _open_files(process: psutil.Process) -> list[str]:
     try:
-        return list(process.open_files())
+        return [file.path for file in process.open_files()]
     except psutil.Error:
         return []
 
