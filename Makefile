@@ -34,10 +34,17 @@ lock: ## resolve locks/direct.in anew (needs uv)
 clean: ## remove scratch and outputs; DVC's cache stays
 	rm -rf .cache runs published comparisons reports data models
 
-.venv/.ready: locks/torch-cpu.txt locks/torch.txt locks/cpu.txt
+LOCKS := locks/torch-cpu.txt locks/torch.txt locks/cpu.txt
+
+# Rebuilt when a lock's content differs from the one that it was built from, whatever the files' times say.
+.venv/.ready: $(LOCKS)
+	@cat $(LOCKS) | cmp -s - $@ && touch $@ || $(MAKE) --no-print-directory environment
+
+.PHONY: environment
+environment:
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed; name one with make PYTHON=...' if sys.version_info < (3, 11) else 0)"
 	@echo "Installing the locked environment into .venv (1.8 GB, about two minutes)."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PIP) --require-hashes --no-cache-dir -r locks/torch-cpu.txt 2>/dev/null || $(PIP) --require-hashes -r locks/torch.txt
 	@$(PIP) --require-hashes -r locks/cpu.txt
-	@touch $@
+	@cat $(LOCKS) > .venv/.ready

@@ -39,7 +39,8 @@ def validated(kind: type[Model] | TypeAdapter[Model], value: Any, where: object)
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one; the misspelling is what helps.
+        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
         if first["type"] == "extra_forbidden":
             hint = nearest(str(first["loc"][-1]), _field_names(adapter.json_schema()))

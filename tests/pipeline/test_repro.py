@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
+from grpo_cot.files import read_yaml
 from pipeline.conftest import Project, commit, new_project
 
 pytestmark = pytest.mark.slow
@@ -116,9 +117,7 @@ def test_two_fresh_clones_write_the_same_lock_but_for_record_and_report(finished
     other.run("dvc", "repro", "report@short-a")
 
     def lines(project: Project) -> dict[str, str]:
-        import yaml
-
-        stages = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+        stages = read_yaml(project.folder / "dvc.lock")["stages"]
         return {
             f"{name} {entry['path']}": entry["md5"]
             for name, stage in stages.items()
