@@ -7,7 +7,7 @@ export PYTHONPATH := $(CURDIR)/src
 .PHONY: demo repro test check lint report bench lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
-	@$(BIN)/dvc metrics show runs/tiny-grpo/grade/metrics.json 2>/dev/null || true
+	@python scripts/index.py
 	@echo "The report: file://$(CURDIR)/runs/tiny-grpo/report.html"
 
 repro: check ## run what params.yaml asks for; only what changed runs again
@@ -23,10 +23,10 @@ lint: .venv/.ready ## ruff and mypy
 	ruff check . && ruff format --check . && mypy
 
 report: .venv/.ready ## an index page over all runs and comparisons present
-	python scripts/index.py
+	@python scripts/index.py
 
 bench: .venv/.ready ## benchmarks against named peers
-	python bench/rewards.py && python bench/prompts.py && python bench/grpo_step.py
+	python bench/rewards.py && python bench/grpo_step.py && python bench/prompts.py
 
 lock: ## resolve locks/direct.in anew (needs uv)
 	python3 locks/lock.py

@@ -23,6 +23,11 @@ def main(args: Namespace) -> str:
     metrics = read_json(folder / "grade/metrics.json")
     predictions = read_jsonl(folder / "grade/predictions.jsonl")
     recipe = load_recipe(args.recipe)
+    questions = {
+        (path.stem.removeprefix("eval-"), row["id"]): row["messages"][-1]["content"]
+        for path in (folder / "prompts").glob("eval-*.jsonl")
+        for row in read_jsonl(path)
+    }
     phases = [
         {
             "name": path.parent.name,
@@ -40,6 +45,7 @@ def main(args: Namespace) -> str:
         phases=phases,
         check=read_json(folder / "check.json"),
         changed=changed_problems(predictions, limit=4),
+        questions=questions,
         audit=read_json(folder / "audit.json"),
         prompts=read_json(folder / "prompts/summary.json"),
         merge=read_json(folder / "merge.json"),

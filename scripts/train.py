@@ -1,5 +1,6 @@
 """Step train: run the recipe's phases, resuming where an interrupted run stopped."""
 
+import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -21,6 +22,10 @@ def main(args: Namespace) -> str:
     check_recipe(recipe, args.recipe)
     prompts = args.prompts / "train.jsonl"
     callers = Callers()
+    # Dashboards (report_to) record times, so they live outside the step's outputs.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f".cache/tensorboard/{args.output.parent.name}")
+    os.environ.setdefault("WANDB_DIR", ".cache")
+    os.environ.setdefault("WANDB_PROJECT", "grpo-cot")
     with exclusive(args.scratch):
         inputs = {"prompts_sha256": file_hashes(args.prompts)[prompts.name], "base": read_json(args.base / "base.json")}
         decisive = {

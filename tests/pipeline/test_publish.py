@@ -1,0 +1,123 @@
+"""Pushing to the Hub with the real client, against a local stand-in that answers the calls of an upload."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from pipeline.conftest import Project
+
+pytestmark = pytest.mark.slow
+TOKEN = "hf_plantedForThisTest"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """Creates repositories, takes files inline, and remembers who asked for what."""
+
+    seen: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        self.seen.append({"path": self.path, "authorization": self.headers.get("Authorization"), "body": body})
+        answer: dict[str, Any] = {"errors": [], "warnings": []}
+        if self.path.endswith("/repos/create"):
+            name = json.loads(body)["name"]
+            answer = {"url": f"http://{self.headers['Host']}/somebody/{name}"}
+        elif "/preupload/" in self.path:
+            files = json.loads(body)["files"]
+            answer = {
+                "files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
+            }
+        elif "/commit/" in self.path:
+            answer = {"commitOid": COMMIT, "commitUrl": f"http://{self.headers['Host']}/somebody/commit/{COMMIT}"}
+        self._answer(answer)
+
+    def do_GET(self) -> None:
+        self.seen.append({"path": self.path, "authorization": self.headers.get("Authorization"), "body": ""})
+        self._answer({"id": "somebody/model", "sha": COMMIT, "siblings": []})
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    seen: list[dict[str, Any]] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (_Hub,), {"seen": seen}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_push_sends_both_parts_with_the_token_and_records_the_commits(
+    copy: Project, hub: tuple[str, list[dict[str, Any]]]
+) -> None:
+    address, seen = hub
+    copy.environment |= {"HF_ENDPOINT": address, "HF_TOKEN": TOKEN}
+    copy.edit("experiments/short.yaml", "repository: null", "repository: somebody/model")
+    assert copy.repro("--single-item", "publish@short-a") == ["publish@short-a"]
+    published = json.loads((copy.folder / "runs/short-a/published.json").read_text())
+    assert published["pushed"] == {
+        part: {"repository": f"somebody/model-{part}", "commit": COMMIT} for part in ("adapter", "merged")
+    }
+    commits = [request for request in seen if "/commit/" in request["path"]]
+    assert [request["path"].split("/")[4] for request in commits] == ["model-adapter", "model-merged"]
+    assert {request["authorization"] for request in commits} == {f"Bearer {TOKEN}"}
+    for request, weights in zip(commits, ("adapter_model.safetensors", "model.safetensors"), strict=True):
+        paths = {json.loads(line)["value"].get("path") for line in request["body"].splitlines()}
+        assert {"README.md", weights} <= paths
+    for path in copy.folder.rglob("*"):
+        if path.is_file() and not path.is_relative_to(copy.folder / ".venv"):
+            assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_a_dry_run_says_what_it_would_push_and_asks_nobody(
+    copy: Project, hub: tuple[str, list[dict[str, Any]]]
+) -> None:
+    address, seen = hub
+    copy.environment |= {"HF_ENDPOINT": address}
+    copy.edit("experiments/short.yaml", "repository: null", "repository: somebody/model")
+    copy.edit("experiments/short.yaml", "dry_run: false", "dry_run: true")
+    said = copy.run("dvc", "repro", "--single-item", "publish@short-a")
+    assert "a dry run: nothing was pushed to somebody/model" in said
+    assert seen == []
+    published = json.loads((copy.folder / "runs/short-a/published.json").read_text())
+    assert "adapter/README.md" in published["files"] and published["pushed"] == {}
+
+
+def test_a_push_without_a_token_is_one_sentence(copy: Project) -> None:
+    copy.environment.pop("HF_TOKEN", None)
+    copy.edit("experiments/short.yaml", "repository: null", "repository: somebody/model")
+    said = copy.run("dvc", "repro", "--single-item", "publish@short-a", fails=True)
+    assert "HF_TOKEN is not set" in said and "Traceback" not in said
+
+
+def test_a_merge_into_the_original_base_is_published_only_when_accepted(copy: Project) -> None:
+    copy.edit("experiments/short.yaml", "base: dequantized", "base: original")
+    copy.edit("experiments/short.yaml", "logit_difference: 0.02", "logit_difference: 0.0001")
+    assert copy.repro("--single-item", "merge@short-a") == ["merge@short-a"]
+    figures = json.loads((copy.folder / "runs/short-a/merge.json").read_text())
+    assert figures["base"] == "original" and not figures["parity_holds"]
+    said = copy.run("dvc", "repro", "--single-item", "publish@short-a", fails=True)
+    assert "is on the original base and differs from the trained one" in said
+    copy.edit("experiments/short.yaml", "accept_original_base: false", "accept_original_base: true")
+    assert copy.repro("--single-item", "publish@short-a") == ["publish@short-a"]
+
+
+def test_a_merge_that_fails_parity_stops_the_run(copy: Project) -> None:
+    copy.edit("experiments/short.yaml", "logit_difference: 0.02", "logit_difference: 0.0001")
+    said = copy.run("dvc", "repro", "--single-item", "merge@short-a", fails=True)
+    assert "the merged model is not the trained one" in said and "Traceback" not in said
