@@ -11,11 +11,12 @@ comparisons = [{"name": path.stem, **read_json(path)} for path in sorted(root.gl
 page = root / "reports/index.html"
 write_text(page, environment().get_template("index.html.jinja").render(runs=runs, comparisons=comparisons))
 for run in runs:
-    paired = run["metrics"]["paired"]
-    shown = [
-        f"{reader} accuracy {run['metrics']['base'][key]['value']:.1%} -> {run['metrics']['trained'][key]['value']:.1%} "
-        f"({100 * paired[key]['difference']:+.1f} points [{100 * paired[key]['low']:+.1f}, {100 * paired[key]['high']:+.1f}])"
-        for reader, key in (("strict", "strict_accuracy"), ("lenient", "lenient_accuracy"))
-    ]
-    print(f"{run['name']} (n = {run['metrics']['n']}): {'; '.join(shown)}")
+    metrics = run["metrics"]
+    for reader in ("strict_accuracy", "lenient_accuracy"):
+        before, after, change = metrics["base"][reader], metrics["trained"][reader], metrics["paired"][reader]
+        print(
+            f"{run['name']}: {reader.replace('_', ' ')} {before['value']:.1%} -> {after['value']:.1%}, difference "
+            f"{100 * change['difference']:+.1f} points [{100 * change['low']:+.1f}, {100 * change['high']:+.1f}], "
+            f"p = {change['p']:.2g} (n = {metrics['n']}, paired, 95 % interval)"
+        )
 print(f"{len(runs)} runs, {len(comparisons)} comparisons: file://{page}")
