@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback, ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from grpo_cot.files import Row
@@ -58,6 +58,8 @@ def bare(recipe: Recipe, prompts: list[Row], folder: Path) -> None:
         processing_class=AutoTokenizer.from_pretrained(BASE, padding_side="left"),
         peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora or {}),
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
     trainer.train()
 
 
@@ -74,7 +76,7 @@ def main() -> None:
     GRPOTrainer.training_step = timed_step
     torch.set_num_threads(recipe.model.threads)
     medians: dict[str, list[float]] = {"ours": [], "bare": []}
-    for number in range(rounds):
+    for number in range(-1, rounds):  # the first pair warms up and does not count
         for name in ("ours", "bare") if number % 2 == 0 else ("bare", "ours"):
             starts.clear()
             with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +85,8 @@ def main() -> None:
                 else:
                     bare(recipe, prompts, Path(folder))
             steps = [after - before for before, after in itertools.pairwise(starts)][1:]
-            medians[name].append(statistics.median(steps))
+            if number >= 0:
+                medians[name].append(statistics.median(steps))
     ratios = [ours / other for ours, other in zip(medians["ours"], medians["bare"], strict=True)]
     print(
         f"{rounds} rounds of {STEPS} steps, {recipe.phases[0].grpo['per_device_train_batch_size']} completions a step"

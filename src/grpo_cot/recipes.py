@@ -41,7 +41,7 @@ class AuditSection(Section):
 
 
 class Phase(Section):
-    """One phase of training. `lora: null` continues the adapter of the phase before; first, it trains all weights."""
+    """One phase of training. `lora` of the first says what is trained (`null`: all weights); later ones continue it."""
 
     method: Literal["grpo"]
     lora: LibrarySettings | None
@@ -113,21 +113,41 @@ class Recipe(Section):
         if unknown := set(self.audit.allow) - self.rewards.keys():
             raise ValueError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")
         for number, phase in enumerate(self.phases, start=1):
-            generations = phase.grpo.get("num_generations")
-            batch = phase.grpo.get("per_device_train_batch_size")
-            steps = phase.grpo.get("steps_per_generation") or phase.grpo.get("gradient_accumulation_steps", 1)
-            if not isinstance(batch, int) or not isinstance(generations, int) or not isinstance(steps, int):
-                raise ValueError(
-                    f"phases.{number}.grpo: set per_device_train_batch_size and num_generations to whole numbers"
-                )
-            if batch * steps % generations:
-                raise ValueError(
-                    f"phases.{number}.grpo.num_generations is {generations}, which does not divide the {batch * steps} "
-                    "completions of a step (per_device_train_batch_size x gradient_accumulation_steps)"
-                )
+            where = f"phases.{number}"
             if phase.lora is None and number == 1 and self.quantization:
-                raise ValueError("phases.1.lora is null: a quantized base can only be trained through an adapter")
+                raise ValueError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
+            if phase.lora is not None and number > 1:
+                raise ValueError(f"{where}.lora must be null: a later phase continues what the first one trains")
+            _check_batch(phase.grpo, f"{where}.grpo")
         return self
+
+
+def _check_batch(grpo: LibrarySettings, where: str) -> None:
+    """Refuse a batch that the groups do not divide, and checkpoints in the middle of a generation's reuse."""
+    accumulation = grpo.get("gradient_accumulation_steps", 1)
+    values = {
+        "per_device_train_batch_size": grpo.get("per_device_train_batch_size"),
+        "num_generations": grpo.get("num_generations"),
+        "gradient_accumulation_steps": accumulation,
+        "steps_per_generation": grpo.get("steps_per_generation") or accumulation,
+        "num_iterations": grpo.get("num_iterations", 1),
+        "save_steps": grpo.get("save_steps", 500),
+    }
+    for name, value in values.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{where}.{name} is {value!r}, expected a whole number above 0")
+    completions = values["per_device_train_batch_size"] * values["steps_per_generation"]
+    if completions % values["num_generations"]:
+        raise ValueError(
+            f"{where}.num_generations is {values['num_generations']}, which does not divide the {completions} "
+            "completions of a step (per_device_train_batch_size x gradient_accumulation_steps)"
+        )
+    reuse = values["num_iterations"] * values["steps_per_generation"] // values["gradient_accumulation_steps"]
+    if grpo.get("save_strategy") != "no" and values["save_steps"] % reuse:
+        raise ValueError(
+            f"{where}.save_steps is {values['save_steps']}, no multiple of the {reuse} steps that share one "
+            "generation: a resumed run would not repeat an uninterrupted one"
+        )
 
 
 class Base(Section):

@@ -65,7 +65,9 @@ def number(text: str) -> Fraction | None:
     if not match or not (match["whole"] or match["decimals"]) or (sign and match["sign"]):
         return None
     unit = text[match.end() :].strip()
-    if unit.strip("%" + _CURRENCY) and not all(character.isalpha() or character in " .%-" for character in unit):
+    if unit and not (unit[0].isalpha() or unit[0] in f"%{_CURRENCY}"):
+        return None
+    if not all(character.isalpha() or character in f" .-%{_CURRENCY}" for character in unit):
         return None
     sign = sign or match["sign"]
     if len(match.group()) > 400:  # Python refuses to convert very long digit strings, and no answer is one

@@ -57,10 +57,9 @@ def train_phases(
                     "training goes on from the last whole checkpoint"
                 ) from error
             raise
-        shutil.rmtree(scratch / f"checkpoints-{name}")
-    adapter = any(phase.lora for phase in recipe.phases)
+        shutil.rmtree(scratch / f"checkpoints-{name}", ignore_errors=True)
     description = ModelDescription(
-        kind="adapter" if adapter else "full", architecture="causal", path=name, base=str(base),
+        kind="adapter" if recipe.phases[0].lora else "full", architecture="causal", path=name, base=str(base),
         model=recipe.model, quantization=recipe.quantization,
     )  # fmt: skip
     write_json(result / "model.json", description.model_dump())
@@ -80,15 +79,14 @@ def _train_grpo(
     # The adapter is initialised before the trainer seeds anything (trl#6688).
     set_seed(seed)
     tokenizer = load_tokenizer(base)
-    continues = before is not None and (before / "adapter_config.json").is_file()
-    model: Any = load_base(before if before and not continues else base, recipe.model, recipe.quantization)
-    if before is not None and continues:
+    adapter = recipe.phases[0].lora is not None
+    model: Any = load_base(before if before and not adapter else base, recipe.model, recipe.quantization)
+    if before and adapter:
         model = load_adapter(model, before, trainable=True)
     functions, weights = reward_functions(recipe.rewards)
-    asked = dict(phase.grpo)
     configuration = GRPOConfig(
         output_dir=str(checkpoints), seed=seed, reward_weights=weights, use_cpu=DEVICE == "cpu",
-        chat_template_kwargs=recipe.prompt.chat_template_kwargs, **asked,
+        chat_template_kwargs=recipe.prompt.chat_template_kwargs, **phase.grpo,
     )  # fmt: skip
     trainer = GRPOTrainer(
         model=model,
@@ -104,9 +102,10 @@ def _train_grpo(
     trainer.add_callback(_Progress())
     # On a quantized base the trainer casts the adapter to bfloat16, while a checkpoint is read back as float32: only in
     # float32 throughout does a resumed run end where an uninterrupted one does.
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    if adapter:
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     checkpoint = last_whole_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with new_directory(output) as folder:

@@ -38,6 +38,11 @@ RECIPE_ERRORS = [
     ("max_prompt_length: 256", "max_prompt_lenght: 256", "did you mean 'max_prompt_length'?"),
     ("batch_size: 20", "batch_size: twenty", "evaluate.batch_size: input should be a valid integer, found 'twenty'"),
     ("beta: 0.0", "beta: 0.0\n      seed: 3", "seed: this is set by the run's seed in params.yaml"),
+    (
+        "save_steps: 3",
+        "save_steps: 3\n      num_iterations: 2",
+        "save_steps is 3, no multiple of the 2 steps",
+    ),
     ("grade:\n  locale: en\n", "", "the key 'grade' is missing"),
     ("loss_type: dapo", "loss_type: [dapo", "not valid YAML"),
 ]
