@@ -8,7 +8,7 @@ export PYTHONPATH := $(CURDIR)/src
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python scripts/index.py
-	@echo "The report: file://$(CURDIR)/runs/tiny-grpo/report.html"
+	@for page in runs/*/report.html; do echo "The report: file://$(CURDIR)/$$page"; done
 
 repro: check ## run what params.yaml asks for; only what changed runs again
 	@dvc repro || { dvc checkout --quiet; exit 1; }
@@ -45,6 +45,8 @@ environment:
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed; name one with make PYTHON=...' if sys.version_info < (3, 11) else 0)"
 	@echo "Installing the locked environment into .venv (1.8 GB, about two minutes)."
 	@$(PYTHON) -m venv --clear .venv
-	@$(PIP) --require-hashes --no-cache-dir -r locks/torch-cpu.txt 2>/dev/null || $(PIP) --require-hashes -r locks/torch.txt
+	@$(PIP) --require-hashes --no-cache-dir -r locks/torch-cpu.txt 2>/dev/null \
+	  || (echo "pip knows no place with torch's CPU build: taking the index's (several GB on Linux; see the README)." \
+	      && $(PIP) --require-hashes -r locks/torch.txt)
 	@$(PIP) --require-hashes -r locks/cpu.txt
 	@cat $(LOCKS) > .venv/.ready

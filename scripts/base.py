@@ -22,11 +22,17 @@ def main(args: Namespace) -> str:
                     raise InputError(f"{path}: no such file, though {args.source} pins it")
                 shutil.copyfile(path, output / name)
         else:
+            from httpx import HTTPError
             from huggingface_hub import snapshot_download
+            from huggingface_hub.errors import HfHubHTTPError
 
-            snapshot_download(
-                str(source.id), revision=source.revision, local_dir=output, allow_patterns=list(source.sha256)
-            )
+            try:
+                snapshot_download(
+                    str(source.id), revision=source.revision, local_dir=output, allow_patterns=list(source.sha256)
+                )
+            except (HfHubHTTPError, HTTPError, OSError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise InputError(f"{args.source}: {source.id} cannot be downloaded: {reason}") from None
             shutil.rmtree(output / ".cache", ignore_errors=True)
         found = file_hashes(output)
         for name, expected in source.sha256.items():
@@ -34,9 +40,10 @@ def main(args: Namespace) -> str:
                 raise InputError(
                     f"{args.source}: {name} has sha256 {found.get(name)}, expected {expected}: not the pinned file"
                 )
-        write_json(output / "base.json", {"name": args.source.stem, **source.model_dump(exclude={"path"})})
+        write_json(output / "base.json", {"name": args.source.stem, "id": source.id, "revision": source.revision})
+    write_json(args.provenance, {"name": args.source.stem, **source.model_dump(exclude={"path"})})
     return f"{len(source.sha256)} files in {args.output}"
 
 
 if __name__ == "__main__":
-    run(main, __doc__, source=Path, output=Path)
+    run(main, __doc__, source=Path, output=Path, provenance=Path)

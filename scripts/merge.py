@@ -30,7 +30,7 @@ def main(args: Namespace) -> str:
             holds = gate(figures, section, quantized=bool(description.quantization))
         except InputError as error:
             raise InputError(f"{args.recipe}: {error}") from None
-    base = section.base if description.quantization else "original"
+    base = section.base if description.quantization else "trained"
     write_json(args.figures, {"base": base, "dtype": section.dtype, "parity_holds": holds, **figures})
     return (
         f"{section.dtype} on the {base} base: {figures['token_agreement']:.2%} of {figures['tokens']} greedy tokens "

@@ -17,16 +17,16 @@ def main(args: Namespace) -> str:
     recipe = load_recipe(args.recipe)
     section = recipe.publish
     merge = read_json(args.merge)
-    if not merge["parity_holds"] and not section.accept_original_base:
+    if merge["base"] == "original" and not section.accept_original_base:
         raise InputError(
-            f"{args.recipe}: the merged model is on the original base and differs from the trained one (token "
+            f"{args.recipe}: the merged model is on the original base, not on the one that was trained on (token "
             f"agreement {merge['token_agreement']:.2%}, logit difference {merge['logit_difference']:.2%}); set "
             "merge.base: dequantized, or publish.accept_original_base: true"
         )
     description = read_description(args.model)
     trained = args.model.parent / description.path
     configuration = read_json(trained / "configuration.json")
-    base = read_json(Path(description.base) / "base.json")
+    base = read_json(args.base_source)
     facts = {
         "name": section.repository or args.name,
         "base": base["id"] or base["name"],
@@ -72,5 +72,5 @@ def main(args: Namespace) -> str:
 if __name__ == "__main__":
     run(
         main, __doc__, recipe=Path, prompts=Path, model=Path, merged=Path, merge=Path, metrics=Path, source=Path,
-        name=str, output=Path, published=Path,
+        base_source=Path, name=str, output=Path, published=Path,
     )  # fmt: skip

@@ -42,14 +42,14 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
             raise
         sys.exit(f"{step}: no space left on the device ({error.filename}); make room and start again{_outputs_hint()}")
     if args.record:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
         write_json(
             args.record,
             {
                 "step": step,
                 "started": started.isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - clock, 2),
-                "peak_memory_mib": usage.ru_maxrss // 1024,
+                "peak_memory_mib": peak // (2**20 if sys.platform == "darwin" else 2**10),
                 "host": platform.node(),
                 "system": platform.platform(),
                 "cpus": os.cpu_count(),

@@ -13,7 +13,7 @@ from grpo_cot.checkpoints import Callers, exclusive, fingerprint
 from grpo_cot.files import file_hashes, new_directory, read_json, read_jsonl, write_json
 from grpo_cot.library_settings import check_recipe
 from grpo_cot.recipes import load_recipe
-from grpo_cot.training import train_phases, verdict
+from grpo_cot.training import package_versions, train_phases, verdict
 
 
 def main(args: Namespace) -> str:
@@ -33,6 +33,7 @@ def main(args: Namespace) -> str:
             "recipe": recipe.model_dump(include={"rewards", "model", "quantization", "phases"}),
             "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
             "seed": args.seed,
+            "packages": package_versions(),
             "base": file_hashes(args.base),
             "code": file_hashes(Path(grpo_cot.__file__).parent),
         }
@@ -40,6 +41,8 @@ def main(args: Namespace) -> str:
         for other in args.scratch.iterdir():
             if other.is_dir() and other != scratch:
                 shutil.rmtree(other)
+        if (scratch / "result/model.json").is_file():
+            print("Taking over what an interrupted run had finished.", flush=True)
         result = train_phases(recipe, read_jsonl(prompts), args.base, args.seed, scratch, inputs)
         logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
         said = {name: verdict(log, phase) for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)}

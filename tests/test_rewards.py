@@ -159,7 +159,7 @@ def test_reward_functions_of_a_recipe() -> None:
 
 
 def test_an_unknown_reward_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match="unknown reward 'corectness', nearest valid name: 'correctness'"):
+    with pytest.raises(ValueError, match="unknown reward 'corectness'; did you mean 'correctness'"):
         reward_functions({"soft_format": 1.0, "corectness": 1.0})
 
 

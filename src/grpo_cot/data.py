@@ -18,8 +18,6 @@ from grpo_cot.files import InputError, Row, read_jsonl
 from grpo_cot.problems import problems
 from grpo_cot.schema import gold
 
-TRAINING_SPLIT = "train"
-
 
 class _Source(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -68,7 +66,7 @@ class HubSource(_Source):
     kind: Literal["hub"]
     id: str
     configuration: str | None = None
-    revision: str
+    revision: str = Field(pattern="^[0-9a-f]{40}$")  # a commit: a branch moves
     splits: dict[str, str]
     columns: Columns = Columns()
 
@@ -111,13 +109,18 @@ def _from_files(source: FilesSource, name: str) -> tuple[dict[str, list[Row]], d
 
 def _from_hub(source: HubSource) -> dict[str, list[Row]]:
     import datasets
+    from datasets.exceptions import DatasetsError
 
-    return {
-        split: datasets.load_dataset(
-            source.id, source.configuration, split=hub_split, revision=source.revision
-        ).to_list()
-        for split, hub_split in source.splits.items()
-    }
+    try:
+        return {
+            split: datasets.load_dataset(
+                source.id, source.configuration, split=name, revision=source.revision
+            ).to_list()
+            for split, name in source.splits.items()
+        }
+    except (DatasetsError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the data set {source.id} at {source.revision} cannot be read: {reason}") from None
 
 
 def uniform_rows(raw: Iterable[Row], split: str, columns: Columns, drop: dict[str, str], where: str) -> list[Row]:
@@ -128,7 +131,9 @@ def uniform_rows(raw: Iterable[Row], split: str, columns: Columns, drop: dict[st
     """
     rows, seen = [], set()
     for position, row in enumerate(raw):
-        identifier = f"{split}-{position}" if columns.id is None else str(row.get(columns.id))
+        if columns.id is not None and columns.id not in row:
+            raise InputError(f"{where}: row {position + 1} lacks the id column {columns.id!r}")
+        identifier = _identifier(row, split, position, columns)
         place = f"{where}: row {position + 1} (id {identifier})"
         if identifier in seen:
             raise InputError(f"{place}: the id occurs twice, expected every id once")
@@ -171,7 +176,9 @@ def load(source: DatasetSource, name: str) -> tuple[dict[str, list[Row]], dict[s
     for split, rows in raw.items():
         where = source.splits[split].path if isinstance(source, FilesSource) else f"data set {name}, split {split}"
         splits[split] = uniform_rows(rows, split, columns, source.drop, where)
-    known = {identifier for split, rows in raw.items() for identifier in _identifiers(rows, split, columns)}
+    known = {
+        _identifier(row, split, position, columns) for split, rows in raw.items() for position, row in enumerate(rows)
+    }
     if unknown := set(source.drop) - known:
         raise InputError(f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}")
     record = {
@@ -184,5 +191,5 @@ def load(source: DatasetSource, name: str) -> tuple[dict[str, list[Row]], dict[s
     return splits, record
 
 
-def _identifiers(rows: list[Row], split: str, columns: Columns) -> list[str]:
-    return [f"{split}-{i}" if columns.id is None else str(row.get(columns.id)) for i, row in enumerate(rows)]
+def _identifier(row: Row, split: str, position: int, columns: Columns) -> str:
+    return f"{split}-{position}" if columns.id is None else str(row.get(columns.id))

@@ -19,6 +19,12 @@ class InputError(ValueError):
     """Input that a step refuses, as one sentence: file, row, field, what was found, what was expected, what to do."""
 
 
+def _unreadable(path: Path, error: OSError | UnicodeError) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path}: no such file")
+    return InputError(f"{path}: {'not UTF-8 text' if isinstance(error, UnicodeError) else error.strerror}")
+
+
 def read_yaml(path: Path) -> Any:
     """A YAML 1.2 file's content, read by the parser that DVC uses (`1e-5` is a number).
 
@@ -27,9 +33,9 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except YAMLError as error:
+    except (OSError, UnicodeError) as error:
+        raise _unreadable(path, error) from None
+    except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -41,10 +47,10 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno} is not valid JSON: {error.msg}") from None
+    except (OSError, UnicodeError) as error:
+        raise _unreadable(path, error) from None
 
 
 def read_jsonl(path: Path) -> list[Row]:
@@ -61,15 +67,15 @@ def read_jsonl(path: Path) -> list[Row]:
                     continue
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{path}: line {number} is not valid JSON: {error.msg}") from None
+                    json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
+                except (ValueError, RecursionError) as error:
+                    said = error.msg if isinstance(error, json.JSONDecodeError) else error
+                    raise InputError(f"{path}: line {number} is not valid JSON: {said}") from None
                 if not isinstance(row, dict):
                     raise InputError(f"{path}: line {number} is a JSON {type(row).__name__}, expected an object")
                 rows.append(row)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except (OSError, UnicodeError) as error:
+        raise _unreadable(path, error) from None
     if not rows:
         raise InputError(f"{path}: the file is empty, expected at least one row")
     return rows

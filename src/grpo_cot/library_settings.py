@@ -11,14 +11,10 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    PydanticSchemaGenerationError,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from grpo_cot.files import InputError
 from grpo_cot.recipes import Recipe
@@ -34,6 +30,16 @@ ALLOWED: dict[str, Any] = {
     "vllm_mode": Literal["colocate", "server"],
     "vllm_importance_sampling_mode": Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
     "report_to": Literal["none", "wandb", "tensorboard"] | list[Literal["wandb", "tensorboard"]],
+    "learning_rate": Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    "beta": Annotated[float, Field(ge=0, allow_inf_nan=False)],
+    "max_steps": Annotated[int, Field(gt=0)],
+    "max_completion_length": Annotated[int, Field(gt=0)],
+    "num_generations": Annotated[int, Field(ge=2)],
+    "logging_steps": Annotated[int, Field(gt=0)],
+    "r": Annotated[int, Field(gt=0)],
+    "lora_alpha": Annotated[int, Field(gt=0)],
+    "lora_dropout": Annotated[float, Field(ge=0, lt=1)],
+    "llm_int8_threshold": float,
     "load_in_4bit": bool,
     "load_in_8bit": bool,
     "llm_int8_skip_modules": list[str] | None,
@@ -42,11 +48,11 @@ ALLOWED: dict[str, Any] = {
     "bnb_4bit_compute_dtype": Literal["float32", "bfloat16", "float16"],
     "bnb_4bit_quant_storage": Literal["uint8", "float16", "bfloat16", "float32"],
     "do_sample": bool,
-    "max_new_tokens": int,
+    "max_new_tokens": Annotated[int, Field(gt=0)],
     "min_new_tokens": int,
     "num_beams": int,
     "stop_strings": list[str],
-    "temperature": float,
+    "temperature": Annotated[float, Field(gt=0, allow_inf_nan=False)],
     "top_k": int,
     "top_p": float,
     "min_p": float,
@@ -63,6 +69,15 @@ OWNED = {
     "push_to_hub": "the section 'publish'",
     "hub_token": "the environment of the step publish",
     "task_type": "the pipeline (CAUSAL_LM)",
+    "inference_mode": "the step",
+    "use_cpu": "the machine: a GPU is used where there is one",
+    "auto_find_batch_size": "nobody: the batch is what per_device_train_batch_size says",
+    "generation_batch_size": "per_device_train_batch_size and steps_per_generation",
+    "eval_strategy": "nobody: the step evaluate judges the model",
+    "eos_token_id": "the model",
+    "pad_token_id": "the tokenizer",
+    "num_return_sequences": "the step, which wants one completion a prompt",
+    "return_dict_in_generate": "the step",
 }
 REQUIRED_GRPO = (
     "max_steps",
@@ -136,29 +151,59 @@ def check_rewards(rewards: Mapping[str, float], where: object) -> None:
 
 
 def check_recipe(recipe: Recipe, where: object) -> None:
-    """Check every library section of a recipe.
+    """Check every library section of a recipe, and that the library's own class accepts it too.
 
     Raises:
         InputError: as `check_section`; the first problem is named.
     """
+    import torch
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig, GenerationConfig
+    from trl import GRPOConfig
+
     check_rewards(recipe.rewards, where)
-    if recipe.quantization:
-        check_section("quantization", recipe.quantization, f"{where}: quantization")
+    if recipe.quantization is not None:
+        place = f"{where}: quantization"
+        check_section("quantization", recipe.quantization, place)
+        if [recipe.quantization.get(flag, False) for flag in ("load_in_4bit", "load_in_8bit")].count(True) != 1:
+            raise InputError(f"{place}: set one of load_in_4bit and load_in_8bit to true, or the whole section to null")
+        _construct(BitsAndBytesConfig, recipe.quantization, place)
     for number, phase in enumerate(recipe.phases, start=1):
-        check_section("grpo", phase.grpo, f"{where}: phases.{number}.grpo")
-        if phase.lora:
-            check_section("lora", phase.lora, f"{where}: phases.{number}.lora")
-    check_section("sampling", recipe.check.sampling, f"{where}: check.sampling")
-    check_section("sampling", recipe.evaluate.sampling, f"{where}: evaluate.sampling")
+        place = f"{where}: phases.{number}"
+        check_section("grpo", phase.grpo, f"{place}.grpo")
+        # What only a GPU has is checked by name; the constructor would look for it on this machine.
+        settings = {key: value for key, value in phase.grpo.items() if key != "tf32"}
+        on_cpu = not torch.cuda.is_available()
+        _construct(GRPOConfig, {**settings, "output_dir": "unused", "use_cpu": on_cpu}, f"{place}.grpo")
+        if phase.lora is not None:
+            check_section("lora", phase.lora, f"{place}.lora")
+            if "target_modules" not in phase.lora:
+                raise InputError(f"{place}.lora: 'target_modules' is missing; name the layers, or write all-linear")
+            _construct(LoraConfig, phase.lora, f"{place}.lora")
+    for name, sampling in (("check", recipe.check.sampling), ("evaluate", recipe.evaluate.sampling)):
+        check_section("sampling", sampling, f"{where}: {name}.sampling")
+        if "max_new_tokens" not in sampling:
+            raise InputError(f"{where}: {name}.sampling: 'max_new_tokens' is missing")
+        _construct(GenerationConfig, sampling, f"{where}: {name}.sampling")
+    if recipe.evaluate.sampling.get("do_sample"):
+        raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
+
+
+def _construct(configuration: Any, settings: Mapping[str, Any], where: str) -> None:
+    try:
+        configuration(**settings)
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(
+            f"{where}: {configuration.__name__} refuses it: {' '.join(str(error).split())[:200]}"
+        ) from None
 
 
 def _check_value(annotation: Any, value: Any, where: str) -> None:
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
-    except PydanticSchemaGenerationError:
-        return  # a type that only the library can judge
-    try:
         adapter.validate_python(value)
+    except PydanticUserError:
+        return  # a type that only the library can judge
     except ValidationError as error:
         expected = " or ".join(dict.fromkeys(_expectation(problem) for problem in error.errors()))
         raise InputError(f"{where}: expected {expected}, found {shown(value)}") from None

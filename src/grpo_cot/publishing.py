@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPError
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
-from grpo_cot.files import InputError
+from grpo_cot.files import InputError, read_json, write_json
 
 CARD = Path(__file__).with_name("card.md.jinja")
 
@@ -50,6 +51,10 @@ def lay_out(folder: Path, weights: Mapping[str, Path], facts: Mapping[str, Any])
     """Copy each part (`adapter`, `merged`) into a folder of its own and write its card."""
     for part, source in weights.items():
         shutil.copytree(source, folder / part)
+        configuration = folder / part / "adapter_config.json"
+        if configuration.is_file() and facts["base_record"]["id"]:
+            base = {"base_model_name_or_path": facts["base_record"]["id"], "revision": facts["base_record"]["revision"]}
+            write_json(configuration, read_json(configuration) | base)
         (folder / part / "README.md").write_text(card(part, facts), encoding="utf-8")
 
 
@@ -57,7 +62,7 @@ def push(folder: Path, repository: str, private: bool, token: str | None) -> dic
     """Push every part to `REPOSITORY-PART` on the Hub; what went where, at which commit.
 
     Raises:
-        InputError: there is no token, or the Hub refused.
+        InputError: there is no token, or the Hub cannot be reached or refuses.
     """
     if not token:
         raise InputError(f"publish.repository is {repository!r}, but HF_TOKEN is not set: give a token that may write")
@@ -70,7 +75,7 @@ def push(folder: Path, repository: str, private: bool, token: str | None) -> dic
             commit = api.upload_folder(
                 repo_id=target, folder_path=folder / part, commit_message="Publish from grpo-cot"
             )
-        except HfHubHTTPError as error:
-            raise InputError(f"the Hub refused {target}: {' '.join(str(error).split())[:200]}") from None
+        except (HfHubHTTPError, HTTPError, OSError) as error:
+            raise InputError(f"the Hub did not take {target}: {' '.join(str(error).split())[:200]}") from None
         pushed[part] = {"repository": target, "commit": commit.oid}
     return pushed

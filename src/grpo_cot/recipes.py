@@ -6,15 +6,16 @@ module checks all the rest in milliseconds.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from grpo_cot.files import InputError, read_yaml
 from grpo_cot.prompts import PromptSection
 from grpo_cot.validation import validated
 
 LibrarySettings = dict[str, Any]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # it becomes a folder's name and a word of a command
 
 
 class Section(BaseModel):
@@ -95,7 +96,7 @@ class Recipe(Section):
     """A recipe file."""
 
     prompt: PromptSection
-    rewards: dict[str, float]
+    rewards: dict[str, FiniteFloat]
     audit: AuditSection
     model: ModelSection
     quantization: LibrarySettings | None
@@ -108,6 +109,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Recipe":
+        if len(set(self.evaluate.sets)) < len(self.evaluate.sets):
+            raise ValueError("'evaluate.sets' names a set twice")
         if not any(self.rewards.values()):
             raise ValueError("'rewards' pays nothing: give at least one reward a weight other than 0")
         if unknown := set(self.audit.allow) - self.rewards.keys():
@@ -143,6 +146,8 @@ def _check_batch(grpo: LibrarySettings, where: str) -> None:
             "completions of a step (per_device_train_batch_size x gradient_accumulation_steps)"
         )
     reuse = values["num_iterations"] * values["steps_per_generation"] // values["gradient_accumulation_steps"]
+    if not reuse:
+        raise ValueError(f"{where}.steps_per_generation is below gradient_accumulation_steps: no step would be whole")
     if grpo.get("save_strategy") != "no" and values["save_steps"] % reuse:
         raise ValueError(
             f"{where}.save_steps is {values['save_steps']}, no multiple of the {reuse} steps that share one "
@@ -156,9 +161,9 @@ class Base(Section):
     kind: Literal["embedded", "hub"]
     path: str | None = None
     id: str | None = None
-    revision: str | None = None
+    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
     licence: str
-    sha256: dict[str, str]
+    sha256: dict[str, str] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _place_fits_kind(self) -> "Base":
@@ -189,10 +194,10 @@ class Comparison(Section):
 class Params(Section):
     """params.yaml: what `dvc repro` builds."""
 
-    runs: dict[str, Run]
-    datasets: list[str]
-    bases: list[str]
-    comparisons: dict[str, Comparison]
+    runs: dict[Name, Run]
+    datasets: list[Name]
+    bases: list[Name]
+    comparisons: dict[Name, Comparison]
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -230,6 +235,10 @@ def load_params(path: Path) -> Params:
                 raise InputError(
                     f"{path}: runs.{name}.{field} is {value!r}, which the list '{field}s' lacks; add it there"
                 )
+    for field, names in (("datasets", params.datasets), ("bases", params.bases)):
+        for value in names:
+            if not (root / "sources" / field / f"{value}.yaml").is_file():
+                raise InputError(f"{path}: '{field}' lists {value!r}, but sources/{field}/{value}.yaml does not exist")
     for name, comparison in params.comparisons.items():
         for field, run_name in (("a", comparison.a), ("b", comparison.b)):
             if run_name not in params.runs:

@@ -9,7 +9,6 @@ not know the schema yet finds its first reward. `correctness_in_schema` is gated
 a condition and not a second thing to be paid for.
 """
 
-import difflib
 import functools
 import hashlib
 import math
@@ -19,6 +18,7 @@ from typing import Any
 
 from grpo_cot.published_rewards import PUBLISHED_REWARDS
 from grpo_cot.schema import TAGS, number, sections, strict_answer
+from grpo_cot.validation import nearest
 
 LENGTH_SCALE = 5.0
 LENGTH_TOKENS = 786  # at and above this length the cosine rewards are 0
@@ -248,6 +248,5 @@ def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[f
     known = REWARDS | PUBLISHED_REWARDS
     for name in section:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown reward {name!r}, nearest valid name: {nearest!r}")
+            raise ValueError(f"unknown reward {name!r}; {nearest(name, known)}")
     return [known[name] for name in section], list(section.values())

@@ -14,6 +14,7 @@ SYSTEM_PROMPT = (
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 _NUMBER = re.compile(r"(?P<sign>[-+\u2212]?)(?P<whole>\d{1,3}(?:,\d{3})+|\d+)?(?P<decimals>\.\d+)?", re.ASCII)
+_LONGEST_NUMBER = 400  # characters; Python refuses to convert very long digit strings, and no answer is one
 _CURRENCY = "$\u20ac\u00a3\u00a5\u20ab"
 
 
@@ -70,7 +71,7 @@ def number(text: str) -> Fraction | None:
     if not all(character.isalpha() or character in f" .-%{_CURRENCY}" for character in unit):
         return None
     sign = sign or match["sign"]
-    if len(match.group()) > 400:  # Python refuses to convert very long digit strings, and no answer is one
+    if len(match.group()) > _LONGEST_NUMBER:
         return None
     value = Fraction((match["whole"] or "0").replace(",", "") + (match["decimals"] or ""))
     return -value if sign in ("-", "\u2212") else value
@@ -89,6 +90,7 @@ def gold(answer: str) -> str:
     if len(parts) != 2:
         raise ValueError(f"expected one '####' before the final answer, found {len(parts) - 1}")
     text = parts[1].strip()
-    if not re.fullmatch(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", text, re.ASCII) or not re.search(r"\d", text):
+    written = re.fullmatch(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", text[:_LONGEST_NUMBER], re.ASCII)
+    if len(text) > _LONGEST_NUMBER or not written or not re.search(r"\d", text):
         raise ValueError(f"expected a number after '####', found {text[:60]!r}")
     return text.replace(",", "").removeprefix("+")

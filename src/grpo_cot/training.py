@@ -24,8 +24,9 @@ from grpo_cot.rewards import reward_functions
 from grpo_cot.tokenization import load_tokenizer
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
-# Logged by the trainer, but different at every run: kept out of files that later steps read.
-TIMES = re.compile(r"step_time|_runtime|_per_second|total_flos")
+# Logged by the trainer, but different at every run (times) or after a resumption (the mean loss restarts at 0): kept
+# out of files that later steps read.
+VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss")
 
 
 def train_phases(
@@ -59,11 +60,16 @@ def train_phases(
             raise
         shutil.rmtree(scratch / f"checkpoints-{name}", ignore_errors=True)
     description = ModelDescription(
-        kind="adapter" if recipe.phases[0].lora else "full", architecture="causal", path=name, base=str(base),
-        model=recipe.model, quantization=recipe.quantization,
+        kind="adapter" if recipe.phases[0].lora is not None else "full", architecture="causal", path=name,
+        base=str(base), model=recipe.model, quantization=recipe.quantization,
     )  # fmt: skip
     write_json(result / "model.json", description.model_dump())
     return result
+
+
+def package_versions() -> dict[str, str]:
+    """The installed version of every package that decides the result."""
+    return {package: version(package) for package in PACKAGES}
 
 
 def disk_is_full(error: Exception, folder: Path) -> bool:
@@ -76,6 +82,12 @@ def _train_grpo(
     recipe: Recipe, phase: Phase, prompts: Sequence[Row], base: Path, seed: int, inputs: Mapping[str, Any],
     before: Path | None, checkpoints: Path, output: Path,
 ) -> None:  # fmt: skip
+    groups = phase.grpo["per_device_train_batch_size"] * phase.grpo.get("gradient_accumulation_steps", 1)
+    groups //= phase.grpo["num_generations"]
+    if len(prompts) < groups:
+        raise InputError(f"{len(prompts)} training prompts are fewer than the {groups} that one step asks; add rows")
+    if DEVICE == "cpu" and phase.grpo.get("tf32"):
+        raise InputError("grpo.tf32 is true, which needs a GPU; take it out to train on a CPU")
     # The adapter is initialised before the trainer seeds anything (trl#6688).
     set_seed(seed)
     tokenizer = load_tokenizer(base)
@@ -84,20 +96,23 @@ def _train_grpo(
     if before and adapter:
         model = load_adapter(model, before, trainable=True)
     functions, weights = reward_functions(recipe.rewards)
-    configuration = GRPOConfig(
-        output_dir=str(checkpoints), seed=seed, reward_weights=weights, use_cpu=DEVICE == "cpu",
-        chat_template_kwargs=recipe.prompt.chat_template_kwargs, **phase.grpo,
-    )  # fmt: skip
-    trainer = GRPOTrainer(
-        model=model,
-        reward_funcs=list(functions),
-        args=configuration,
-        train_dataset=Dataset.from_list(
-            [{"prompt": row["messages"], "gold": row["gold"], "id": row["id"]} for row in prompts]
-        ),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora) if phase.lora else None,
-    )
+    try:
+        configuration = GRPOConfig(
+            output_dir=str(checkpoints), seed=seed, reward_weights=weights, use_cpu=DEVICE == "cpu",
+            chat_template_kwargs=recipe.prompt.chat_template_kwargs, **phase.grpo,
+        )  # fmt: skip
+        trainer = GRPOTrainer(
+            model=model,
+            reward_funcs=list(functions),
+            args=configuration,
+            train_dataset=Dataset.from_list(
+                [{"prompt": row["messages"], "gold": row["gold"], "id": row["id"]} for row in prompts]
+            ),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora) if phase.lora is not None else None,
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the phase cannot be set up: {' '.join(str(error).split())}") from error
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     # On a quantized base the trainer casts the adapter to bfloat16, while a checkpoint is read back as float32: only in
@@ -108,9 +123,11 @@ def _train_grpo(
                 parameter.data = parameter.data.float()
     checkpoint = last_whole_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if not any("reward" in entry for entry in trainer.state.log_history):
+        raise InputError("the training made no step: look at max_steps, logging_steps and the number of prompts")
     with new_directory(output) as folder:
         _save(trainer.model, folder)
-        write_json(folder / "log.json", [_without_times(entry) for entry in trainer.state.log_history])
+        write_json(folder / "log.json", [_repeatable(entry) for entry in trainer.state.log_history])
         write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, inputs))
 
 
@@ -142,8 +159,8 @@ def _save(model: Any, folder: Path) -> None:
     write_json(folder / "adapter_config.json", configuration)
 
 
-def _without_times(entry: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in entry.items() if not TIMES.search(name)}
+def _repeatable(entry: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in entry.items() if not VOLATILE.search(name)}
 
 
 def _resolved(
@@ -161,7 +178,7 @@ def _resolved(
         "quantization": recipe.quantization,
         "lora": phase.lora,
         "grpo": settings,
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": package_versions(),
         "threads": torch.get_num_threads(),
     }
 

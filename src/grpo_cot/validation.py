@@ -48,8 +48,10 @@ def validated(kind: type[Model] | TypeAdapter[Model], value: Any, where: object)
         if first["type"] == "missing":
             raise InputError(f"{where}: the key {field!r} is missing") from None
         message = first["msg"].removeprefix("Value error, ")
+        if not field:
+            raise InputError(f"{where}: {message}") from None
         raise InputError(
-            f"{where}: {field or 'the file'}: {message[0].lower()}{message[1:]}, found {shown(first['input'])}"
+            f"{where}: {field}: {message[0].lower()}{message[1:]}, found {shown(first['input'])}"
         ) from None
 
 

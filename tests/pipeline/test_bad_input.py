@@ -43,6 +43,16 @@ RECIPE_ERRORS = [
         "save_steps: 3\n      num_iterations: 2",
         "save_steps is 3, no multiple of the 2 steps",
     ),
+    ("load_in_4bit: true", "load_in_4bit: false", "set one of load_in_4bit and load_in_8bit to true"),
+    ("learning_rate: 1.0e-3", "learning_rate: .nan", "learning_rate: expected finite number"),
+    ("max_completion_length: 24", "max_completion_length: 0", "max_completion_length: expected greater than 0"),
+    ("correctness: 1.0", "correctness: .inf", "rewards.correctness: input should be a finite number"),
+    ("optim: adamw_torch", "optim: adamw_torch\n      use_cpu: true", "use_cpu: this is set by the machine"),
+    ("do_sample: false", "do_sample: true", "do_sample is true, but accuracies are of greedy answers"),
+    ("temperature: 0.8", "temperature: 0.0", "temperature: expected greater than 0"),
+    ("lora_alpha: 8", "lora_alpha: 8\n      init_lora_weights: x", "init_lora_weights: expected boolean or one of"),
+    ("logging_steps: 1", "logging_steps: 1\n      steps_per_generation: 0", "steps_per_generation"),
+    ("sets: [test]", "sets: [test, test]", "names a set twice"),
     ("grade:\n  locale: en\n", "", "the key 'grade' is missing"),
     ("loss_type: dapo", "loss_type: [dapo", "not valid YAML"),
 ]
@@ -71,6 +81,8 @@ def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None
         ("base: tiny", "base: tny", "runs.short-a.base is 'tny', but sources/bases/tny.yaml does not exist"),
         ("datasets: [few]", "datasets: []", "which the list 'datasets' lacks"),
         ("b: short-b}", "b: short-c}", "comparisons.a-b.b is 'short-c', which 'runs' lacks"),
+        ("bases: [tiny]", "bases: [tiny, nope]", "'bases' lists 'nope', but sources/bases/nope.yaml does not exist"),
+        ("short-a: {recipe", "a b;ls: {recipe", "string should match pattern"),
         ("seed: 1}", "sed: 1}", "unknown key 'runs.short-a.sed'; did you mean 'seed'?"),
     ],
 )
@@ -126,7 +138,7 @@ def test_a_corrupt_base_model_is_one_sentence(copy: Project) -> None:
     weights.write_bytes(weights.read_bytes()[:-1000])
     said = sentence(
         copy, "docker/run", "audit", "--recipe", "experiments/short.yaml", "--prompts", "runs/short-a/prompts",
-        "--base", "models/tiny", "--seed", "1", "--output", "runs/short-a/audit.json",
+        "--base", "models/tiny", "--seed", "1", "--output", "runs/short-a/audit.json", "--gate", "gate.json",
     )  # fmt: skip
     assert "models/tiny: the model cannot be loaded, its files are corrupt or incomplete" in said
 
@@ -136,7 +148,10 @@ def test_a_base_whose_file_is_not_the_pinned_one_is_refused(project: Project) ->
     asset = project.folder / "assets/tiny/model/config.json"
     before = asset.read_text()
     asset.write_text(before + " ")
-    said = sentence(project, "docker/run", "base", "--source", "sources/bases/tiny.yaml", "--output", "models/tiny")
+    said = sentence(
+        project, "docker/run", "base", "--source", "sources/bases/tiny.yaml", "--output", "models/tiny",
+        "--provenance", "x.json",
+    )  # fmt: skip
     asset.write_text(before)
     assert "config.json has sha256" in said and "not the pinned file" in said
 
@@ -145,7 +160,7 @@ def test_a_base_whose_file_is_not_the_pinned_one_is_refused(project: Project) ->
 def test_a_published_reward_is_stopped_as_broken_unless_allowed(copy: Project) -> None:
     audit = (
         "docker/run", "audit", "--recipe", "experiments/short.yaml", "--prompts", "runs/short-a/prompts",
-        "--base", "models/tiny", "--seed", "1", "--output", "audit.json",
+        "--base", "models/tiny", "--seed", "1", "--output", "audit.json", "--gate", "gate.json",
     )  # fmt: skip
     copy.edit("experiments/short.yaml", "xml_count: 0", "published_strict_format: 0.5")
     said = sentence(copy, *audit)

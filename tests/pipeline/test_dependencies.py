@@ -7,7 +7,6 @@ import pytest
 from support import ROOT
 
 from grpo_cot.files import read_yaml
-from grpo_cot.recipes import Recipe
 
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 
@@ -40,24 +39,37 @@ def test_a_step_depends_on_exactly_the_code_it_runs(step: str) -> None:
     assert listed == code_of(ROOT / "scripts" / f"{step}.py")
 
 
-@pytest.mark.parametrize(
-    "step", [step for step in STAGES if (ROOT / "scripts" / f"{step}.py").read_text().count("recipe.")]
-)
-def test_a_step_tracks_the_recipe_sections_that_its_script_names(step: str) -> None:
-    tracked = {}
-    for entry in STAGES[step]["do"].get("params", []):
-        tracked |= entry if isinstance(entry, dict) else {}
-    sections = tracked.get(RECIPE, "absent")
-    if sections is None:
-        return  # the whole file
-    assert sections != "absent"
-    script = ast.parse((ROOT / "scripts" / f"{step}.py").read_text())
-    named = {
-        node.attr
-        for node in ast.walk(script)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "recipe"
-    } & set(Recipe.model_fields)
-    assert named <= set(sections)
+# What each step reads of the recipe, and of what the steps before it left. None: the whole recipe.
+READS: dict[str, tuple[set[str] | None, set[str]]] = {
+    "prepare": ({"prompt"}, {"data/D", "models/M"}),
+    "audit": ({"prompt", "rewards", "audit", "model", "quantization", "phases"}, {"prompts", "models/M"}),
+    "train": ({"prompt", "rewards", "model", "quantization", "phases"}, {"prompts", "audit-passed.json", "models/M"}),
+    "check": ({"prompt", "check"}, {"train", "models/M"}),
+    "evaluate": ({"prompt", "evaluate"}, {"prompts", "train", "models/M"}),
+    "grade": ({"grade"}, {"prompts", "eval"}),
+    "merge": ({"prompt", "merge"}, {"prompts", "train", "models/M"}),
+    "publish": (None, {"prompts", "train", "merged", "merge.json", "grade/metrics.json", "data/D.source.json",
+                       "models/M.source.json"}),
+    "report": (None, {"prompts", "train", "audit.json", "check.json", "grade/predictions.jsonl", "grade/metrics.json",
+                      "merge.json", "published.json", "data/D.source.json",
+                      *(f"record/{step}.json" for step in
+                        ("prepare", "audit", "train", "check", "evaluate", "grade", "merge", "publish"))}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", READS)
+def test_a_step_tracks_the_sections_and_the_files_that_it_reads(step: str) -> None:
+    sections, files = READS[step]
+    do = STAGES[step]["do"]
+    assert do["params"] == [{RECIPE: sorted(sections, key=do["params"][0][RECIPE].index) if sections else None}]
+    names = {"runs/${key}/": "", "${item.dataset}": "D", "${item.base}": "M"}
+    listed = set()
+    for path in do["deps"]:
+        if not path.startswith(("src/", "scripts/")):
+            for old, new in names.items():
+                path = path.replace(old, new)
+            listed.add(path)
+    assert listed == files
 
 
 def test_every_path_that_a_command_names_is_a_dependency_or_an_output() -> None:
