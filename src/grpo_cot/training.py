@@ -160,7 +160,8 @@ def _save(model: Any, folder: Path) -> None:
 
 
 def _repeatable(entry: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in entry.items() if not VOLATILE.search(name)}
+    # Sorted, because a checkpoint hands its entries back in another order.
+    return {name: value for name, value in sorted(entry.items()) if not VOLATILE.search(name)}
 
 
 def _resolved(

@@ -44,7 +44,7 @@ RECIPE_ERRORS = [
         "save_steps is 3, no multiple of the 2 steps",
     ),
     ("load_in_4bit: true", "load_in_4bit: false", "set one of load_in_4bit and load_in_8bit to true"),
-    ("learning_rate: 1.0e-3", "learning_rate: .nan", "learning_rate: expected finite number"),
+    ("learning_rate: 1.0e-3", "learning_rate: .nan", "learning_rate: expected a finite number"),
     ("max_completion_length: 24", "max_completion_length: 0", "max_completion_length: expected greater than 0"),
     ("correctness: 1.0", "correctness: .inf", "rewards.correctness: input should be a finite number"),
     ("optim: adamw_torch", "optim: adamw_torch\n      use_cpu: true", "use_cpu: this is set by the machine"),
