@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import logging
 import os
 import platform
 import resource
@@ -14,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from grpo_cot.files import InputError, write_json
-
-# On a CPU bitsandbytes says at every import that an optional kernel of a hub is not there. It is not needed.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def run(main: Callable[[argparse.Namespace], str], description: str | None, **arguments: Any) -> None:

@@ -132,7 +132,7 @@ def _check_batch(grpo: LibrarySettings, where: str) -> None:
         "per_device_train_batch_size": grpo.get("per_device_train_batch_size"),
         "num_generations": grpo.get("num_generations"),
         "gradient_accumulation_steps": accumulation,
-        "steps_per_generation": grpo.get("steps_per_generation") or accumulation,
+        "steps_per_generation": grpo.get("steps_per_generation", accumulation),
         "num_iterations": grpo.get("num_iterations", 1),
         "save_steps": grpo.get("save_steps", 500),
     }
