@@ -8,11 +8,27 @@ from grpo_cot.data import SOURCE_FILE
 from grpo_cot.files import InputError, read_yaml
 from grpo_cot.library_settings import check_recipe
 from grpo_cot.recipes import Base, load_params, load_recipe
-from grpo_cot.validation import validated
+from grpo_cot.validation import nearest, validated
 
 root = Path(__file__).parent.parent
+
+
+def check_params(path: Path) -> None:
+    """params.yaml itself, and that every run's data set has the evaluation sets that its recipe names."""
+    for name, run in load_params(path).runs.items():
+        recipe = root / "experiments" / f"{run.recipe}.yaml"
+        source = root / "sources/datasets" / f"{run.dataset}.yaml"
+        splits = set(validated(SOURCE_FILE, read_yaml(source), source).splits) - {"train"}
+        for chosen in load_recipe(recipe).evaluate.sets:
+            if chosen not in splits:
+                raise InputError(
+                    f"{recipe}: evaluate.sets names {chosen!r}, which the data set {run.dataset!r} of the run {name!r} "
+                    f"lacks; {nearest(chosen, splits)}"
+                )
+
+
 checks: list[tuple[Path, Callable[[Path], object]]] = [
-    (root / "params.yaml", load_params),
+    (root / "params.yaml", check_params),
     *((path, lambda path: check_recipe(load_recipe(path), path)) for path in sorted(root.glob("experiments/*.yaml"))),
     *(
         (path, lambda path: validated(SOURCE_FILE, read_yaml(path), path))

@@ -73,6 +73,16 @@ def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None
         (project.folder / f"experiments/broken-{number:02d}.yaml").unlink()
 
 
+@pytest.mark.slow
+def test_an_evaluation_set_that_the_data_set_lacks_is_named_before_anything_runs(project: Project) -> None:
+    project.edit("experiments/short.yaml", "sets: [test]", "sets: [tset]")
+    said = sentence(project, "python", "scripts/validate.py")
+    project.edit("experiments/short.yaml", "sets: [tset]", "sets: [test]")
+    assert (
+        "evaluate.sets names 'tset', which the data set 'few' of the run 'short-a' lacks; did you mean 'test'?" in said
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
