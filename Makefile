@@ -4,7 +4,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
-.PHONY: demo repro test check lint report bench lock clean
+.PHONY: demo repro test check lint images recover report bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python scripts/index.py
@@ -22,19 +22,34 @@ test: .venv/.ready ## run the tests
 lint: .venv/.ready ## ruff and mypy
 	ruff check . && ruff format --check . && mypy
 
+images: .venv/.ready ## build the image `cpu` (IMAGES="cpu cuda" for both)
+	@python docker/images.py $(IMAGES)
+
+recover: .venv/.ready ## after a kill: stop what was left running, mend what was left half-written
+	@python workflow/recover.py
+
 report: .venv/.ready ## an index page over all runs and comparisons present
 	@python scripts/index.py
 
 bench: .venv/.ready ## benchmarks against named peers
 	python bench/rewards.py && python bench/grpo_step.py && python bench/prompts.py
 
-lock: ## resolve locks/direct.in anew (needs uv)
-	python3 locks/lock.py
+verify: .venv/.ready ## read all of the cache (REMOTE=NAME: of a remote), name and repair what is corrupt
+	@python workflow/verify.py $(REMOTE)
 
-clean: ## remove scratch and outputs; DVC's cache stays
-	rm -rf .cache runs published comparisons reports data models
+push: verify ## share outputs: verify the cache, then push it and the run cache to the default remote
+	@dvc push --run-cache
 
-LOCKS := locks/torch-cpu.txt locks/torch.txt locks/cpu.txt
+bench-scheduling: .venv/.ready ## Snakemake and the containers: cost, gain, and ten kills (half an hour; PARTS="wall steps")
+	PYTHONPATH=src:tests:docker:workflow python bench/scheduling.py $(PARTS)
+
+lock: .venv/.ready ## resolve locks/*.in anew (needs uv) and bring the image keys up to date
+	python locks/lock.py && python docker/images.py --keys-only
+
+clean: ## remove scratch and outputs; DVC's cache and the default remote stay
+	rm -rf .cache runs record published comparisons reports data models
+
+LOCKS := locks/torch-cpu.txt locks/torch.txt locks/cpu.txt locks/tools.txt
 
 # Rebuilt when a lock's content differs from the one that it was built from, whatever the files' times say.
 .venv/.ready: $(LOCKS)
@@ -43,10 +58,11 @@ LOCKS := locks/torch-cpu.txt locks/torch.txt locks/cpu.txt
 .PHONY: environment
 environment:
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed; name one with make PYTHON=...' if sys.version_info < (3, 11) else 0)"
-	@echo "Installing the locked environment into .venv (1.8 GB, about two minutes)."
+	@echo "Installing the locked environment into .venv (2.4 GB, about three minutes)."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PIP) --require-hashes --no-cache-dir -r locks/torch-cpu.txt 2>/dev/null \
 	  || (echo "pip knows no place with torch's CPU build: taking the index's (several GB on Linux; see the README)." \
 	      && $(PIP) --require-hashes -r locks/torch.txt)
 	@$(PIP) --require-hashes -r locks/cpu.txt
+	@$(PIP) --require-hashes -r locks/tools.txt
 	@cat $(LOCKS) > .venv/.ready

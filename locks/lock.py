@@ -1,30 +1,60 @@
-"""Resolve locks/direct.in into hashed locks (`make lock`; needs uv on the path).
+"""Resolve the short lists beside this file into hashed locks (`make lock`; needs uv on the path).
 
-  cpu.txt         everything but torch and its CUDA libraries
-  torch-cpu.txt   torch's CPU build, for machines whose pip knows a place that has it; no more than 200 MB
-  torch.txt       the package index's build with what it needs; on Linux that is CUDA, several GB
+  cpu.txt                     what a step needs on a CPU, but torch and its CUDA libraries
+  torch-cpu.txt               torch's CPU build, for machines whose pip knows a place that has it; no more than 200 MB
+  torch.txt                   the package index's build with what it needs; on Linux that is CUDA, several GB
+  cuda-py311.txt, -py312.txt  everything in the image `cuda`, for the Python of Debian bookworm and of Ubuntu 24.04
+  tools.txt                   what runs and tests the pipeline, at the versions of cpu.txt where they meet
 
-They are three because pip's hash mode prefers an index's wheel to a local one when a lock admits both.
+torch has files of its own because pip's hash mode prefers an index's wheel to a local one when a lock admits both.
 """
 
 import re
 import subprocess
+import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 LOCKS = Path(__file__).parent
-CPU_BUILD = "sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"  # cp311, manylinux_2_28_x86_64
+# cp311, manylinux_2_28_x86_64: a new version of torch needs its own.
+CPU_BUILD_OF = "torch==2.13.0"
+CPU_BUILD = "sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
 TORCH_AND_CUDA = re.compile(r"(torch==|nvidia-(?!ml-py)|cuda-|triton\b)")
 
-if __name__ == "__main__":
-    resolved = subprocess.run(
-        ["uv", "pip", "compile", "direct.in", "--universal", "--python-version", "3.11", "--generate-hashes",
-         "--no-header", "--no-annotate", "--quiet"],
-        cwd=LOCKS, check=True, capture_output=True, text=True,
+
+def resolved(*arguments: str) -> list[str]:
+    """Requirements with their hashes, one string each."""
+    said = subprocess.run(
+        ["uv", "pip", "compile", *arguments, "--generate-hashes", "--no-header", "--no-annotate", "--quiet"],
+        cwd=LOCKS, check=True, stdout=subprocess.PIPE, text=True,
     ).stdout  # fmt: skip
-    files: dict[str, list[str]] = {"torch-cpu.txt": [], "torch.txt": [], "cpu.txt": []}
-    for requirement in re.split(r"\n(?=\S)", resolved.strip()):
-        files["torch.txt" if TORCH_AND_CUDA.match(requirement) else "cpu.txt"].append(requirement)
-        if requirement.startswith("torch=="):
-            files["torch-cpu.txt"] = [f"{requirement.split()[0]}+cpu --hash={CPU_BUILD}"]
-    for name, requirements in files.items():
-        (LOCKS / name).write_text("\n".join(requirements) + "\n")
+    return re.split(r"\n(?=\S)", said.strip())
+
+
+def write(name: str, requirements: list[str]) -> None:
+    """One lock file."""
+    (LOCKS / name).write_text("\n".join(requirements) + "\n")
+
+
+if __name__ == "__main__":
+    universal = ("--universal", "--python-version", "3.11")
+    # Resolved together first, so that both fit into one environment.
+    with NamedTemporaryFile("w", suffix=".txt") as together:
+        together.write("\n".join(resolved("cpu.in", "tools.in", *universal)))
+        together.flush()
+        cpu = resolved("cpu.in", "--constraints", together.name, *universal)
+        tools = resolved("tools.in", "--constraints", together.name, *universal)
+    torch = next(line.split()[0] for line in cpu if line.startswith("torch=="))
+    if torch != CPU_BUILD_OF:
+        sys.exit(
+            f"{torch} was resolved, but CPU_BUILD in locks/lock.py is the hash of {CPU_BUILD_OF}: write the new one"
+        )
+    write("cpu.txt", [line for line in cpu if not TORCH_AND_CUDA.match(line)])
+    write("torch.txt", [line for line in cpu if TORCH_AND_CUDA.match(line)])
+    write("torch-cpu.txt", [f"{torch}+cpu --hash={CPU_BUILD}"])
+    write("tools.txt", tools)
+    for version, libc in (("3.11", "2_36"), ("3.12", "2_39")):
+        # deepspeed alone comes as source: a pure Python wheel is built from it, with the lock's own setuptools.
+        platform = ("--python-version", version, "--python-platform", f"x86_64-manylinux_{libc}")
+        binary = ("--only-binary", ":all:", "--no-binary", "deepspeed")
+        write(f"cuda-py{version.replace('.', '')}.txt", resolved("cuda.in", *platform, *binary))

@@ -38,7 +38,8 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
             raise
         sys.exit(f"{step}: no space left on the device ({error.filename}); make room and start again{_outputs_hint()}")
     if args.record:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
+        # Of the largest process, which may be one of several in training; KiB, bytes on macOS.
+        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         write_json(
             args.record,
             {
@@ -51,6 +52,9 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
                 "cpus": os.cpu_count(),
                 "device": _device(),
                 "python": platform.python_version(),
+                "engine": os.environ.get("GRPO_COT_ENGINE"),
+                "image": os.environ.get("GRPO_COT_IMAGE"),
+                "image_id": os.environ.get("GRPO_COT_IMAGE_ID"),
             },
         )
     print(f"{step}: {said}", flush=True)

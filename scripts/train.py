@@ -5,12 +5,12 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
-from dvclive import Live
 from step import run
 
 import grpo_cot
 from grpo_cot.checkpoints import Callers, exclusive, fingerprint
-from grpo_cot.files import file_hashes, new_directory, read_json, read_jsonl, write_json
+from grpo_cot.distributed import train_in_processes
+from grpo_cot.files import file_hashes, new_directory, read_json, read_jsonl, write_json, write_text
 from grpo_cot.library_settings import check_recipe
 from grpo_cot.recipes import load_recipe
 from grpo_cot.training import package_versions, train_phases, verdict
@@ -30,7 +30,7 @@ def main(args: Namespace) -> str:
         inputs = {"prompts_sha256": file_hashes(args.prompts)[prompts.name], "base": read_json(args.base / "base.json")}
         decisive = {
             "inputs": inputs,
-            "recipe": recipe.model_dump(include={"rewards", "model", "quantization", "phases"}),
+            "recipe": recipe.model_dump(include={"rewards", "model", "quantization", "phases", "accelerate"}),
             "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
             "seed": args.seed,
             "packages": package_versions(),
@@ -43,7 +43,10 @@ def main(args: Namespace) -> str:
                 shutil.rmtree(other)
         if (scratch / "result/model.json").is_file():
             print("Taking over what an interrupted run had finished.", flush=True)
-        result = train_phases(recipe, read_jsonl(prompts), args.base, args.seed, scratch, inputs)
+        if recipe.accelerate is None:
+            result = train_phases(recipe, read_jsonl(prompts), args.base, args.seed, scratch, inputs)
+        else:
+            result = train_in_processes(recipe, prompts, args.base, args.seed, scratch, inputs)
         logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
         said = {name: verdict(log, phase) for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)}
         with new_directory(args.curves) as curves:
@@ -58,13 +61,10 @@ def main(args: Namespace) -> str:
 
 
 def draw(log: list[dict[str, float]], folder: Path) -> None:
-    """Every logged quantity over the steps, as DVCLive writes them."""
-    with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
-        for entry in log:
-            live.step = int(entry["step"])
-            for name, value in entry.items():
-                if name not in ("step", "epoch"):
-                    live.log_metric(name, value)
+    """Every logged quantity over the steps, one table each, for `dvc plots`."""
+    for name in {name for entry in log for name in entry} - {"step", "epoch"}:
+        points = [f"{int(entry['step'])}\t{entry[name]}" for entry in log if name in entry]
+        write_text(folder / f"{name}.tsv", "\n".join([f"step\t{name}", *points]) + "\n")
 
 
 if __name__ == "__main__":

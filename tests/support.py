@@ -1,5 +1,21 @@
 """What several tests share."""
 
 from pathlib import Path
+from typing import Any
+
+from grpo_cot.files import read_yaml
 
 ROOT = Path(__file__).parent.parent
+
+
+def outputs_in_lock(folder: Path) -> dict[str, Any]:
+    """dvc.lock's stages, but for the records and reports, which hold times: command, parameters, hashes."""
+
+    def repeatable(entry: Any) -> bool:
+        return "record/" not in entry["path"] and not entry["path"].endswith("report.html")
+
+    stages = read_yaml(folder / "dvc.lock")["stages"]
+    for stage in stages.values():
+        for kind in ("deps", "outs"):
+            stage[kind] = [entry for entry in stage.get(kind, []) if repeatable(entry)]
+    return dict(stages)

@@ -6,6 +6,7 @@ import typing
 import pytest
 
 pytestmark = pytest.mark.slow
+SECTIONS = ("grpo", "lora", "quantization", "sampling", "accelerate", "fsdp_config", "deepspeed_config")
 
 
 def test_every_value_that_we_allow_for_grpo_occurs_in_trls_code() -> None:
@@ -22,7 +23,7 @@ def test_every_value_that_we_allow_for_grpo_occurs_in_trls_code() -> None:
 def test_every_key_that_we_type_belongs_to_a_library() -> None:
     from grpo_cot.library_settings import ALLOWED, OWNED, accepted_keys
 
-    known = {key for section in ("grpo", "lora", "quantization", "sampling") for key in accepted_keys(section)}
+    known = {key for section in SECTIONS for key in accepted_keys(section)}
     assert ALLOWED.keys() <= known
     assert OWNED.keys() - {"task_type"} <= known
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,26 +46,32 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
+def last_whole_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     """The newest checkpoint that was written to its end; half-written ones are removed.
 
-    The trainer writes trainer_state.json last, so a checkpoint is whole when that file can be read.
+    The trainer writes trainer_state.json last, so a checkpoint is whole when that file can be read. Of several
+    processes, each writes its random state by itself and may still be at it then: those files must be whole, too.
     """
     whole = []
     for path in folder.glob("checkpoint-*"):
         try:
-            whole.append((int(json.loads((path / "trainer_state.json").read_text())["global_step"]), path))
+            step = int(json.loads((path / "trainer_state.json").read_text())["global_step"])
         except (OSError, ValueError, KeyError):
-            shutil.rmtree(path)
+            step = None
+        states = [path / f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else []
+        if step is None or not all(zipfile.is_zipfile(state) for state in states):  # torch saves zip archives
+            shutil.rmtree(path, ignore_errors=True)  # the other processes remove it as well
+        else:
+            whole.append((step, path))
     return max(whole)[1] if whole else None
 
 
 class Callers:
     """The processes that started this one; when one of them has died, nobody will record what this one produces."""
 
-    def __init__(self) -> None:
-        """Remember the processes above this one."""
-        self._processes = psutil.Process().parents()
+    def __init__(self, nearest: int | None = None) -> None:
+        """Remember the processes above this one: so many of the nearest, or all."""
+        self._processes = psutil.Process().parents()[:nearest]
 
     def alive(self) -> bool:
         """Whether every process that was above this one at the start still runs."""

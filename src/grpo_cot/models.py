@@ -1,5 +1,6 @@
 """Loading models: every step with weights loads through this module, so that all of them load alike."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from grpo_cot.files import InputError, read_json
 from grpo_cot.recipes import ModelSection
@@ -47,6 +49,14 @@ def read_description(model_json: Path) -> ModelDescription:
     return validated(ModelDescription, read_json(model_json), model_json)
 
 
+def placement() -> dict[str, str] | None:
+    """Where a model's weights go: to this process's device, or nowhere yet where Accelerate shards them."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" or is_deepspeed_zero3_enabled():
+        return None
+    rank = os.environ.get("LOCAL_RANK")
+    return {"": f"cuda:{rank}" if DEVICE == "cuda" and rank is not None else DEVICE}
+
+
 def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any] | None) -> PreTrainedModel:
     """A base model in evaluation mode, quantized as the recipe says.
 
@@ -65,7 +75,7 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
             dtype=getattr(torch, settings.dtype),
             attn_implementation=settings.attn_implementation,
             quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
-            device_map={"": DEVICE},
+            device_map=placement(),
             output_loading_info=True,
         )
         if absent := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):

@@ -101,6 +101,7 @@ class Recipe(Section):
     model: ModelSection
     quantization: LibrarySettings | None
     phases: list[Phase] = Field(min_length=1)
+    accelerate: LibrarySettings | None
     check: CheckSection
     evaluate: EvaluateSection
     grade: GradeSection
@@ -113,6 +114,11 @@ class Recipe(Section):
             raise ValueError("'evaluate.sets' names a set twice")
         if not any(self.rewards.values()):
             raise ValueError("'rewards' pays nothing: give at least one reward a weight other than 0")
+        processes = 1 if self.accelerate is None else self.accelerate.get("num_processes")
+        if type(processes) is not int or (self.accelerate is not None and processes < 2):
+            raise ValueError(
+                f"accelerate.num_processes is {processes!r}, expected a whole number above 1 (or null for the section)"
+            )
         if unknown := set(self.audit.allow) - self.rewards.keys():
             raise ValueError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")
         for number, phase in enumerate(self.phases, start=1):
@@ -121,11 +127,11 @@ class Recipe(Section):
                 raise ValueError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
             if phase.lora is not None and number > 1:
                 raise ValueError(f"{where}.lora must be null: a later phase continues what the first one trains")
-            _check_batch(phase.grpo, f"{where}.grpo")
+            _check_batch(phase.grpo, processes, f"{where}.grpo")
         return self
 
 
-def _check_batch(grpo: LibrarySettings, where: str) -> None:
+def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
     """Refuse a batch that the groups do not divide, and checkpoints in the middle of a generation's reuse."""
     accumulation = grpo.get("gradient_accumulation_steps", 1)
     values = {
@@ -139,11 +145,12 @@ def _check_batch(grpo: LibrarySettings, where: str) -> None:
     for name, value in values.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{where}.{name} is {value!r}, expected a whole number above 0")
-    completions = values["per_device_train_batch_size"] * values["steps_per_generation"]
+    completions = values["per_device_train_batch_size"] * processes * values["steps_per_generation"]
     if completions % values["num_generations"]:
+        factor = "accelerate.num_processes x " if processes > 1 else ""
         raise ValueError(
             f"{where}.num_generations is {values['num_generations']}, which does not divide the {completions} "
-            "completions of a step (per_device_train_batch_size x gradient_accumulation_steps)"
+            f"completions of a step (per_device_train_batch_size x {factor}gradient_accumulation_steps)"
         )
     reuse = values["num_iterations"] * values["steps_per_generation"] // values["gradient_accumulation_steps"]
     if not reuse:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import ProgressCallback, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOConfig, GRPOTrainer
 
 from grpo_cot.checkpoints import last_whole_checkpoint
@@ -24,6 +26,8 @@ from grpo_cot.rewards import reward_functions
 from grpo_cot.tokenization import load_tokenizer
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
+# Of several processes in one step (grpo_cot.distributed), the first writes the results.
+MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
 # Logged by the trainer, but different at every run (times) or after a resumption (the mean loss restarts at 0): kept
 # out of files that later steps read.
 VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss")
@@ -58,12 +62,14 @@ def train_phases(
                     "training goes on from the last whole checkpoint"
                 ) from error
             raise
-        shutil.rmtree(scratch / f"checkpoints-{name}", ignore_errors=True)
+        if MAIN:
+            shutil.rmtree(scratch / f"checkpoints-{name}", ignore_errors=True)
     description = ModelDescription(
         kind="adapter" if recipe.phases[0].lora is not None else "full", architecture="causal", path=name,
         base=str(base), model=recipe.model, quantization=recipe.quantization,
     )  # fmt: skip
-    write_json(result / "model.json", description.model_dump())
+    if MAIN:
+        write_json(result / "model.json", description.model_dump())
     return result
 
 
@@ -82,12 +88,22 @@ def _train_grpo(
     recipe: Recipe, phase: Phase, prompts: Sequence[Row], base: Path, seed: int, inputs: Mapping[str, Any],
     before: Path | None, checkpoints: Path, output: Path,
 ) -> None:  # fmt: skip
+    processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
     groups = phase.grpo["per_device_train_batch_size"] * phase.grpo.get("gradient_accumulation_steps", 1)
-    groups //= phase.grpo["num_generations"]
+    groups = groups * processes // phase.grpo["num_generations"]
     if len(prompts) < groups:
         raise InputError(f"{len(prompts)} training prompts are fewer than the {groups} that one step asks; add rows")
     if DEVICE == "cpu" and phase.grpo.get("tf32"):
         raise InputError("grpo.tf32 is true, which needs a GPU; take it out to train on a CPU")
+    functions, weights = reward_functions(recipe.rewards)
+    try:
+        # First of all, for it connects the processes and says how they share the weights that are loaded next.
+        configuration = GRPOConfig(
+            output_dir=str(checkpoints), seed=seed, reward_weights=weights, use_cpu=DEVICE == "cpu",
+            chat_template_kwargs=recipe.prompt.chat_template_kwargs, **phase.grpo,
+        )  # fmt: skip
+    except (ValueError, TypeError) as error:
+        raise _refused(error) from error
     # The adapter is initialised before the trainer seeds anything (trl#6688).
     set_seed(seed)
     tokenizer = load_tokenizer(base)
@@ -95,12 +111,7 @@ def _train_grpo(
     model: Any = load_base(before if before and not adapter else base, recipe.model, recipe.quantization)
     if before and adapter:
         model = load_adapter(model, before, trainable=True)
-    functions, weights = reward_functions(recipe.rewards)
     try:
-        configuration = GRPOConfig(
-            output_dir=str(checkpoints), seed=seed, reward_weights=weights, use_cpu=DEVICE == "cpu",
-            chat_template_kwargs=recipe.prompt.chat_template_kwargs, **phase.grpo,
-        )  # fmt: skip
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=list(functions),
@@ -111,31 +122,49 @@ def _train_grpo(
             processing_class=tokenizer,
             peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora) if phase.lora is not None else None,
         )
-    except (ValueError, TypeError) as error:
-        raise InputError(f"the phase cannot be set up: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError, ImportError, OSError) as error:  # the last two: no vLLM, no answer of its server
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _refused(error) from error
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     # On a quantized base the trainer casts the adapter to bfloat16, while a checkpoint is read back as float32: only in
-    # float32 throughout does a resumed run end where an uninterrupted one does.
-    if adapter:
+    # float32 throughout does a resumed run end where an uninterrupted one does. (Not under ZeRO-3: it holds shards
+    # already, and cannot mix types.)
+    zero3 = is_deepspeed_zero3_enabled()
+    if adapter and not zero3:
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-    checkpoint = last_whole_checkpoint(checkpoints)
+    if trainer.is_fsdp_enabled:
+        # Every forward pass gathers weights from all processes, so none may stop generating before the others. This is
+        # how generate() is told; Accelerate leaves it out.
+        model = trainer.model.get_base_model() if adapter else trainer.model
+        model._is_fsdp_managed_module = True
+    checkpoint = last_whole_checkpoint(checkpoints, processes)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not any("reward" in entry for entry in trainer.state.log_history):
         raise InputError("the training made no step: look at max_steps, logging_steps and the number of prompts")
-    with new_directory(output) as folder:
-        _save(trainer.model, folder)
-        write_json(folder / "log.json", [_repeatable(entry) for entry in trainer.state.log_history])
-        write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, inputs))
+    # Shards are gathered by all processes together, whole weights are there already.
+    shards = trainer.is_fsdp_enabled or zero3
+    whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if shards else None
+    if MAIN:
+        with new_directory(output) as folder:
+            _save(trainer.model, whole, folder)
+            write_json(folder / "log.json", [_repeatable(entry) for entry in trainer.state.log_history])
+            write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, inputs))
+    trainer.accelerator.wait_for_everyone()
+
+
+def _refused(error: Exception) -> InputError:
+    return InputError(f"the phase cannot be set up: {' '.join(str(error).split())}")
 
 
 class _Progress(ProgressCallback):
     """The trainer's progress bar with the reward beside it, instead of thirty figures a step."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step:
+        if state.global_step and state.is_world_process_zero:
             print(f"Resuming from step {state.global_step} of {state.max_steps}.", flush=True)
         super().on_train_begin(args, state, control, **kwargs)
 
@@ -146,11 +175,11 @@ class _Progress(ProgressCallback):
             )
 
 
-def _save(model: Any, folder: Path) -> None:
+def _save(model: Any, weights: Mapping[str, torch.Tensor] | None, folder: Path) -> None:
     if not isinstance(model, PeftModel):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         return
-    model.save_pretrained(str(folder), selected_adapters=["default"])
+    model.save_pretrained(str(folder), state_dict=weights, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; publishing writes the real one
     # PEFT writes the set of target modules in the order of its hash, which differs from process to process.
     configuration = read_json(folder / "adapter_config.json")
@@ -177,6 +206,7 @@ def _resolved(
         "seed": seed,
         "rewards": recipe.rewards,
         "quantization": recipe.quantization,
+        **({"accelerate": recipe.accelerate} if recipe.accelerate else {}),
         "lora": phase.lora,
         "grpo": settings,
         "packages": package_versions(),

@@ -126,7 +126,7 @@ def test_malformed_rows_stop_the_download_and_the_earlier_rows_stay(
     source = tmp_path / "rows.yaml"
     source.write_text(f"kind: files\nfolder: {tmp_path}\nsplits: {{train: {pin}, test: {pin}}}\nlicence: MIT\n")
     said = sentence(
-        project, "docker/run", "download", "--source", str(source), "--output", "data/rows",
+        project, "docker/run", "download", "--image", "cpu", "--source", str(source), "--output", "data/rows",
         "--provenance", "data/rows.source.json",
     )  # fmt: skip
     assert says in said and len(said.splitlines()) == 1
@@ -147,8 +147,9 @@ def test_a_corrupt_base_model_is_one_sentence(copy: Project) -> None:
     weights = copy.folder / "models/tiny/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     said = sentence(
-        copy, "docker/run", "audit", "--recipe", "experiments/short.yaml", "--prompts", "runs/short-a/prompts",
-        "--base", "models/tiny", "--seed", "1", "--output", "runs/short-a/audit.json", "--gate", "gate.json",
+        copy, "docker/run", "audit", "--image", "cpu", "--recipe", "experiments/short.yaml", "--prompts",
+        "runs/short-a/prompts", "--base", "models/tiny", "--seed", "1", "--output",
+        "runs/short-a/audit.json", "--gate", "gate.json",
     )  # fmt: skip
     assert "models/tiny: the model cannot be loaded, its files are corrupt or incomplete" in said
 
@@ -159,8 +160,8 @@ def test_a_base_whose_file_is_not_the_pinned_one_is_refused(project: Project) ->
     before = asset.read_text()
     asset.write_text(before + " ")
     said = sentence(
-        project, "docker/run", "base", "--source", "sources/bases/tiny.yaml", "--output", "models/tiny",
-        "--provenance", "x.json",
+        project, "docker/run", "base", "--image", "cpu", "--source", "sources/bases/tiny.yaml", "--output",
+        "models/tiny", "--provenance", "x.json",
     )  # fmt: skip
     asset.write_text(before)
     assert "config.json has sha256" in said and "not the pinned file" in said
@@ -169,8 +170,8 @@ def test_a_base_whose_file_is_not_the_pinned_one_is_refused(project: Project) ->
 @pytest.mark.slow
 def test_a_published_reward_is_stopped_as_broken_unless_allowed(copy: Project) -> None:
     audit = (
-        "docker/run", "audit", "--recipe", "experiments/short.yaml", "--prompts", "runs/short-a/prompts",
-        "--base", "models/tiny", "--seed", "1", "--output", "audit.json", "--gate", "gate.json",
+        "docker/run", "audit", "--image", "cpu", "--recipe", "experiments/short.yaml", "--prompts",
+        "runs/short-a/prompts", "--base", "models/tiny", "--seed", "1", "--output", "audit.json", "--gate", "gate.json",
     )  # fmt: skip
     copy.edit("experiments/short.yaml", "xml_count: 0", "published_strict_format: 0.5")
     said = sentence(copy, *audit)
@@ -190,8 +191,9 @@ def test_a_full_disk_is_one_sentence_and_training_goes_on_when_there_is_room(cop
     if mounted.returncode:
         pytest.skip("this container may not mount a tmpfs")
     train = (
-        "docker/run", "train", "--recipe", "experiments/short.yaml", "--prompts", "runs/short-a/prompts", "--base",
-        "models/tiny", "--seed", "1", "--scratch", ".cache/train/short-a", "--curves", "curves", "--output", "trained",
+        "docker/run", "train", "--image", "cpu", "--recipe", "experiments/short.yaml", "--prompts",
+        "runs/short-a/prompts", "--base", "models/tiny", "--seed", "1", "--scratch", ".cache/train/short-a", "--curves",
+        "curves", "--output", "trained",
     )  # fmt: skip
     try:
         said = sentence(copy, *train)

@@ -43,7 +43,8 @@ def test_a_step_depends_on_exactly_the_code_it_runs(step: str) -> None:
 READS: dict[str, tuple[set[str] | None, set[str]]] = {
     "prepare": ({"prompt"}, {"data/D", "models/M"}),
     "audit": ({"prompt", "rewards", "audit", "model", "quantization", "phases"}, {"prompts", "models/M"}),
-    "train": ({"prompt", "rewards", "model", "quantization", "phases"}, {"prompts", "audit-passed.json", "models/M"}),
+    "train": ({"prompt", "rewards", "model", "quantization", "phases", "accelerate"},
+              {"prompts", "audit-passed.json", "models/M"}),
     "check": ({"prompt", "check"}, {"train", "models/M"}),
     "evaluate": ({"prompt", "evaluate"}, {"prompts", "train", "models/M"}),
     "grade": ({"grade"}, {"prompts", "eval"}),
@@ -57,11 +58,28 @@ READS: dict[str, tuple[set[str] | None, set[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("step", ["download", "base", "compare"])
+def test_what_belongs_to_no_run_tracks_the_image_cpu(step: str) -> None:
+    assert STAGES[step]["do"]["params"] == [{"docker/images.yaml": ["cpu.key"]}]
+    assert f"docker/run {step} --image cpu " in STAGES[step]["do"]["cmd"]
+
+
+@pytest.mark.parametrize("step", STAGES)
+def test_a_step_says_what_it_asks_of_a_scheduler_in_each_image_that_it_may_run_in(step: str) -> None:
+    asked = read_yaml(ROOT / "workflow/resources.yaml")
+    meta = STAGES[step]["do"]["meta"]
+    for image in meta.keys() - {"image"}:
+        assert meta[image] == f"${{{image}.{step}}}"
+        assert all(word.split("=")[0] in ("threads", "mem_mb", "runtime", "gpu") for word in asked[image][step].split())
+
+
 @pytest.mark.parametrize("step", READS)
 def test_a_step_tracks_the_sections_and_the_files_that_it_reads(step: str) -> None:
     sections, files = READS[step]
     do = STAGES[step]["do"]
-    assert do["params"] == [{RECIPE: sorted(sections, key=do["params"][0][RECIPE].index) if sections else None}]
+    image, recipe = do["params"]
+    assert image == {"docker/images.yaml": ["${item.image}.key"]}
+    assert recipe == {RECIPE: sorted(sections, key=recipe[RECIPE].index) if sections else None}
     names = {"runs/${key}/": "", "${item.dataset}": "D", "${item.base}": "M"}
     listed = set()
     for path in do["deps"]:
@@ -77,6 +95,6 @@ def test_every_path_that_a_command_names_is_a_dependency_or_an_output() -> None:
         do = stage["do"]
         known = [*do["deps"], *do.get("outs", []), *do.get("metrics", []), *do.get("plots", []), RECIPE, ".cache/"]
         words = do["cmd"].split()
-        for word in words[2:]:
+        for word in words[4:]:
             if "/" in word:
                 assert any(word.startswith(path) or path.startswith(f"{word}/") for path in known), f"{step}: {word}"

@@ -4,13 +4,10 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
-from support import ROOT
 
-from grpo_cot.files import read_yaml
-from pipeline.conftest import Project, commit, new_project
+from pipeline.conftest import Project
 
 pytestmark = pytest.mark.slow
 STEPS = ("prepare", "audit", "train", "check", "evaluate", "grade", "merge", "publish", "report")
@@ -110,44 +107,6 @@ def test_an_edited_lenient_reader_reruns_grade_publish_and_report_only(copy: Pro
     ran = {name.split("@")[0] for name in copy.repro()}
     assert "grade" in ran
     assert ran <= {"grade", "publish", "report", "compare"}
-
-
-def test_two_fresh_clones_write_the_same_lock_but_for_record_and_report(finished: Project, tmp_path: Path) -> None:
-    other = new_project(tmp_path / "other")
-    other.run("dvc", "repro", "report@short-a")
-
-    def lines(project: Project) -> dict[str, str]:
-        stages = read_yaml(project.folder / "dvc.lock")["stages"]
-        return {
-            f"{name} {entry['path']}": entry["md5"]
-            for name, stage in stages.items()
-            for kind in ("deps", "outs")
-            for entry in stage.get(kind, [])
-            if "/record/" not in entry["path"] and not entry["path"].endswith("report.html")
-        }
-
-    mine, theirs = lines(finished), lines(other)
-    assert len(theirs) > 50
-    assert {name: mine[name] for name in theirs} == theirs
-
-
-def test_a_second_checkout_pulls_everything_and_runs_nothing(finished: Project, tmp_path: Path) -> None:
-    source = Project(tmp_path / "source")
-    shutil.copytree(finished.folder, source.folder, symlinks=True)
-    source.run("dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"))
-    commit(source)
-    source.run("dvc", "push")
-    for name in ("pulled", "edited"):
-        source.run("git", "clone", "--quiet", str(source.folder), str(tmp_path / name))
-        (tmp_path / name / ".venv").symlink_to(ROOT / ".venv")
-    pulled = Project(tmp_path / "pulled")
-    pulled.run("dvc", "pull")
-    assert pulled.repro() == []
-    edited = Project(tmp_path / "edited")
-    edited.edit("experiments/short.yaml", "batch_size: 20", "batch_size: 10")
-    ran = edited.repro("--pull", "--allow-missing")
-    assert {"evaluate@short-a", "evaluate@short-b"} <= set(ran)
-    assert {name.split("@")[0] for name in ran} <= {"evaluate", "grade", "publish", "report", "compare"}
 
 
 def test_the_merged_model_loads_with_plain_transformers_and_answers_like_base_and_adapter(finished: Project) -> None:

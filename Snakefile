@@ -1,0 +1,51 @@
+# Runs the stages of dvc.yaml in parallel, on this machine's cores or on Slurm: snakemake --profile workflow/profiles/local
+# There is no second pipeline here. DVC says what is stale, runs each stage and records it; Snakemake says when and where.
+import re
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(workflow.basedir) / "src"), str(Path(workflow.basedir) / "workflow")]
+from stages import DVC, FOLDER, load_plan, marker
+
+from grpo_cot.files import InputError
+
+# Snakemake itself knows only later that this is a dry run.
+rehearsal = not {"-n", "--dry-run", "--dryrun"}.isdisjoint(sys.argv)
+try:
+    plan = load_plan(main=workflow.is_main_process, rehearsal=rehearsal)
+except InputError as error:
+    sys.exit(f"snakemake: {error}")
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        [marker(stage) for stage in plan],
+
+
+for group in dict.fromkeys(stage.split("@")[0] for stage in plan):
+
+    rule:
+        name: group
+        message:
+            "{wildcards.stage} (log: {log})"
+        input:
+            lambda wildcards: [ancient(marker(stage)) for stage in plan[wildcards.stage].after],
+        output:
+            touch(FOLDER / "{stage}.done"),
+        log:
+            FOLDER / "{stage}.log",
+        wildcard_constraints:
+            stage="|".join(re.escape(stage) for stage in plan if stage.split("@")[0] == group),
+        threads: lambda wildcards: plan[wildcards.stage].resources["threads"]
+        resources:
+            mem_mb=lambda wildcards: plan[wildcards.stage].resources.get("mem_mb", 1000),
+            runtime=lambda wildcards: plan[wildcards.stage].resources.get("runtime", 60),
+            gpu=lambda wildcards: plan[wildcards.stage].resources.get("gpu", 0),
+        params:
+            dvc=DVC,
+        shell:
+            "{params.dvc} --wait-for-lock repro --single-item --allow-missing {wildcards.stage} > {log} 2>&1"

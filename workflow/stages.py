@@ -1,0 +1,149 @@
+"""The pipeline as Snakemake sees it: DVC's own stages, what each waits for, its resources, and which must run.
+
+Four names of DVC used here are no documented interface: `Repo.index.graph`, `Stage.changed`, `Stage.meta` and
+`Stage.addressing`. DVC is pinned exactly, and tests/pipeline/test_snakemake.py fails when one of them goes.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import networkx
+from dvc.lock import LockError
+from dvc.repo import Repo
+
+from grpo_cot.files import InputError, read_json, write_json
+
+FOLDER = Path(".cache/snakemake")
+PLAN = FOLDER / "plan.json"
+DVC = Path(sys.executable).with_name("dvc")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage to run: the jobs that it waits for, and what it asks of the scheduler."""
+
+    after: list[str]
+    resources: dict[str, int]
+
+
+def resources(meta: dict[str, str] | None) -> dict[str, int]:
+    """`threads`, `mem_mb` (MB), `runtime` (minutes), `gpu`: what a stage's `meta` says under its image's name."""
+    meta = meta or {}
+    words = meta.get(meta.get("image", ""), "").split()
+    return {"threads": 1, **{name: int(value) for name, value in (word.split("=") for word in words)}}
+
+
+def make_plan(*, rehearsal: bool) -> dict[str, Job]:
+    """The stages that are stale and all that follow them, in an order that can run.
+
+    What they read of other stages and is missing here (a fresh clone) is pulled first, unless it is a `rehearsal`.
+
+    Raises:
+        InputError: params, a recipe or a source is invalid, a file is missing here and in the remote, or an earlier run
+            is still at work.
+    """
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
+        graph = repo.index.graph  # an edge leads from a stage to one that it depends on
+        changed: set[Any] = set()
+        planned: list[Any] = []
+        for stage in networkx.topological_sort(graph.reverse()):
+            upstream = list(graph.successors(stage))
+            try:
+                if stage.changed(allow_missing=True, upstream=upstream):
+                    changed.add(stage)
+            except LockError as error:
+                raise InputError(
+                    f"an earlier run is still at work ({' '.join(str(error).split())[:200]}); wait until it ends, or "
+                    "stop it with `make recover`"
+                ) from None
+            if stage in changed or any(other in planned for other in upstream):
+                planned.append(stage)
+        missing = {
+            dep.def_path: producer.addressing
+            for stage in planned
+            for dep in stage.deps
+            for producer in graph.successors(stage)
+            for out in producer.outs
+            if producer not in changed and dep.fs_path == out.fs_path and not out.exists
+        }
+        # A failed stage's outs, which DVC removed before it ran, after the edit that made it fail was taken back.
+        set_aside = [
+            out.def_path
+            for stage in graph
+            for out in stage.outs
+            if stage not in planned and not out.exists and out.hash_info and not out.changed_cache()
+        ]
+        names = {stage.addressing for stage in planned}
+        plan = {
+            stage.addressing: Job(
+                after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
+                resources=resources(stage.meta),
+            )
+            for stage in planned
+        }
+    if plan:
+        _validate()
+    if not rehearsal:
+        if set_aside:
+            subprocess.run([DVC, "--wait-for-lock", "checkout", "--quiet", *set_aside])
+        _pull(missing, plan)
+    return plan
+
+
+def _validate() -> None:
+    environment = os.environ | {"PYTHONPATH": "src"}
+    done = subprocess.run([sys.executable, "scripts/validate.py"], env=environment, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise InputError(done.stderr.strip())
+
+
+def _pull(missing: dict[str, str], plan: Iterable[str]) -> None:
+    if not missing:
+        return
+    subprocess.run([DVC, "--wait-for-lock", "pull", *missing])
+    for path, producer in missing.items():
+        if not Path(path).exists() and producer not in plan:
+            raise InputError(f"{path} is missing here and in the remote; `dvc repro {producer}` makes it again")
+
+
+def load_plan(*, main: bool, rehearsal: bool) -> dict[str, Job]:
+    """The plan: made by the main process, read by those of its jobs, which must not look at files that others write.
+
+    Raises:
+        InputError: see make_plan; or another Snakemake is at work in this checkout.
+    """
+    if not main:
+        return {name: Job(**job) for name, job in read_json(PLAN).items()}
+    _hold_the_checkout()
+    plan = make_plan(rehearsal=rehearsal)
+    if rehearsal:
+        return plan
+    write_json(PLAN, {name: asdict(job) for name, job in plan.items()})
+    for name in plan:
+        marker(name).unlink(missing_ok=True)
+    return plan
+
+
+def marker(stage: str) -> Path:
+    """The file that says that the current plan's job has ended well. DVC's outputs are none of Snakemake's business."""
+    return FOLDER / f"{stage}.done"
+
+
+_held: list[TextIO] = []
+
+
+def _hold_the_checkout() -> None:
+    """One Snakemake a checkout, by an OS lock: it ends with its process, so a killed run needs no unlocking."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    lock = (FOLDER / "lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError("another Snakemake is at work in this checkout; wait until it ends") from None
+    _held.append(lock)
