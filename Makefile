@@ -4,7 +4,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
-.PHONY: demo repro test check lint images recover report bench bench-scheduling verify push lock clean
+.PHONY: demo repro plan test check lint images recover report bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python scripts/index.py
@@ -15,6 +15,9 @@ repro: check ## run what params.yaml asks for; only what changed runs again
 
 check: .venv/.ready ## validate params, recipes and sources, one sentence a problem
 	@python scripts/validate.py
+
+plan: .venv/.ready ## what a recipe would do, and what it would need: make plan EXPERIMENT=tiny-grpo
+	@python scripts/plan.py $(EXPERIMENT)
 
 test: .venv/.ready ## run the tests
 	python -m pytest

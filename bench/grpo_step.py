@@ -53,8 +53,10 @@ def bare(recipe: Recipe, prompts: list[Row], folder: Path) -> None:
             quantization_config=BitsAndBytesConfig(**recipe.quantization or {}),
         ),
         reward_funcs=list(functions),
-        args=GRPOConfig(output_dir=str(folder), seed=1, reward_weights=weights, use_cpu=True, **phase.grpo),
-        train_dataset=Dataset.from_list([{"prompt": row["messages"], "gold": row["gold"]} for row in prompts]),
+        args=GRPOConfig(output_dir=str(folder), seed=1, reward_weights=weights, use_cpu=True, **phase.settings),
+        train_dataset=Dataset.from_list(
+            [{"prompt": row["messages"], "gold": row["gold"], "locale": row["locale"]} for row in prompts]
+        ),
         processing_class=AutoTokenizer.from_pretrained(BASE, padding_side="left"),
         peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora or {}),
     )
@@ -67,9 +69,9 @@ def main() -> None:
     """Alternate both, and print the median step of each and the ratio of each pair."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
-    recipe.phases[0].grpo["max_steps"] = STEPS
+    recipe.phases[0].settings["max_steps"] = STEPS
     rows = [
-        {"id": str(number), "question": problem.question, "gold": str(problem.value)}
+        {"id": str(number), "question": problem.question, "gold": str(problem.value), "locale": "en", "solution": None}
         for number, problem in enumerate(itertools.islice(problems("train", 7), 500))
     ]
     prompts, _ = map_rows(rows, load_tokenizer(BASE), recipe.prompt)
@@ -81,16 +83,15 @@ def main() -> None:
             starts.clear()
             with tempfile.TemporaryDirectory() as folder:
                 if name == "ours":
-                    train_phases(recipe, prompts, BASE, 1, Path(folder), {})
+                    train_phases(recipe, prompts, [], BASE, 1, Path(folder), {})
                 else:
                     bare(recipe, prompts, Path(folder))
             steps = [after - before for before, after in itertools.pairwise(starts)][1:]
             if number >= 0:
                 medians[name].append(statistics.median(steps))
     ratios = [ours / other for ours, other in zip(medians["ours"], medians["bare"], strict=True)]
-    print(
-        f"{rounds} rounds of {STEPS} steps, {recipe.phases[0].grpo['per_device_train_batch_size']} completions a step"
-    )
+    batch = recipe.phases[0].settings["per_device_train_batch_size"]
+    print(f"{rounds} rounds of {STEPS} steps, {batch} completions a step")
     for name, values in medians.items():
         print(
             f"{name:5}  median step {statistics.median(values):.3f} s, rounds: {' '.join(f'{v:.3f}' for v in values)}"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from datasets import Dataset, disable_caching
 
-from grpo_cot.data import SOURCE_FILE, load
-from grpo_cot.files import read_yaml
-from grpo_cot.prompts import map_rows, overlap
+from grpo_cot.data import load, read_source
+from grpo_cot.overlap import overlaps
+from grpo_cot.prompts import map_rows
 from grpo_cot.recipes import load_recipe
 from grpo_cot.tokenization import load_tokenizer
 
@@ -26,13 +26,13 @@ def main() -> None:
         sys.exit("set GSM8K_DIR (train.jsonl, test.jsonl) and TOKENIZERS_DIR (qwen2.5/)")
     section = load_recipe(ROOT / "experiments/tiny-grpo.yaml").prompt
     tokenizer = load_tokenizer(Path(os.environ["TOKENIZERS_DIR"]) / "qwen2.5")
-    source = SOURCE_FILE.validate_python(read_yaml(ROOT / "sources/datasets/gsm8k.yaml"))
+    source = read_source(ROOT / "sources/datasets/gsm8k.yaml")
     ours, theirs = [], []
     for _ in range(3):
         start = time.perf_counter()
         splits, _ = load(source, "gsm8k")
         prompts, too_long = map_rows(splits["train"], tokenizer, section)
-        overlap(splits["train"], {"test": splits["test"]})
+        overlaps(splits)
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
         rows = Dataset.from_list(splits["train"])

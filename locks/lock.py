@@ -54,7 +54,7 @@ if __name__ == "__main__":
     write("torch-cpu.txt", [f"{torch}+cpu --hash={CPU_BUILD}"])
     write("tools.txt", tools)
     for version, libc in (("3.11", "2_36"), ("3.12", "2_39")):
-        # deepspeed alone comes as source: a pure Python wheel is built from it, with the lock's own setuptools.
+        # These two come as source: a pure Python wheel is built from each, with the lock's own setuptools.
         platform = ("--python-version", version, "--python-platform", f"x86_64-manylinux_{libc}")
-        binary = ("--only-binary", ":all:", "--no-binary", "deepspeed")
+        binary = ("--only-binary", ":all:", "--no-binary", "deepspeed", "--no-binary", "rouge-score")
         write(f"cuda-py{version.replace('.', '')}.txt", resolved("cuda.in", *platform, *binary))

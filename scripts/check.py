@@ -2,11 +2,13 @@
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from step import run
 
-from grpo_cot.evaluation import ask_both
+from grpo_cot.evaluation import both
 from grpo_cot.files import write_json
+from grpo_cot.generation import generate
 from grpo_cot.library_settings import check_section
 from grpo_cot.models import load
 from grpo_cot.prompts import conversation, system_messages
@@ -22,16 +24,18 @@ def main(args: Namespace) -> str:
     system = system_messages(tokenizer, recipe.prompt)
     conversations = [conversation(system, recipe.prompt.example, question) for question in section.questions]
     greedy = {"do_sample": False, "max_new_tokens": section.sampling["max_new_tokens"]}
-    transcripts: list[dict[str, object]] = [{"question": question} for question in section.questions]
-    changed = 0
-    for name, sampling in (("greedy", greedy), ("sampled", section.sampling)):
-        answers = ask_both(
-            model, tokenizer, description, conversations, sampling, batch_size=len(conversations),
-            chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=args.seed,
-        )  # fmt: skip
-        for transcript, base, trained in zip(transcripts, answers["base"], answers["trained"], strict=True):
-            transcript[name] = {"base": base.text, "trained": trained.text}
-            changed += name == "greedy" and base.text != trained.text
+    transcripts: list[dict[str, Any]] = [
+        {"question": question, "greedy": {}, "sampled": {}} for question in section.questions
+    ]
+    for name, asked in both(model, description):
+        for kind, sampling in (("greedy", greedy), ("sampled", section.sampling)):
+            answers = generate(
+                asked, tokenizer, conversations, sampling, batch_size=len(conversations),
+                chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=args.seed, progress=f"{name} {kind}",
+            )  # fmt: skip
+            for transcript, answer in zip(transcripts, answers, strict=True):
+                transcript[kind][name] = answer.text
+    changed = sum(transcript["greedy"]["base"] != transcript["greedy"]["trained"] for transcript in transcripts)
     write_json(
         args.output,
         {

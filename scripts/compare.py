@@ -10,14 +10,15 @@ from grpo_cot.grading import compare
 
 
 def main(args: Namespace) -> str:
-    """C.json: difference (b minus a), interval and p of strict and lenient accuracy."""
+    """C.json: difference (b minus a), interval and p of strict and lenient accuracy, by evaluation set."""
     result = compare(read_jsonl(args.a), read_jsonl(args.b))
     names = {"a": args.a_name, "b": args.b_name}
     write_json(args.output, {**names, **result})
     strict = result["strict_accuracy"]
     return (
         f"strict accuracy of {names['b']} minus {names['a']}: {100 * strict['difference']:+.1f} points "
-        f"[{100 * strict['low']:+.1f}, {100 * strict['high']:+.1f}], p = {strict['p']:.2g} (n = {result['n']})"
+        f"[{100 * strict['low']:+.1f}, {100 * strict['high']:+.1f}], p = {strict['p']:.2g} "
+        f"(set {result['set']}, n = {result['n']})"
     )
 
 

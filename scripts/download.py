@@ -5,16 +5,13 @@ from pathlib import Path
 
 from step import run
 
-from grpo_cot.data import SOURCE_FILE, load
-from grpo_cot.files import InputError, new_directory, read_yaml, write_json, write_jsonl
-from grpo_cot.validation import validated
+from grpo_cot.data import load, read_source
+from grpo_cot.files import new_directory, write_json, write_jsonl
 
 
 def main(args: Namespace) -> str:
     """One file of rows a split, and the record of where they came from."""
-    splits, record = load(validated(SOURCE_FILE, read_yaml(args.source), args.source), args.source.stem)
-    if missing := {"train", "test"} - splits.keys():
-        raise InputError(f"{args.source}: 'splits' lacks {', '.join(sorted(missing))}")
+    splits, record = load(read_source(args.source), args.source.stem)
     with new_directory(args.output) as output:
         for split, rows in splits.items():
             write_jsonl(output / f"{split}.jsonl", rows)

@@ -7,17 +7,16 @@ from step import run
 
 from grpo_cot.files import read_jsonl, write_json, write_jsonl
 from grpo_cot.grading import grade, metrics
-from grpo_cot.recipes import load_recipe
 
 
 def main(args: Namespace) -> str:
     """predictions.jsonl and metrics.json."""
-    golds = {
-        (path.stem.removeprefix("eval-"), row["id"]): row["gold"]
+    problems = {
+        (path.stem.removeprefix("eval-"), row["id"]): row
         for path in args.prompts.glob("eval-*.jsonl")
         for row in read_jsonl(path)
     }
-    predictions = grade(read_jsonl(args.completions), golds, load_recipe(args.recipe).grade.locale)
+    predictions = grade(read_jsonl(args.completions), problems)
     result = metrics(predictions)
     write_jsonl(args.predictions, predictions)
     write_json(args.metrics, result)
@@ -29,8 +28,8 @@ def main(args: Namespace) -> str:
             f"{reader} accuracy {before:.1%} -> {after:.1%}, difference {100 * paired['difference']:+.1f} points "
             f"[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}], p = {paired['p']:.2g}"
         )
-    return f"{'; '.join(said)} (n = {result['n']}, paired, 95 % interval)"
+    return f"{'; '.join(said)} (set {result['set']}, n = {result['n']}, paired, 95 % interval)"
 
 
 if __name__ == "__main__":
-    run(main, __doc__, recipe=Path, prompts=Path, completions=Path, predictions=Path, metrics=Path)
+    run(main, __doc__, prompts=Path, completions=Path, predictions=Path, metrics=Path)

@@ -1,6 +1,7 @@
 """Step prepare: map rows to prompts, drop those that are too long, and check that no evaluation row is trained on."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,31 @@ from grpo_cot.files import (
     write_json,
     write_jsonl,
 )
-from grpo_cot.prompts import map_rows, overlap
+from grpo_cot.overlap import Overlap, overlaps
+from grpo_cot.prompts import map_rows
 from grpo_cot.recipes import load_recipe
 from grpo_cot.tokenization import load_tokenizer
+
+
+def refuse_leaks(shared: Mapping[str, Overlap], data: Path) -> None:
+    """Stop where a question of an evaluation set is also trained on, or serves to choose a checkpoint.
+
+    Raises:
+        InputError: a set shares questions with the training or the validation split.
+    """
+    for name, overlap in shared.items():
+        if overlap.also_in_train:
+            raise InputError(
+                f"{data}: {len(overlap.also_in_train)} questions of the evaluation set {name!r} are also in the "
+                f"training split ({overlap.also_in_train[0]} first); list the training rows under 'drop' in the source "
+                "file"
+            )
+        if "validation" in overlap.also_in:
+            raise InputError(
+                f"{data}: {overlap.also_in['validation']} questions of the evaluation set {name!r} are also in the "
+                "validation split, on which checkpoints are chosen; list the training rows under 'drop' in the source "
+                "file"
+            )
 
 
 def main(args: Namespace) -> str:
@@ -23,14 +46,9 @@ def main(args: Namespace) -> str:
     section = load_recipe(args.recipe).prompt
     tokenizer = load_tokenizer(args.base)
     splits = {path.stem: read_jsonl(path) for path in sorted(args.data.glob("*.jsonl"))}
-    evaluation = {name: rows for name, rows in splits.items() if name != "train"}
-    shared = overlap(splits["train"], evaluation)
-    if leaked := {name: ids for name, ids in shared.items() if ids}:
-        name, ids = next(iter(leaked.items()))
-        raise InputError(
-            f"{args.data}: {len(ids)} questions of the evaluation set {name!r} are also in the training split "
-            f"({ids[0]} first); list the training rows under 'drop' in the source file"
-        )
+    shared = overlaps(splits)
+    refuse_leaks(shared, args.data)
+    nothing = Overlap([], [], {})
     summary: dict[str, dict[str, Any]] = {}
     with new_directory(args.output) as output:
         for name, rows in splits.items():
@@ -41,17 +59,23 @@ def main(args: Namespace) -> str:
                     f"split {name!r} is longer; raise it"
                 )
             lengths = [prompt["tokens"] for prompt in prompts]
+            overlap = shared.get(name, nothing)
             summary[name] = {
                 "prompts": len(prompts),
                 "tokens": {"mean": sum(lengths) / len(lengths), "max": max(lengths)},
                 "too_long": too_long,
-                "also_in_train": len(shared.get(name, [])),
+                "locale": rows[0]["locale"],
+                "also_in_train": len(overlap.also_in_train),
+                "near_train": len(overlap.near_train),
+                "also_in": overlap.also_in,
             }
             write_jsonl(output / ("train.jsonl" if name == "train" else f"eval-{name}.jsonl"), prompts)
         write_json(output / "summary.json", summary)
     return "; ".join(
         f"{name}: {facts['prompts']} prompts, {len(facts['too_long'])} dropped as longer than "
         f"{section.max_prompt_length} tokens (longest kept: {facts['tokens']['max']})"
+        + (f", {facts['near_train']} differ from a training question only in numbers" if facts["near_train"] else "")
+        + "".join(f", {count} also in {other}" for other, count in facts["also_in"].items())
         for name, facts in summary.items()
     )
 

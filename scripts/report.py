@@ -7,12 +7,14 @@ from markupsafe import Markup
 from step import run
 
 from grpo_cot.files import read_json, read_jsonl, write_text
+from grpo_cot.pages import environment
 from grpo_cot.recipes import load_recipe
 from grpo_cot.reporting import (
     accuracy_picture,
     changed_problems,
     curves_picture,
-    environment,
+    figure_rows,
+    loss_picture,
     reward_picture,
 )
 
@@ -28,19 +30,25 @@ def main(args: Namespace) -> str:
         for path in (folder / "prompts").glob("eval-*.jsonl")
         for row in read_jsonl(path)
     }
-    phases = [
-        {
-            "name": path.parent.name,
-            "verdict": read_json(folder / "train/summary.json")["verdict"][path.parent.name],
-            "configuration": read_json(path.parent / "configuration.json"),
-            "reward_picture": Markup(reward_picture(log := read_json(path), recipe.rewards)),
-            "curves_picture": Markup(curves_picture(log)),
-        }
-        for path in sorted((folder / "train").glob("*/log.json"))
-    ]
+    verdicts = read_json(folder / "train/summary.json")["verdict"]
+    phases = []
+    for path in sorted((folder / "train").glob("*/log.json")):
+        log, configuration = read_json(path), read_json(path.parent / "configuration.json")
+        rewarded = configuration["method"] == "grpo"
+        phases.append(
+            {
+                "name": path.parent.name,
+                "verdict": verdicts[path.parent.name],
+                "configuration": configuration,
+                "picture": Markup(reward_picture(log, recipe.rewards) if rewarded else loss_picture(log)),
+                "curves_picture": Markup(curves_picture(log)),
+            }
+        )
     page = environment().get_template("report.html.jinja").render(
         name=args.name,
         metrics=metrics,
+        rows={name: figure_rows(figures) for name, figures in metrics["sets"].items()},
+        evaluate=recipe.evaluate,
         accuracy_picture=Markup(accuracy_picture(metrics)),
         phases=phases,
         check=read_json(folder / "check.json"),

@@ -10,24 +10,27 @@ from step import run
 import grpo_cot
 from grpo_cot.checkpoints import Callers, exclusive, fingerprint
 from grpo_cot.distributed import train_in_processes
-from grpo_cot.files import file_hashes, new_directory, read_json, read_jsonl, write_json, write_text
+from grpo_cot.files import file_hashes, new_directory, read_json, write_json, write_text
 from grpo_cot.library_settings import check_recipe
 from grpo_cot.recipes import load_recipe
-from grpo_cot.training import package_versions, train_phases, verdict
+from grpo_cot.training import VALIDATION, package_versions, read_prompts, train_phases, verdict
 
 
 def main(args: Namespace) -> str:
     """The trained weights with model.json and summary.json, and the curves as DVC plots."""
     recipe = load_recipe(args.recipe)
     check_recipe(recipe, args.recipe)
-    prompts = args.prompts / "train.jsonl"
     callers = Callers()
     # Dashboards (report_to) record times, so they live outside the step's outputs.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f".cache/tensorboard/{args.output.parent.name}")
     os.environ.setdefault("WANDB_DIR", ".cache")
     os.environ.setdefault("WANDB_PROJECT", "grpo-cot")
     with exclusive(args.scratch):
-        inputs = {"prompts_sha256": file_hashes(args.prompts)[prompts.name], "base": read_json(args.base / "base.json")}
+        hashes = file_hashes(args.prompts)
+        inputs = {
+            "prompts_sha256": {name: hashes[name] for name in ("train.jsonl", VALIDATION) if name in hashes},
+            "base": read_json(args.base / "base.json"),
+        }
         decisive = {
             "inputs": inputs,
             "recipe": recipe.model_dump(include={"rewards", "model", "quantization", "phases", "accelerate"}),
@@ -44,9 +47,9 @@ def main(args: Namespace) -> str:
         if (scratch / "result/model.json").is_file():
             print("Taking over what an interrupted run had finished.", flush=True)
         if recipe.accelerate is None:
-            result = train_phases(recipe, read_jsonl(prompts), args.base, args.seed, scratch, inputs)
+            result = train_phases(recipe, *read_prompts(args.prompts), args.base, args.seed, scratch, inputs)
         else:
-            result = train_in_processes(recipe, prompts, args.base, args.seed, scratch, inputs)
+            result = train_in_processes(recipe, args.prompts, args.base, args.seed, scratch, inputs)
         logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
         said = {name: verdict(log, phase) for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)}
         with new_directory(args.curves) as curves:

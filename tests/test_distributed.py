@@ -178,11 +178,14 @@ def prompts(folder: Path, number: int) -> Path:
     write_jsonl(
         folder / "train.jsonl",
         [
-            {"id": row, "messages": [{"role": "user", "content": problem.question}], "gold": str(problem.value)}
+            {
+                "id": row, "messages": [{"role": "user", "content": problem.question}], "gold": str(problem.value),
+                "locale": "en", "solution": "\n".join(problem.steps),
+            }
             for row, problem in rows
         ],
-    )
-    return folder / "train.jsonl"
+    )  # fmt: skip
+    return folder
 
 
 def train(folder: Path, recipe: Recipe, questions: int = 16) -> Path:

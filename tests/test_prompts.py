@@ -1,18 +1,29 @@
 """Prompts: what the templates do to them, what is dropped, and what leaks."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import folder_from
 from support import ROOT
 
-from grpo_cot.files import InputError
-from grpo_cot.prompts import Example, PromptSection, map_rows, overlap, system_messages
+from grpo_cot.data import load, read_source
+from grpo_cot.files import InputError, read_json, write_jsonl
+from grpo_cot.overlap import overlaps
+from grpo_cot.prompts import Example, PromptSection, map_rows, system_messages
 from grpo_cot.schema import SYSTEM_PROMPT
 from grpo_cot.tokenization import load_tokenizer
 
 ROWS = [
-    {"id": "a", "question": "What is 2 + 3?", "answer": "#### 5", "gold": "5"},
-    {"id": "b", "question": "What is " + " + ".join(["1"] * 200) + "?", "answer": "#### 200", "gold": "200"},
+    {"id": "a", "question": "What is 2 + 3?", "gold": "5", "locale": "vi", "solution": "2 + 3 = 5"},
+    {
+        "id": "b",
+        "question": "What is " + " + ".join(["1"] * 200) + "?",
+        "gold": "200",
+        "locale": "en",
+        "solution": None,
+    },
 ]
 
 
@@ -35,6 +46,9 @@ def test_long_prompts_are_dropped_by_id_and_lengths_include_the_template() -> No
         {"role": "system", "content": "Think."},
         {"role": "user", "content": "What is 2 + 3?"},
     ]
+    assert {field: prompts[0][field] for field in ("id", "gold", "locale", "solution")} == {
+        "id": "a", "gold": "5", "locale": "vi", "solution": "2 + 3 = 5",
+    }  # fmt: skip
     rendered = tokenizer.apply_chat_template(
         prompts[0]["messages"], add_generation_prompt=True, tokenize=True, return_dict=True
     )
@@ -69,11 +83,90 @@ def test_todays_date_in_the_template_must_be_fixed(tokenizers_folder: Path) -> N
     assert "Today Date: 26 Jul 2024" in text
 
 
+def questions(**splits: list[str]) -> dict[str, list[dict[str, str]]]:
+    return {
+        name: [{"id": f"{name}-{position}", "question": text} for position, text in enumerate(texts)]
+        for name, texts in splits.items()
+    }
+
+
 def test_overlap_ignores_case_spacing_and_punctuation() -> None:
-    train = [{"id": "t", "question": "How many  R's, in total?"}]
-    assert overlap(
-        train, {"test": [{"id": "e", "question": "how many rs in total"}, {"id": "f", "question": "how many?"}]}
-    ) == {"test": ["e"]}
+    found = overlaps(questions(train=["How many  R's, in total?"], test=["how many rs in total", "how many?"]))
+    assert found["test"].also_in_train == ["test-0"] and found["test"].near_train == []
+
+
+def test_questions_that_differ_only_in_numbers_are_counted_apart() -> None:
+    train = ["Ann has 1,200 hats and buys 3. How many?", "Bob has 5."]
+    test = ["ann has 7 hats and buys 2.50: how many", "Bob has 5.", "Bob has five."]
+    found = overlaps(questions(train=train, test=test))
+    assert found["test"].near_train == ["test-0"] and found["test"].also_in_train == ["test-1"]
+
+
+def test_what_evaluation_sets_share_is_counted_in_both_directions() -> None:
+    found = overlaps(questions(train=["0?"], test=["1?", "2?", "3?"], mgsm=["2?", "1?"], other=["9?"]))
+    assert found["mgsm"].also_in == {"test": 2} and found["test"].also_in == {"mgsm": 2}
+    assert found["other"].also_in == {} and "train" not in found
+
+
+def prepare(folder: Path, splits: dict[str, list[dict[str, str]]]) -> "subprocess.CompletedProcess[str]":
+    """The step itself, on rows given as questions."""
+    for name, split in splits.items():
+        (folder / "data").mkdir(exist_ok=True)
+        write_jsonl(
+            folder / f"data/{name}.jsonl", [row | {"gold": "1", "locale": "en", "solution": None} for row in split]
+        )
+    command = [
+        sys.executable, "scripts/prepare.py", "--recipe", "experiments/tiny-grpo.yaml", "--data", str(folder / "data"),
+        "--base", "assets/tiny/model", "--output", str(folder / "prompts"),
+    ]  # fmt: skip
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_training_row_planted_in_an_evaluation_set_stops_the_step(tmp_path: Path) -> None:
+    splits = questions(
+        train=["Ann has 3 hats.", "Bob has 5."], test=["Cleo has 7."], svamp=["Dan has 9.", "ANN has 3 hats"]
+    )
+    done = prepare(tmp_path, splits)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "1 questions of the evaluation set 'svamp' are also in the training split (svamp-1 first)" in done.stderr
+    assert not (tmp_path / "prompts").exists()
+
+
+def test_a_validation_row_in_an_evaluation_set_stops_the_step(tmp_path: Path) -> None:
+    done = prepare(tmp_path, questions(train=["Ann has 3 hats."], validation=["Bob has 5."], test=["Bob has 5!"]))
+    assert done.returncode == 1
+    assert "1 questions of the evaluation set 'test' are also in the validation split" in done.stderr
+
+
+def test_the_summary_says_of_every_set_what_it_shares_with_the_others(tmp_path: Path) -> None:
+    splits = questions(
+        train=["Ann has 3 hats."],
+        validation=["Eve has 2."],
+        test=["Bob has 5.", "Ann has 4 hats."],
+        mgsm=["Bob has 5."],
+    )
+    done = prepare(tmp_path, splits)
+    assert done.returncode == 0, done.stderr
+    summary = read_json(tmp_path / "prompts/summary.json")
+    assert {name: facts["also_in"] for name, facts in summary.items()} == {
+        "train": {}, "validation": {}, "test": {"mgsm": 1}, "mgsm": {"test": 1},
+    }  # fmt: skip
+    assert {name: facts["near_train"] for name, facts in summary.items()}["test"] == 1
+    assert all(facts["also_in_train"] == 0 and facts["locale"] == "en" for facts in summary.values())
+    assert "test: 2 prompts" in done.stdout and "1 also in mgsm" in done.stdout
+    assert (tmp_path / "prompts/eval-validation.jsonl").is_file()
+
+
+def test_mgsm_in_english_is_found_wholly_inside_gsm8ks_test(
+    gsm8k_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALUATION_DIR", str(folder_from("SHARED_DATA_DIR")))
+    splits, record = load(read_source(ROOT / "sources/datasets/gsm8k-suite.yaml"), "gsm8k-suite")
+    found = overlaps(splits)
+    assert found["mgsm-en"].also_in["test"] == record["rows"]["mgsm-en"] == 250
+    assert found["polymath-en"].also_in["test"] == 125
+    assert found["svamp"].also_in == {}
+    assert all(not overlap.also_in_train and "validation" not in overlap.also_in for overlap in found.values())
 
 
 def test_the_recipes_show_the_prompt_that_the_embedded_base_was_pretrained_with() -> None:

@@ -5,55 +5,69 @@ is"), else the number in the final statement. Unlike a last-number extractor it 
 for a calculation left undone, or for a number that merely comes last. Rewards read with `grpo_cot.schema` instead, so
 that training never pays for what this reader forgives.
 
+Why not math-verify: it compares LaTeX expressions, so 36/2 is 18 to it, it reads 70.000 as seventy, and its time limit
+is a signal that works on the main thread only. What a GSM8K answer can look like in LaTeX is read here.
+
 Time is linear: of a very long completion only the end is read, and every pattern is free of backtracking over it.
 """
 
+import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+
+from grpo_cot.schema import CURRENCY, LOCALES, LONGEST_NUMBER, decimal
 
 _READ = 20_000  # characters read at the end of a completion: about 5,000 tokens
 _ANNOUNCEMENTS = 100  # announced answers tried, from the last
 _STATEMENT = 300  # characters within which an announced answer is looked for
-_LONGEST_NUMBER = 400  # characters; Python refuses to convert very long digit strings, and no answer is one
-_CURRENCY = "$\u20ac\u00a3\u00a5\u20ab"
 
-# The thousands sign, then the decimal sign. A later notation applies where the earlier cannot: "2.5" has only one
-# reading in Vietnamese text too.
-_ENGLISH = re.compile(r"(?P<whole>\d{1,3}(?:,\d{3})+|\d*)(?:\.(?P<decimals>\d+))?", re.ASCII)
-_VIETNAMESE = re.compile(r"(?P<whole>[1-9]\d{0,2}(?:\.\d{3})+|\d+)(?:,(?P<decimals>\d+))?", re.ASCII)
-_NOTATIONS = {"en": (_ENGLISH,), "vi": (_VIETNAMESE, _ENGLISH)}
-# 88,000 and 2,750 in Vietnamese text are thousands in English style: nobody writes 2,75 with a third decimal of zero.
-_ENGLISH_THOUSANDS = re.compile(r"[1-9]\d{0,2},\d\d0", re.ASCII)
-
+_PLAIN_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 _DIGITS = r"(?:\d++(?:[.,]\d++)*+|(?<!\.)\.\d++)"
+_FRACTION = r"(?:(?:\s(?:(?:and|và)\s)?(?P<numerator>\d++))?\s?/\s?(?P<denominator>\d++))?"  # 1/2, or 3 1/2
+_EXPONENT = r"(?P<exponent>e[-+]?\d{1,3}(?!\w))?"
 _VALUE = re.compile(
-    rf"(?P<sign>[-+]?)\s*[{_CURRENCY}]*\s*(?P<inner_sign>[-+]?)(?P<number>{_DIGITS})"
-    r"(?:\s*/\s*(?P<denominator>\d+))?\s*(?P<unit>.*)",
-    re.ASCII | re.DOTALL,
+    rf"(?P<sign>[-+]?)\s*[{CURRENCY}]*\s*(?P<inner_sign>[-+]?)(?P<number>{_DIGITS}){_EXPONENT}{_FRACTION}\s*(?P<unit>.*)",
+    re.ASCII | re.IGNORECASE | re.DOTALL,
 )
+_NUMBER_TEXT = rf"(?<!\w)[-+]?(?:[{CURRENCY}]++\s?)?[-+]?{_DIGITS}" + re.sub(r"\?P<\w+>", "?:", _EXPONENT + _FRACTION)
 _NUMBER = re.compile(  # a number inside a statement; not the 2 of "x2", not an ordinal
-    rf"(?<!\w)[-+]?(?:[{_CURRENCY}]++\s?)?[-+]?{_DIGITS}(?:\s?/\s?\d++)?(?!(?:st|nd|rd|th)\b)(?:\s?%)?",
-    re.IGNORECASE,
+    rf"{_NUMBER_TEXT}(?!(?:st|nd|rd|th)\b)(?:\s?%)?", re.IGNORECASE
 )
 
-_PUNCTUATION = str.maketrans(
-    "\uff0c\uff0e\uff0d\uff0b\uff1d\uff03\uff05\uff04\uff0f\uff1a\uff08\uff09"  # full width
-    "\u2212\u2010\u2011\u2013\ufe63\u2248\u2192\u21d2\u00a0\u2009\u202f",  # minus signs, what leads to a result, spaces
-    ",.-+=#%$/:()-----===   ",
+_SUPERSCRIPTS = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-", strict=True))
+_PUNCTUATION = dict(
+    zip(
+        "\uff0c\uff0e\uff0d\uff0b\uff1d\uff03\uff05\uff04\uff0f\uff1a\uff08\uff09"  # full width
+        "\u2212\u2010\u2011\u2013\ufe63\u2248\u2192\u21d2\u00a0\u2009\u202f"  # minus signs, what leads to a result, spaces
+        "\u0130",  # the one letter that is two when lowered
+        ",.-+=#%$/:()-----===   I",
+        strict=True,
+    )
 )
-_FORMATTING = (
+_UNUSUAL = re.compile(rf"[^\D0-9]|[{''.join(_PUNCTUATION)}]")
+_FORMATTED = re.compile(r"[\\*`<{^$\u2070\u00b9\u00b2\u00b3\u2074-\u2079]")  # what one of the next patterns starts with
+_FORMATTING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"<<[^<>\n]*>>"), ""),  # GSM8K's calculator annotations
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
-    (re.compile(r"\\(?:times|cdot|div)"), "*"),
+    (re.compile(r"(?<=\d)(?=\\[dt]?frac)"), " "),
+    (re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"), r"\1\2/\3\4"),
+    (re.compile(r"\\(?:times|cdot|div)(?![a-z])"), "*"),
     (re.compile(r"\\(?:approx|implies|Rightarrow|to)\b"), "="),
     (re.compile(r"\\[,!;:()\[\]]|\*\*|\$\$|`"), ""),
     (re.compile(r"\\([$%])|\{(,)\}"), r"\1\2"),
+    (re.compile(r"(?<=\d)\s?[x*\u00d7]\s?10\s?\^\s?(?:(-?\d{1,3})(?!\d)|\{(-?\d{1,3})\})", re.IGNORECASE), r"e\1\2"),
+    (
+        re.compile(rf"(?<=\d)\s?[x*\u00d7]\s?10([{''.join(_SUPERSCRIPTS)}]{{1,3}})", re.IGNORECASE),
+        lambda power: "e" + "".join(map(_SUPERSCRIPTS.__getitem__, power[1])),
+    ),
 )
 
+# What a marker starts with, in lower case: found backwards from the end, which is faster than matching everywhere.
+_MARKER_STARTS = ("<answer>", "####", "\\boxed", "answer")
+_VIETNAMESE_MARKER_STARTS = (*_MARKER_STARTS, "đáp", "kết", "câu")
 _MARKER = re.compile(
     r"(?P<tag><answer>\s*+)"
     r"|(?P<rule>\#{4,}[^\S\n]*+)"
@@ -68,28 +82,58 @@ _LABEL = re.compile(  # "Step 2:", "2. " or "- " before a line's own text
     re.IGNORECASE | re.MULTILINE,
 )
 _NEW_QUESTION = re.compile(  # where a base model, done, goes on to ask itself the next one
-    r"^[#*\s]{0,8}(?:question|problem|q|user|human|câu hỏi|bài toán)\**[ ]?\d{0,4}\s?:",
-    re.IGNORECASE | re.MULTILINE,
+    r"\n[#*\s]{0,8}(?:question|problem|q|user|human|câu hỏi|bài toán)\**[ ]?\d{0,4}\s?:",
+    re.IGNORECASE,
 )
 _RETRACTION = re.compile(r"\b(?:wait|actually|correction|mistake|oops|sorry|nhầm|khoan)\b", re.IGNORECASE)
 _CONNECTORS = "or|and|x|times|plus|minus|maybe|hoặc|hay|và"
 _ASIDE = re.compile(  # what follows an announced number and does not belong to it
     rf"[;(]|\.\s|,\s+(?!(?:{_CONNECTORS})\b)(?=[^\W\d])|\b(?:because|since|which)\b", re.IGNORECASE
 )
-_REASON = re.compile(r"\bbecause\b", re.IGNORECASE)
+_REASON = {
+    "en": re.compile(r"\bbecause\b", re.IGNORECASE),
+    "vi": re.compile(r"\b(?:because|vì(?!\s(?:vậy|thế))|bởi|(?<!lý\s)do(?!\s(?:đó|vậy)))\b", re.IGNORECASE),
+}
+_CONCLUSION = re.compile(  # between what is given and what follows from it
+    r",\s(?:and\s)?(?:so(?!\s(?:that|với)\b)|therefore|thus|hence|(?:vì\s)?vậy|vì\sthế|do\sđó)\b|\bnên\b", re.IGNORECASE
+)
+_RESULT = re.compile(  # "the number of apples after 3 days is 14"
+    r"(?<!which\s)(?<!each\s)(?<!that\s)\b(?:is|are|equals|là|để\sđược|tương\sđương\svới)\s"
+    rf"(?P<result>{_NUMBER_TEXT}(?:(?!\b(?:{_CONNECTORS})\b)[^\d=])*+)$",
+    re.IGNORECASE,
+)
+_SOLVED = re.compile(  # "20 = A", where the number stands before the last sign of equality
+    rf"(?:^|[=,;]|\b(?:or|so|hoặc|hay|vậy)\b)\s?(?P<result>{_NUMBER_TEXT})\s?=\s?[^\W\d]\W*$", re.IGNORECASE
+)
+_SEVERAL = re.compile(  # "x = 5, y = 18"
+    rf"\b([^\W\d])\s?=\s?{_NUMBER_TEXT}\s?(?:,|;|\b(?:and|or|và|hoặc)\b)\s?(?:and\s|và\s)?(?!\1)[^\W\d]\s?=",
+    re.IGNORECASE,
+)
+_TERM = rf"{_NUMBER_TEXT}\s?(?:[-+*/\u00d7\u00f7x]|nhân|chia|cộng|trừ)\s?"
+_EXPLANATION = re.compile(  # "16 hours (400/25)", "110 dollars at 20*5.5"
+    rf"(?<=[\w%])\s\((?=[^()\d]*\d[^()]*?[^()\d.,][^()]*\d)[^()]*\)\W*$|\s(?:{_TERM}){{1,8}}{_NUMBER_TEXT}\W*$|(?<!and\s)\bsince\b",
+    re.IGNORECASE,
+)
+_CIRCUMSTANCE = re.compile(  # "5 giờ để đọc 120 trang"
+    r"\b(?:(?:sau|trong)\skhi|để(?!\s(?:được|có)\b)|bằng\s(?:tổng|hiệu|tích|thương|cách))\b", re.IGNORECASE
+)
+_NAME = re.compile(  # what makes the number after it a name: day 3, tháng 4
+    r"\b(?:day|week|month|year|step|(?<!mỗi\s)(?:thứ|ngày|tuần|tháng|năm|lớp|bước))\s$", re.IGNORECASE
+)
 _CONNECTED = re.compile(  # between two numbers that are only together an answer, or are several
     rf"[+*/^:=<>\u00d7\u00f7]|(?<![^\W\d])-|\b(?:{_CONNECTORS})\b|^\s*(?:to|of|đến)\b", re.IGNORECASE
 )
-_DENIED = re.compile(r"(?:\bnot|n't|\bkhông phải)\s{1,9}$", re.IGNORECASE)
+_DENIED = re.compile(r"(?:(?:\bnot|n't|\bkhông phải)\s{1,9}|\\sqrt\{?|\u221a)$", re.IGNORECASE)
+_NEGATIVE = re.compile(r"(?:\bnegative|\bâm|^\s*minus)\s{1,9}$", re.IGNORECASE)
 _CALCULATED = re.compile(r"\s*(?:[+^\u00b2\u00b3\u00d7\u00f7]|\*\s*\w)")  # a number so followed is part of a term
 _INTRODUCTION = re.compile(  # "So after 3 days, " before the main clause
-    r"^\W{0,9}(?:(?:so|thus|therefore|hence|then|finally|vậy)\b,?\s*)?"
+    r"^\W{0,9}(?:(?:so|thus|therefore|hence|then|finally|(?:vì\s)?vậy|vì\sthế|do\sđó|như\svậy)\b,?\s*)?"
     r"(?:after|in|for|with|if|when|on|at|by|over|since|given|from|during|to|sau|trong|với|nếu|khi|để)\b"
     r"[^,=]*,\s+(?=[^\W\d])",
     re.IGNORECASE,
 )
 _DIGIT = re.compile("[0-9]")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def numeric_value(text: str, locale: str = "en") -> Fraction | None:
@@ -107,24 +151,39 @@ def numeric_value(text: str, locale: str = "en") -> Fraction | None:
     >>> [str(numeric_value(text, "vi")) for text in ("70.000 đô la", "2,5", "88,000", "2.5")]
     ['70000', '5/2', '88000', '5/2']
     """
-    if locale not in _NOTATIONS:
-        raise ValueError(f"unknown locale {locale!r}, expected one of {', '.join(_NOTATIONS)}")
+    if locale not in LOCALES:
+        raise ValueError(f"unknown locale {locale!r}, expected one of {', '.join(LOCALES)}")
     text = text.strip()
-    if len(text) > _LONGEST_NUMBER:
+    if len(text) > LONGEST_NUMBER:
         return None
+    if _PLAIN_NUMBER.fullmatch(text):
+        return Fraction(int(text))
     match = _VALUE.fullmatch(_without_formatting(_plain(text)).strip().removesuffix("."))
     if not match or (match["sign"] and match["inner_sign"]) or not _is_unit(match["unit"]):
         return None
-    value = _decimal_value(match["number"], locale)
+    value = decimal(match["number"], locale)
     if value is None:
         return None
+    if match["exponent"]:
+        value *= Fraction(10) ** int(match["exponent"][1:])
     if match["denominator"]:
-        if not int(match["denominator"]):
-            return None
-        value /= int(match["denominator"])
-        if value.denominator == 1:
-            return None
-    return -value if "-" in match["sign"] + match["inner_sign"] else value
+        value = _with_fraction(value, match["numerator"], int(match["denominator"]))
+    return -value if value is not None and "-" in match["sign"] + match["inner_sign"] else value
+
+
+def _with_fraction(value: Fraction, numerator: str | None, denominator: int) -> Fraction | None:
+    """value / denominator, or value + numerator / denominator; None where that is no way to write an answer."""
+    if not denominator:
+        return None
+    fraction = value / denominator if numerator is None else Fraction(int(numerator), denominator)
+    if fraction.denominator == 1 or (numerator and (value.denominator != 1 or fraction > 1)):
+        return None
+    return fraction if numerator is None else value + fraction
+
+
+@functools.lru_cache(maxsize=4096)
+def _gold_value(gold: str) -> Fraction | None:
+    return numeric_value(gold)
 
 
 def same_answer(answer: str | None, gold: str, locale: str = "en") -> bool:
@@ -136,7 +195,7 @@ def same_answer(answer: str | None, gold: str, locale: str = "en") -> bool:
     if answer is None:
         return False
     value = numeric_value(answer, locale)
-    return value is not None and value == numeric_value(gold)
+    return value is not None and value == _gold_value(gold)
 
 
 def lenient_answer(completion: str, locale: str = "en") -> str | None:
@@ -153,7 +212,7 @@ def lenient_answer(completion: str, locale: str = "en") -> str | None:
     >>> lenient_answer("She has 18 apples in 2 bags.") is None
     True
     """
-    for turn in _NEW_QUESTION.split(_plain(completion.strip()[-_READ:])):
+    for turn in _NEW_QUESTION.split("\n" + _plain(completion.strip()[-_READ:])):
         answer = _announced(turn, locale) or _final_statement(turn, locale)
         if answer is not None:
             return answer
@@ -164,54 +223,46 @@ def _plain(text: str) -> str:
     """Text with ASCII digits, minus signs and spaces. Not NFKC, which would make 182 of 18²."""
     if text.isascii():
         return text
-    digits = re.sub(r"[^\D0-9]+", lambda run: "".join(str(unicodedata.decimal(digit)) for digit in run.group()), text)
-    return digits.translate(_PUNCTUATION)
+    return _UNUSUAL.sub(
+        lambda found: _PUNCTUATION.get(found.group()) or str(unicodedata.decimal(found.group())), text
+    )
 
 
 def _without_formatting(text: str) -> str:
-    for pattern, replacement in _FORMATTING:
-        text = pattern.sub(replacement, text)
+    if _FORMATTED.search(text):
+        for pattern, replacement in _FORMATTING:
+            text = pattern.sub(replacement, text)
     return text
 
 
 def _is_unit(text: str) -> bool:
     """Whether what follows a number leaves it the only one: words, abbreviations, km/h, cm², but no power or sum."""
     return not text.startswith(("\u00b2", "\u00b3", "- ")) and all(
-        character.isalpha() or unicodedata.combining(character) or character in " .%-/'()\u00b0\u00b2\u00b3" + _CURRENCY
+        character.isalpha() or unicodedata.combining(character) or character in " .%-/'()\u00b0\u00b2\u00b3" + CURRENCY
         for character in text
     )
-
-
-def _decimal_value(number: str, locale: str) -> Fraction | None:
-    notations = (_ENGLISH,) if _ENGLISH_THOUSANDS.fullmatch(number) else _NOTATIONS[locale]
-    for notation in notations:
-        if match := notation.fullmatch(number):
-            whole = re.sub("[.,]", "", match["whole"]) or "0"
-            return Fraction(f"{whole}.{match['decimals'] or 0}")
-    return None
 
 
 def _stated_number(statement: str, locale: str, *, announced: bool) -> str | None:
     """The one number that a statement gives: the result of its last equation, else its only number. An announced
     statement may go on after its number ("18 apples in 2 bags"), but not to another candidate ("18 or 20")."""
-    text = _without_formatting(statement)
-    without_introduction = _INTRODUCTION.sub("", text, count=1)
-    if _DIGIT.search(without_introduction):
-        text = without_introduction
-    leading = _NUMBER.search(text)
-    if leading and (aside := (_ASIDE if announced else _REASON).search(text, leading.end())):
-        text = text[: aside.start()]
+    if _PLAIN_NUMBER.fullmatch(statement):
+        return statement
+    text = _main_clause(_without_formatting(statement), locale, announced=announced)
     parts = [part for part in text.split("=") if _DIGIT.search(part)]
-    if not parts:
+    if not parts or _SEVERAL.search(text):
         return None
-    result = parts[-1]
+    solved = _SOLVED.search(text)
+    result = solved["result"] if solved else parts[-1]
     numbers = list(itertools.islice(_NUMBER.finditer(result), 8))  # eight numbers without an equation are a list
+    if len(numbers) > 1 and not announced:
+        numbers = [number for number in numbers if not _NAME.search(result, 0, number.start())] or numbers
     if not numbers:
         return None
     first = numbers[0]
     if _DENIED.search(result, 0, first.start()) or _CALCULATED.match(result, first.end()):
         return None
-    sign = "-" if announced and result[: first.start()].strip() == "-" else ""
+    negative = (announced and result[: first.start()].strip() == "-") or _NEGATIVE.search(result, 0, first.start())
     if len(numbers) > 1:
         between = result[first.end() : numbers[1].start()]
         values = {numeric_value(number.group(), locale) for number in numbers}
@@ -220,13 +271,53 @@ def _stated_number(statement: str, locale: str, *, announced: bool) -> str | Non
             return None
     if numeric_value(first.group(), locale) is None:
         return None
-    return sign + first.group().strip()
+    return ("-" if negative else "") + first.group().strip()
+
+
+def _main_clause(text: str, locale: str, *, announced: bool) -> str:
+    """A statement without what introduces its number, and without what only explains it."""
+    for _ in range(3):
+        introduction = _INTRODUCTION.match(text)
+        if not introduction or not _DIGIT.search(text, introduction.end()):
+            break
+        text = text[introduction.end() :]
+    if announced:
+        return _without(_ASIDE, text)
+    *_, conclusion = _CONCLUSION.split(text)
+    if _DIGIT.search(conclusion) and ("=" in conclusion or "=" not in text):
+        text = conclusion
+    text = _without(_REASON[locale], text)
+    if "=" in text:
+        return text
+    text = _without(_EXPLANATION, text)
+    result = _RESULT.search(text)
+    return result["result"] if result else _without(_CIRCUMSTANCE, text)
+
+
+def _without(aside: re.Pattern[str], text: str) -> str:
+    """A statement up to the first aside that follows a number."""
+    number = _NUMBER.search(text)
+    found = aside.search(text, number.end()) if number else None
+    return text[: found.start()] if found else text
+
+
+def _markers(turn: str) -> Iterator[re.Match[str]]:
+    """What announces an answer, from the last to the first."""
+    lowered = turn.lower()
+    last = {start: lowered.rfind(start) for start in (_MARKER_STARTS if turn.isascii() else _VIETNAMESE_MARKER_STARTS)}
+    while True:
+        start = max(last, key=last.__getitem__)
+        if last[start] < 0:
+            return
+        if marker := _MARKER.match(turn, last[start]):
+            yield marker
+        last[start] = lowered.rfind(start, 0, last[start])
 
 
 def _announcements(turn: str) -> Iterator[tuple[str, str, int]]:
     """Announced statements from the last to the first: the kind of marker, what it announces, where that starts."""
     end = len(turn)
-    for marker in reversed(list(_MARKER.finditer(turn))[-_ANNOUNCEMENTS:]):
+    for marker in itertools.islice(_markers(turn), _ANNOUNCEMENTS):
         kind = marker.lastgroup or ""
         content = turn[marker.end() : min(end, marker.end() + _STATEMENT)]
         end = marker.start()
@@ -267,9 +358,15 @@ def _announced(turn: str, locale: str) -> str | None:
 
 def _final_statement(turn: str, locale: str) -> str | None:
     """The number in the last sentence that has one, or that it alone puts in bold."""
-    for sentence in reversed(_SENTENCE_END.split(_LABEL.sub("", turn))):
-        if _DIGIT.search(sentence):
-            answer = _stated_number(sentence, locale, announced=False)
-            bold = re.findall(r"\*\*([^*]{1,80})\*\*", sentence)
-            return _stated_number(bold[0], locale, announced=False) if answer is None and len(bold) == 1 else answer
+    end = len(turn)
+    while end > 0:
+        start = turn.rfind("\n", 0, end) + 1
+        line, end = turn[start:end], start - 1
+        if not _DIGIT.search(line):
+            continue
+        for sentence in reversed(_SENTENCE_END.split(_LABEL.sub("", line))):
+            if _DIGIT.search(sentence):
+                answer = _stated_number(sentence, locale, announced=False)
+                bold = re.findall(r"\*\*([^*]{1,80})\*\*", sentence)
+                return _stated_number(bold[0], locale, announced=False) if answer is None and len(bold) == 1 else answer
     return None

@@ -105,6 +105,7 @@ def group_statistics(
     columns: dict[str, Any] = {
         "gold": [prompt["gold"] for prompt in prompts],
         "id": [prompt["id"] for prompt in prompts],
+        "locale": [prompt["locale"] for prompt in prompts],
         "completion_ids": [range(count) for count in token_counts],
     }
     conversations = [prompt["messages"] for prompt in prompts]
@@ -130,7 +131,7 @@ def group_statistics(
 
 
 def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], allow: Sequence[str]) -> list[str]:
-    """Warnings; what must stop the run raises.
+    """Warnings; what must stop the run raises. `silence` is empty where no reward sees the base's own completions.
 
     Raises:
         InputError: a reward is broken and not allowed by name, or the weighted sum varies in no group.
@@ -141,7 +142,7 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
                 f"the reward {name!r} is broken: it {cases[0]} ({len(cases)} of {len(GOLDEN)} golden completions "
                 "fail); use another one, or list it under audit.allow"
             )
-    if silence["weighted_sum"]["varies"] == 0:
+    if silence and silence["weighted_sum"]["varies"] == 0:
         raise InputError(
             "the rewards are silent: on the base model's samples their weighted sum varies in no group, so that "
             "training would learn nothing; add a reward that the base sometimes earns, or more samples (audit.prompts)"

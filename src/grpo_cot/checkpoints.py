@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on: a scratch folder by fingerprint, one trainer at a time, whole checkpoints.
+"""Where an interrupted step goes on: a scratch folder by fingerprint, one process at a time, whole checkpoints.
 
 DVC deletes a step's outputs before it runs the step again, so checkpoints live outside them. The folder's name is a
 fingerprint of everything that decides the result, so a changed recipe never resumes from another recipe's state.
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import zipfile
+from collections import UserDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             print(
-                f"Another training (pid {lock.read().strip()}) is at work in {folder}; waiting until it ends.",
+                f"Another process (pid {lock.read().strip()}) is at work in {folder}; waiting until it ends.",
                 flush=True,
             )
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -44,6 +45,49 @@ def exclusive(folder: Path) -> Iterator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+
+
+def scratch_folder(root: Path, parts: Mapping[str, Any]) -> Path:
+    """The folder in `root` for what decides this run's result; those of other settings are removed.
+
+    To be called inside `exclusive(root)`.
+    """
+    folder = root / fingerprint(parts)
+    for other in root.iterdir():
+        if other.is_dir() and other != folder:
+            shutil.rmtree(other)
+    return folder
+
+
+class Journal(UserDict[str, Any]):
+    """Finished pieces of work by name (JSON values), in a file that grows with each; a kill loses the one in progress.
+
+    A line that a kill cut off is removed when the file is opened again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what the file holds, if there is one."""
+        super().__init__()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        whole = 0
+        for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
+            try:
+                name, value = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                break
+            self.data[name] = value
+            whole += len(line)
+        if path.is_file():
+            os.truncate(path, whole)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Append a piece; on return it is in the file."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([name, value]) + "\n")
+        self.data[name] = value
 
 
 def last_whole_checkpoint(folder: Path, processes: int = 1) -> Path | None:

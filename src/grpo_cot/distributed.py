@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from grpo_cot.checkpoints import Callers
-from grpo_cot.files import InputError, read_json, read_jsonl, write_json
+from grpo_cot.files import InputError, read_json, write_json
 from grpo_cot.recipes import Recipe
-from grpo_cot.training import MAIN, train_phases
+from grpo_cot.training import MAIN, read_prompts, train_phases
 
 # Bytes of a sentence in which a process refuses its input. The space is taken beforehand: the disk may be full by then.
 REFUSAL = 4096
@@ -28,7 +28,7 @@ REFUSAL = 4096
 def train_in_processes(
     recipe: Recipe, prompts: Path, base: Path, seed: int, scratch: Path, inputs: Mapping[str, Any]
 ) -> Path:
-    """What `train_phases` does, in as many processes as `recipe.accelerate` says; `prompts` is their file.
+    """What `train_phases` does, in as many processes as `recipe.accelerate` says; `prompts` is prepare's folder.
 
     Raises:
         InputError: the machine has too few GPUs, a process refused its input (in that process's words), or one failed.
@@ -82,7 +82,7 @@ def main() -> None:
     arguments = read_json(Path(sys.argv[1]))
     try:
         train_phases(
-            Recipe.model_validate(arguments["recipe"]), read_jsonl(Path(arguments["prompts"])),
+            Recipe.model_validate(arguments["recipe"]), *read_prompts(Path(arguments["prompts"])),
             Path(arguments["base"]), arguments["seed"], Path(arguments["scratch"]), arguments["inputs"],
         )  # fmt: skip
     except InputError as error:

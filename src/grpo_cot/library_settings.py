@@ -11,163 +11,30 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from grpo_cot.files import InputError
-from grpo_cot.recipes import Recipe
+from grpo_cot.library_values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE, REQUIRED, SELECTING
+from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase
 from grpo_cot.rewards import reward_functions
 from grpo_cot.validation import nearest, shown
-
-# What the libraries' code compares against, where their annotation says no more than `str` or nothing at all.
-ALLOWED: dict[str, Any] = {
-    "loss_type": Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"],
-    "scale_rewards": Literal["group", "batch", "none"],
-    "importance_sampling_level": Literal["token", "sequence"],
-    "multi_objective_aggregation": Literal["sum_then_normalize", "normalize_then_sum"],
-    "vllm_mode": Literal["colocate", "server"],
-    "vllm_importance_sampling_mode": Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
-    "report_to": Literal["none", "wandb", "tensorboard"] | list[Literal["wandb", "tensorboard"]],
-    "learning_rate": Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    "beta": Annotated[float, Field(ge=0, allow_inf_nan=False)],
-    "max_steps": Annotated[int, Field(gt=0)],
-    "max_completion_length": Annotated[int, Field(gt=0)],
-    "num_generations": Annotated[int, Field(ge=2)],
-    "logging_steps": Annotated[int, Field(gt=0)],
-    "r": Annotated[int, Field(gt=0)],
-    "lora_alpha": Annotated[int, Field(gt=0)],
-    "lora_dropout": Annotated[float, Field(ge=0, lt=1)],
-    "llm_int8_threshold": float,
-    "load_in_4bit": bool,
-    "load_in_8bit": bool,
-    "llm_int8_skip_modules": list[str] | None,
-    "bnb_4bit_quant_type": Literal["nf4", "fp4"],
-    "bnb_4bit_use_double_quant": bool,
-    "bnb_4bit_compute_dtype": Literal["float32", "bfloat16", "float16"],
-    "bnb_4bit_quant_storage": Literal["uint8", "float16", "bfloat16", "float32"],
-    "do_sample": bool,
-    "max_new_tokens": Annotated[int, Field(gt=0)],
-    "min_new_tokens": int,
-    "num_beams": int,
-    "stop_strings": list[str],
-    "temperature": Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    "top_k": int,
-    "top_p": float,
-    "min_p": float,
-    "repetition_penalty": float,
-    # Accelerate, by its configuration file. The other kinds of processes are for hardware that the images do not serve.
-    "distributed_type": Literal["MULTI_CPU", "MULTI_GPU", "FSDP", "DEEPSPEED"],
-    "mixed_precision": Literal["no", "fp16", "bf16"],
-    "gpu_ids": str,
-    # FSDP 1 flattens base and adapter, which differ in type, into one tensor.
-    "fsdp_version": Literal[2],
-    "fsdp_auto_wrap_policy": Literal["TRANSFORMER_BASED_WRAP", "SIZE_BASED_WRAP", "NO_WRAP"],
-    "fsdp_transformer_layer_cls_to_wrap": str,
-    "fsdp_state_dict_type": Literal["FULL_STATE_DICT", "SHARDED_STATE_DICT"],
-    "fsdp_min_num_params": Annotated[int, Field(gt=0)],
-    "fsdp_reshard_after_forward": bool,
-    "fsdp_offload_params": bool,
-    "fsdp_cpu_ram_efficient_loading": bool,
-    "fsdp_activation_checkpointing": bool,
-    "fsdp_activation_checkpointing_offload": bool,
-    "zero_stage": Literal[1, 2, 3],
-    "zero3_init_flag": bool,
-    "zero3_save_16bit_model": bool,
-    "offload_optimizer_device": Literal["none", "cpu", "nvme"],
-    "offload_param_device": Literal["none", "cpu", "nvme"],
-    "offload_optimizer_nvme_path": str,
-    "offload_param_nvme_path": str,
-    "deepspeed_moe_layer_cls_names": str,
-}
-# What the pipeline sets itself, from params.yaml or from other sections.
-OWNED = {
-    "output_dir": "the step",
-    "seed": "the run's seed in params.yaml",
-    "data_seed": "the run's seed in params.yaml",
-    "reward_weights": "the section 'rewards'",
-    "chat_template_kwargs": "prompt.chat_template_kwargs",
-    "resume_from_checkpoint": "the step, which resumes by itself",
-    "push_to_hub": "the section 'publish'",
-    "hub_token": "the environment of the step publish",
-    "task_type": "the pipeline (CAUSAL_LM)",
-    "inference_mode": "the step",
-    "use_cpu": "the machine: a GPU is used where there is one",
-    "auto_find_batch_size": "nobody: the batch is what per_device_train_batch_size says",
-    "generation_batch_size": "per_device_train_batch_size and steps_per_generation",
-    "eval_strategy": "nobody: the step evaluate judges the model",
-    "deepspeed": "the section 'accelerate'",
-    "fsdp": "the section 'accelerate'",
-    "fsdp_config": "the section 'accelerate'",
-    "eos_token_id": "the model",
-    "pad_token_id": "the tokenizer",
-    "num_return_sequences": "the step, which wants one completion a prompt",
-    "return_dict_in_generate": "the step",
-}
-# The same for the section 'accelerate', whose keys have other meanings.
-ONE_MACHINE = "the step, which starts its processes on one machine"
-OTHER_HARDWARE = "nobody: the images serve CPUs and NVIDIA GPUs"
-FSDP_1 = "nobody: fsdp_version 2 has no such setting"
-OWNED_ACCELERATE = {
-    "compute_environment": ONE_MACHINE,
-    "num_machines": ONE_MACHINE,
-    "machine_rank": ONE_MACHINE,
-    "main_process_ip": ONE_MACHINE,
-    "main_process_port": "the step, which takes a free one",
-    "rdzv_backend": ONE_MACHINE,
-    "same_network": ONE_MACHINE,
-    "main_training_function": "the step",
-    "mpirun_config": "the step, which starts its processes without MPI",
-    "dynamo_config": "grpo.torch_compile",
-    "fp8_config": "nobody: mixed_precision fp8 is not supported",
-    "parallelism_config": "nobody: TRL's GRPO trainer splits data, not tensors or contexts",
-    "megatron_lm_config": "nobody: TRL's GRPO trainer does not run on Megatron-LM",
-    "downcast_bf16": OTHER_HARDWARE,
-    "tpu_name": OTHER_HARDWARE,
-    "tpu_zone": OTHER_HARDWARE,
-    "tpu_use_cluster": OTHER_HARDWARE,
-    "tpu_use_sudo": OTHER_HARDWARE,
-    "tpu_vm": OTHER_HARDWARE,
-    "tpu_env": OTHER_HARDWARE,
-    "command_file": OTHER_HARDWARE,
-    "commands": OTHER_HARDWARE,
-    "fsdp_sharding_strategy": FSDP_1,
-    "fsdp_backward_prefetch": FSDP_1,
-    "fsdp_forward_prefetch": FSDP_1,
-    "fsdp_use_orig_params": FSDP_1,
-    "fsdp_sync_module_states": FSDP_1,
-    "gradient_accumulation_steps": "grpo.gradient_accumulation_steps",
-    "gradient_clipping": "grpo.max_grad_norm",
-    "deepspeed_config_file": "the keys of this section: a file that a recipe names would not be tracked",
-    "deepspeed_hostfile": ONE_MACHINE,
-    "deepspeed_inclusion_filter": ONE_MACHINE,
-    "deepspeed_exclusion_filter": ONE_MACHINE,
-    "deepspeed_multinode_launcher": ONE_MACHINE,
-}
-REQUIRED_GRPO = (
-    "max_steps",
-    "learning_rate",
-    "max_completion_length",
-    "beta",
-    "loss_type",
-    "scale_rewards",
-    "temperature",
-)
 
 
 def accepted_keys(section: str) -> dict[str, Any]:
     """The keys that a recipe section may hold and the type of each, read from the installed library's class.
 
-    Sections: grpo (trl.GRPOConfig), lora (peft.LoraConfig), quantization (transformers.BitsAndBytesConfig),
+    Sections: grpo, sft and dpo (trl's GRPOConfig, SFTConfig, DPOConfig), seq2seq
+    (transformers.Seq2SeqTrainingArguments), lora (peft.LoraConfig), quantization (transformers.BitsAndBytesConfig),
     sampling (transformers.GenerationConfig), accelerate (its configuration file, ClusterConfig), and of that file
     fsdp_config and deepspeed_config (the options of `accelerate launch` that they stand for).
     """
-    if section == "grpo":
-        from trl import GRPOConfig
-
-        annotations = typing.get_type_hints(GRPOConfig)
-        fields = {field.name: annotations[field.name] for field in dataclasses.fields(GRPOConfig)}
+    if section in REQUIRED:
+        configuration = _trainer_class(section)
+        annotations = typing.get_type_hints(configuration)
+        fields = {field.name: annotations[field.name] for field in dataclasses.fields(configuration)}
     elif section == "lora":
         from peft import LoraConfig
 
@@ -197,7 +64,15 @@ def accepted_keys(section: str) -> dict[str, Any]:
         from transformers import GenerationConfig
 
         fields = {name: Any for name in vars(GenerationConfig()) if not name.startswith("_")}
-    return {name: ALLOWED.get(name, _narrowed(annotation)) for name, annotation in fields.items()}
+    allowed = ALLOWED | ALLOWED_IN.get(section, {})
+    return {name: allowed.get(name, _narrowed(annotation)) for name, annotation in fields.items()}
+
+
+def _trainer_class(section: str) -> Any:
+    from transformers import Seq2SeqTrainingArguments
+    from trl import DPOConfig, GRPOConfig, SFTConfig
+
+    return {"grpo": GRPOConfig, "sft": SFTConfig, "dpo": DPOConfig, "seq2seq": Seq2SeqTrainingArguments}[section]
 
 
 def check_section(section: str, settings: Mapping[str, Any], where: str) -> None:
@@ -215,8 +90,13 @@ def check_section(section: str, settings: Mapping[str, Any], where: str) -> None
         if key not in accepted:
             raise InputError(f"{where}: unknown key {key!r}; {nearest(key, accepted.keys() - owned.keys())}")
         _check_value(accepted[key], value, f"{where}.{key}")
-    if section == "grpo" and (missing := [key for key in REQUIRED_GRPO if key not in settings]):
-        raise InputError(f"{where}: {missing[0]!r} is missing; the library's defaults change, so a recipe states it")
+    for names in REQUIRED.get(section, ()):
+        if not any(name in settings for name in names):
+            wanted = " or ".join(repr(name) for name in names)
+            raise InputError(f"{where}: {wanted} is missing; the library's defaults change, so a recipe states it")
+    selects = settings.get("eval_strategy", "no") != "no" or settings.get("load_best_model_at_end")
+    if section in REQUIRED and section not in SELECTING and selects:
+        raise InputError(f"{where}.eval_strategy: no validation split fits the method {section}; take it out")
 
 
 def check_rewards(rewards: Mapping[str, float], where: object) -> None:
@@ -281,11 +161,11 @@ def check_accelerate(recipe: Recipe, where: str) -> None:
             f"model.dtype ({recipe.model.dtype}), found {storage}"
         )
     for number, phase in enumerate(recipe.phases, start=1):
-        trained = "fp16" if phase.grpo.get("fp16") else "bf16" if phase.grpo.get("bf16") is not False else "no"
+        trained = "fp16" if phase.settings.get("fp16") else "bf16" if phase.settings.get("bf16") is not False else "no"
         if settings.get("mixed_precision", trained) != trained:
             raise InputError(
-                f"{where}.mixed_precision is {settings['mixed_precision']!r}, but phases.{number}.grpo trains in "
-                f"{trained!r} by its bf16 and fp16; make them agree, or leave mixed_precision out"
+                f"{where}.mixed_precision is {settings['mixed_precision']!r}, but phases.{number}.{phase.section} trains "
+                f"in {trained!r} by its bf16 and fp16; make them agree, or leave mixed_precision out"
             )
 
 
@@ -295,10 +175,8 @@ def check_recipe(recipe: Recipe, where: object) -> None:
     Raises:
         InputError: as `check_section`; the first problem is named.
     """
-    import torch
     from peft import LoraConfig
-    from transformers import BitsAndBytesConfig, GenerationConfig
-    from trl import GRPOConfig
+    from transformers import BitsAndBytesConfig
 
     check_rewards(recipe.rewards, where)
     if recipe.quantization is not None:
@@ -313,30 +191,49 @@ def check_recipe(recipe: Recipe, where: object) -> None:
         processes = recipe.accelerate["num_processes"]
     for number, phase in enumerate(recipe.phases, start=1):
         place = f"{where}: phases.{number}"
-        check_section("grpo", phase.grpo, f"{place}.grpo")
-        # What only a GPU has is checked by name; the constructor would look for it on this machine.
-        settings = {key: value for key, value in phase.grpo.items() if key != "tf32"}
-        settings |= {"output_dir": "unused", "use_cpu": not torch.cuda.is_available()}
-        # Groups may be spread over processes, of which there is one here.
-        settings["per_device_train_batch_size"] *= processes
-        _construct(GRPOConfig, settings, f"{place}.grpo")
-        if phase.grpo.get("use_vllm") and recipe.quantization is not None:
+        check_section(phase.section, phase.settings, f"{place}.{phase.section}")
+        _construct(_trainer_class(phase.section), _settings_here(phase, processes), f"{place}.{phase.section}")
+        if phase.settings.get("use_vllm") and recipe.quantization is not None:
             raise InputError(
                 f"{place}.grpo.use_vllm is true on a quantized base: vLLM is sent the adapter merged into the base's "
                 "quantized weights, which loses most of its effect and wears the base down; set quantization to null"
             )
+        if isinstance(phase, RejectionSamplingPhase | DpoPhase):
+            _check_sampling(phase.samples.sampling, f"{place}.samples.sampling")
         if phase.lora is not None:
             check_section("lora", phase.lora, f"{place}.lora")
             if "target_modules" not in phase.lora:
                 raise InputError(f"{place}.lora: 'target_modules' is missing; name the layers, or write all-linear")
             _construct(LoraConfig, phase.lora, f"{place}.lora")
-    for name, sampling in (("check", recipe.check.sampling), ("evaluate", recipe.evaluate.sampling)):
-        check_section("sampling", sampling, f"{where}: {name}.sampling")
-        if "max_new_tokens" not in sampling:
-            raise InputError(f"{where}: {name}.sampling: 'max_new_tokens' is missing")
-        _construct(GenerationConfig, sampling, f"{where}: {name}.sampling")
+    _check_sampling(recipe.check.sampling, f"{where}: check.sampling")
+    _check_sampling(recipe.evaluate.sampling, f"{where}: evaluate.sampling")
     if recipe.evaluate.sampling.get("do_sample"):
         raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
+    if recipe.evaluate.samples is not None:
+        _check_sampling(recipe.evaluate.samples.sampling, f"{where}: evaluate.samples.sampling")
+
+
+def _check_sampling(sampling: Mapping[str, Any], where: str) -> None:
+    from transformers import GenerationConfig
+
+    check_section("sampling", sampling, where)
+    if "max_new_tokens" not in sampling:
+        raise InputError(f"{where}: 'max_new_tokens' is missing")
+    if where.endswith("samples.sampling") and not sampling.get("do_sample"):
+        raise InputError(f"{where}.do_sample must be true: greedy samples of a problem are all the same")
+    _construct(GenerationConfig, sampling, where)
+
+
+def _settings_here(phase: Phase, processes: int) -> dict[str, Any]:
+    """A phase's settings as this machine's library can construct them, though they are for another one."""
+    import torch
+
+    # What only a GPU has is checked by name; the constructor would look for it on this machine.
+    settings = {key: value for key, value in phase.settings.items() if key != "tf32"}
+    settings |= {"output_dir": "unused", "use_cpu": not torch.cuda.is_available()}
+    if isinstance(phase, GrpoPhase):  # groups may be spread over processes, of which there is one here
+        settings["per_device_train_batch_size"] *= processes
+    return settings
 
 
 def _construct(configuration: Any, settings: Mapping[str, Any], where: str) -> None:

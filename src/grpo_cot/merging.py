@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -58,7 +59,8 @@ def parity(
     `token_agreement`, the share of the answers' tokens at which both would choose the same next token, and
     `logit_difference`, the mean over prompts of ||merged - trained|| / ||trained|| of the answer's logits.
     """
-    merged = AutoModelForCausalLM.from_pretrained(merged_folder, dtype=dtype, device_map={"": DEVICE}).eval()
+    loader = AutoModelForSeq2SeqLM if trained.config.is_encoder_decoder else AutoModelForCausalLM
+    merged = loader.from_pretrained(merged_folder, dtype=dtype, device_map={"": DEVICE}).eval()
     answers = generate(
         trained, tokenizer, conversations, {"do_sample": False, "max_new_tokens": section.new_tokens}, batch_size=32,
         chat_template_kwargs=chat_template_kwargs, seed=0, progress="parity",
@@ -70,9 +72,11 @@ def parity(
     differences = []
     with torch.inference_mode():
         for prompt, answer in zip(prompts, answers, strict=True):
-            prompt_length = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-            read = tokenizer(prompt + answer.text, add_special_tokens=False, return_tensors="pt").to(trained.device)
-            expected, found = (model(**read).logits[:, prompt_length - 1 :].float() for model in (trained, merged))
+            read = [
+                tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(trained.device)
+                for text in (prompt, answer.text + tokenizer.eos_token)
+            ]
+            expected, found = (answer_logits(model, *read) for model in (trained, merged))
             agreeing += int((found.argmax(-1) == expected.argmax(-1)).sum())
             tokens += expected.shape[1]
             differences.append(float((found - expected).norm() / expected.norm()))
@@ -82,6 +86,16 @@ def parity(
         "token_agreement": agreeing / tokens,
         "logit_difference": sum(differences) / len(differences),
     }
+
+
+def answer_logits(model: PreTrainedModel | PeftModel, prompt: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    """Logits (1, answer tokens, vocabulary) for every token of an answer (1, tokens) to a prompt (1, tokens)."""
+    if model.config.is_encoder_decoder:
+        logits = model(input_ids=prompt, labels=answer).logits
+    else:
+        logits = model(input_ids=torch.cat([prompt, answer], dim=1)).logits[:, prompt.shape[1] - 1 : -1]
+    wide: torch.Tensor = logits.float()
+    return wide
 
 
 def gate(figures: dict[str, Any], section: MergeSection, quantized: bool) -> bool:

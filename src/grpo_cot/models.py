@@ -8,7 +8,9 @@ import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedModel,
@@ -33,7 +35,7 @@ class ModelDescription(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     kind: Literal["adapter", "full"]
-    architecture: Literal["causal"]
+    architecture: Literal["causal", "seq2seq"]
     path: str
     base: str
     model: ModelSection
@@ -58,10 +60,10 @@ def placement() -> dict[str, str] | None:
 
 
 def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any] | None) -> PreTrainedModel:
-    """A base model in evaluation mode, quantized as the recipe says.
+    """A base model, causal or encoder-decoder, in evaluation mode, quantized as the recipe says.
 
     The generation defaults that a model brings along (sampling, repetition penalty) are dropped, so that greedy means
-    greedy; only its end and padding tokens stay.
+    greedy; only its end, padding and start tokens stay.
 
     Raises:
         InputError: the files are corrupt or incomplete, or the hardware lacks what the settings ask for.
@@ -70,7 +72,9 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
         raise InputError("model.attn_implementation is 'flash_attention_2', which needs a GPU; use 'sdpa' on a CPU")
     torch.set_num_threads(settings.threads)
     with refusing_corrupt(folder):
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        architecture = AutoConfig.from_pretrained(folder)
+        loader = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
+        model, loading = loader.from_pretrained(
             folder,
             dtype=getattr(torch, settings.dtype),
             attn_implementation=settings.attn_implementation,
@@ -81,7 +85,8 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
         if absent := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
             raise ValueError(f"{len(absent)} weights are missing or misshapen, {absent[0]} first")
     defaults = model.generation_config
-    model.generation_config = GenerationConfig(eos_token_id=defaults.eos_token_id, pad_token_id=defaults.pad_token_id)
+    kept = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
+    model.generation_config = GenerationConfig(**{name: getattr(defaults, name) for name in kept})
     model.eval()
     return model
 

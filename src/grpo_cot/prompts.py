@@ -1,8 +1,6 @@
 """From rows to prompts: chat messages with the schema's system prompt, measured in the tokenizer's template."""
 
-import re
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -71,7 +69,7 @@ def conversation(system: Sequence[Message], example: Example | None, question: s
 def map_rows(
     rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", section: PromptSection
 ) -> tuple[list[Row], list[str]]:
-    """Prompts (id, messages, gold, tokens) of all rows short enough, and the ids of those that were too long."""
+    """Prompts (id, messages, gold, locale, solution, tokens) of all rows short enough, and the ids of the others."""
     system = system_messages(tokenizer, section)
     messages = [conversation(system, section.example, row["question"]) for row in rows]
     texts = tokenizer.apply_chat_template(
@@ -83,22 +81,6 @@ def map_rows(
         if tokens > section.max_prompt_length:
             too_long.append(row["id"])
         else:
-            prompts.append({"id": row["id"], "messages": conversation_, "gold": row["gold"], "tokens": tokens})
+            kept = {field: row[field] for field in ("gold", "locale", "solution")}
+            prompts.append({"id": row["id"], "messages": conversation_, **kept, "tokens": tokens})
     return prompts, too_long
-
-
-def normalised(text: str) -> str:
-    """Text by which two questions count as the same: letters and digits only, without case.
-
-    >>> normalised("How many  R's?") == normalised("how many rs")
-    True
-    """
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
-
-
-def overlap(train: Sequence[Row], evaluation: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
-    """For every evaluation set, the ids of its rows whose question also occurs in the training rows."""
-    seen = {normalised(row["question"]) for row in train}
-    return {
-        name: [row["id"] for row in rows if normalised(row["question"]) in seen] for name, rows in evaluation.items()
-    }

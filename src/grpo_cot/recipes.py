@@ -6,7 +6,7 @@ module checks all the rest in milliseconds.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -41,12 +41,82 @@ class AuditSection(Section):
     prompts: int = Field(gt=0)
 
 
-class Phase(Section):
-    """One phase of training. `lora` of the first says what is trained (`null`: all weights); later ones continue it."""
+class SamplesSection(Section):
+    """Completions drawn from a model: of how many problems (null: of all), how many each, and how."""
+
+    problems: int | None = Field(gt=0)
+    count: int = Field(gt=1)
+    sampling: LibrarySettings
+
+
+class PhaseSection(Section):
+    """What the phases share: `section` names the part that configures the method's trainer."""
+
+    section: ClassVar[str]
+
+    @property
+    def settings(self) -> LibrarySettings:
+        """The trainer's own settings."""
+        settings: LibrarySettings = getattr(self, self.section)
+        return settings
+
+
+class GrpoPhase(PhaseSection):
+    """Group relative policy optimisation on the recipe's rewards (Shao et al., 2024)."""
+
+    section: ClassVar[str] = "grpo"
 
     method: Literal["grpo"]
     lora: LibrarySettings | None
     grpo: LibrarySettings
+
+
+class SftPhase(PhaseSection):
+    """Supervised fine-tuning on the data set's worked solutions, rewritten into the schema."""
+
+    section: ClassVar[str] = "sft"
+
+    method: Literal["sft"]
+    lora: LibrarySettings | None
+    sft: LibrarySettings
+
+
+class RejectionSamplingPhase(PhaseSection):
+    """Supervised fine-tuning on the model's own right completions (Yuan et al., 2023)."""
+
+    section: ClassVar[str] = "sft"
+
+    method: Literal["rejection_sampling"]
+    lora: LibrarySettings | None
+    samples: SamplesSection
+    sft: LibrarySettings
+
+
+class DpoPhase(PhaseSection):
+    """Direct preference optimisation on pairs of a right and a wrong completion of the model's own."""
+
+    section: ClassVar[str] = "dpo"
+
+    method: Literal["dpo"]
+    lora: LibrarySettings | None
+    samples: SamplesSection
+    dpo: LibrarySettings
+
+
+class Seq2SeqPhase(PhaseSection):
+    """Fine-tuning of an encoder-decoder, all of its weights, on the worked solutions in the schema."""
+
+    section: ClassVar[str] = "seq2seq"
+
+    method: Literal["seq2seq"]
+    lora: None
+    seq2seq: LibrarySettings
+
+
+# One phase of training. `lora` of the first says what is trained (null: all weights); later ones continue it.
+Phase = Annotated[
+    GrpoPhase | SftPhase | RejectionSamplingPhase | DpoPhase | Seq2SeqPhase, Field(discriminator="method")
+]
 
 
 class CheckSection(Section):
@@ -57,19 +127,18 @@ class CheckSection(Section):
 
 
 class EvaluateSection(Section):
-    """How both models answer the evaluation sets; `sample` takes that many problems of each set, drawn with `seed`."""
+    """How both models answer the evaluation sets; `sample` takes that many problems of each set, drawn with `seed`.
+
+    The first set is the main one: its figures stand first wherever figures stand.
+    """
 
     sets: list[str] = Field(min_length=1)
     sample: int | None = Field(gt=0)
     seed: int
+    engine: Literal["transformers", "vllm"]
     batch_size: int = Field(gt=0)
     sampling: LibrarySettings
-
-
-class GradeSection(Section):
-    """How completions are read."""
-
-    locale: Literal["en", "vi"]
+    samples: SamplesSection | None  # for pass@k and majority@k, of each set's first problems
 
 
 class MergeSection(Section):
@@ -95,6 +164,7 @@ class PublishSection(Section):
 class Recipe(Section):
     """A recipe file."""
 
+    published_row: str | None  # the row of the published tables that a run's figures stand beside
     prompt: PromptSection
     rewards: dict[str, FiniteFloat]
     audit: AuditSection
@@ -104,7 +174,6 @@ class Recipe(Section):
     accelerate: LibrarySettings | None
     check: CheckSection
     evaluate: EvaluateSection
-    grade: GradeSection
     merge: MergeSection
     publish: PublishSection
 
@@ -112,7 +181,7 @@ class Recipe(Section):
     def _sections_agree(self) -> "Recipe":
         if len(set(self.evaluate.sets)) < len(self.evaluate.sets):
             raise ValueError("'evaluate.sets' names a set twice")
-        if not any(self.rewards.values()):
+        if any(phase.method == "grpo" for phase in self.phases) and not any(self.rewards.values()):
             raise ValueError("'rewards' pays nothing: give at least one reward a weight other than 0")
         processes = 1 if self.accelerate is None else self.accelerate.get("num_processes")
         if type(processes) is not int or (self.accelerate is not None and processes < 2):
@@ -127,7 +196,14 @@ class Recipe(Section):
                 raise ValueError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
             if phase.lora is not None and number > 1:
                 raise ValueError(f"{where}.lora must be null: a later phase continues what the first one trains")
-            _check_batch(phase.grpo, processes, f"{where}.grpo")
+            if phase.method == "grpo":
+                _check_batch(phase.grpo, processes, f"{where}.grpo")
+            if phase.method in ("rejection_sampling", "dpo") and self.accelerate is not None:
+                raise ValueError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
+        if len({phase.method == "seq2seq" for phase in self.phases}) > 1:
+            raise ValueError(
+                "'phases' mixes seq2seq with other methods, which train another kind of model"
+            )
         return self
 
 
@@ -162,22 +238,50 @@ def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
         )
 
 
-class Base(Section):
-    """A base model's source file: an embedded folder or a Hub repository at a commit, and the files' sha256."""
+class Tokenizer(Section):
+    """The tokenizer of a base model that is made from scratch: an embedded folder, or a Hub repository at a commit."""
 
-    kind: Literal["embedded", "hub"]
     path: str | None = None
     id: str | None = None
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Tokenizer":
+        if bool(self.path) == bool(self.id and self.revision):
+            raise ValueError("a tokenizer needs 'path', or 'id' and 'revision' (a commit, so that it cannot change)")
+        return self
+
+
+class Base(Section):
+    """A base model's source file.
+
+    `embedded`: a folder of the repository. `hub`: a repository at a commit. `scratch`: random weights, drawn with
+    `seed` into the architecture that `config` describes in Transformers' own words (`model_type` and its sizes).
+    `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. A `chat_template`
+    is for models that bring none.
+    """
+
+    kind: Literal["embedded", "hub", "scratch"]
+    path: str | None = None
+    id: str | None = None
+    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    tokenizer: Tokenizer | None = None
+    config: LibrarySettings | None = None
+    seed: int | None = None
+    chat_template: str | None = None
     licence: str
-    sha256: dict[str, str] = Field(min_length=1)
+    sha256: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _place_fits_kind(self) -> "Base":
-        if self.kind == "embedded" and not self.path:
-            raise ValueError("an embedded base needs 'path'")
-        if self.kind == "hub" and not (self.id and self.revision):
-            raise ValueError("a Hub base needs 'id' and 'revision' (a commit, so that it cannot change)")
+        needed = {"embedded": ("path", "sha256"), "hub": ("id", "revision"), "scratch": ("tokenizer", "config", "seed")}
+        for field in needed[self.kind]:
+            if getattr(self, field) in (None, {}):
+                because = " (a commit, so that it cannot change)" if field == "revision" else ""
+                raise ValueError(f"a base of kind {self.kind!r} needs {field!r}{because}")
+        others = {field for fields in needed.values() for field in fields} - {*needed[self.kind], "sha256"}
+        if foreign := sorted(field for field in others if getattr(self, field) is not None):
+            raise ValueError(f"a base of kind {self.kind!r} has no {foreign[0]!r}")
         return self
 
 

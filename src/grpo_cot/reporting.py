@@ -1,12 +1,10 @@
-"""The report: one self-contained page that opens from disk. Text from models is escaped; pictures are inline SVG."""
+"""What a run's report shows: figures in rows, pictures as inline SVG, and the problems on which the models differ."""
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 matplotlib.use("svg")
 from matplotlib import pyplot
@@ -22,22 +20,67 @@ CURVES = (
     ("frac_reward_zero_std", "share of groups without variance"),
     ("entropy", "entropy (nats a token)"),
     ("kl", "KL to the reference"),
+    ("mean_token_accuracy", "tokens of the target guessed right"),
+    ("rewards/accuracies", "share of pairs ranked right"),
+    ("rewards/margins", "chosen minus rejected (implicit reward)"),
     ("grad_norm", "gradient norm"),
 )
+# A figure's key in metrics.json, its label, decimals, factor and unit.
+MEASURES = (
+    ("strict_accuracy", "strict accuracy", 1, 100, " %"),
+    ("lenient_accuracy", "lenient accuracy", 1, 100, " %"),
+    ("format_adherence", "format adherence", 1, 100, " %"),
+    ("pass_at", "pass@{}", 1, 100, " %"),
+    ("majority_at", "majority@{}", 1, 100, " %"),
+    ("harness", "lm-evaluation-harness, {}", 1, 100, " %"),
+    ("perplexity", "perplexity of the worked solutions", 3, 1, ""),
+    ("sacrebleu", "SacreBLEU", 2, 1, ""),
+    ("rouge1", "ROUGE-1 F1", 3, 1, ""),
+    ("rouge2", "ROUGE-2 F1", 3, 1, ""),
+    ("rougeL", "ROUGE-L F1", 3, 1, ""),
+    ("reasoning_tokens", "reasoning, tokens (mean of those in the schema)", 1, 1, ""),
+    ("completion_tokens", "completion, tokens (mean)", 1, 1, ""),
+    ("truncated", "cut off by the limit", 1, 100, " %"),
+)
+FAMILIES = ("pass_at", "majority_at", "harness")  # one figure for each k, or for each filter
 
 
-def environment() -> Environment:
-    """The templates' environment: everything is escaped unless it is our own picture."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
-    made.filters["probability"] = lambda value: "< 0.001" if value < 0.001 else f"= {value:.3f}"
-    return made
+def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An evaluation set's figures as table rows: label, how to print them, `base` and `trained`, and the paired
+    `difference` where there is one.
+
+    A figure is {value} with low and high where it has an interval, and None where it could not be measured. A family
+    (pass@k) has a row for each member, and none where it was not asked for.
+    """
+    rows = []
+    for key, label, decimals, scale, unit in MEASURES:
+        shown = {"decimals": decimals, "scale": scale, "unit": unit}
+        found = {model: figures[model].get(key) for model in ("base", "trained")}
+        if key in FAMILIES:
+            members = dict.fromkeys(member for family in found.values() for member in family or ())
+            rows += [
+                {
+                    "label": label.format(member.replace("_", " ")), "difference": None, **shown,
+                    **{model: _figure((family or {}).get(member)) for model, family in found.items()},
+                }
+                for member in members
+            ]  # fmt: skip
+        else:
+            rows.append(
+                {
+                    "label": label, "difference": figures["paired"].get(key), **shown,
+                    **{model: _figure(value) for model, value in found.items()},
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _figure(value: Any) -> Mapping[str, Any] | None:
+    if isinstance(value, int | float):
+        return {"value": value}
+    if isinstance(value, Mapping) and "mean" in value:
+        value = {**value, "value": value["mean"]}
+    return None if value is None or value["value"] is None else dict(value)
 
 
 def accuracy_picture(metrics: Mapping[str, Any]) -> str:
@@ -92,9 +135,26 @@ def reward_picture(log: Sequence[Mapping[str, float]], weights: Mapping[str, flo
         return _svg(figure)
 
 
+def loss_picture(log: Sequence[Mapping[str, float]]) -> str:
+    """The training loss over the steps, and the loss on the validation split where it was taken."""
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(6.4, 2.6))
+        for name, label, colour, marker in (
+            ("loss", "training", TRAINED_COLOUR, None), ("eval_loss", "validation split", "#bc4c00", "o")
+        ):  # fmt: skip
+            if any(name in entry for entry in log):
+                axes.plot(*_series(log, name), color=colour, linewidth=1.6, marker=marker, markersize=4, label=label)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss")
+        axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+        return _svg(figure)
+
+
 def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
-    """Small multiples of what tells whether a run is healthy."""
+    """Small multiples of what tells whether a run is healthy; nothing where none of it was logged."""
     present = [(name, label) for name, label in CURVES if any(name in entry for entry in log)]
+    if not present:
+        return ""
     with pyplot.rc_context(STYLE):
         figure, grid = pyplot.subplots(
             (len(present) + 2) // 3, 3, figsize=(8.4, 1.9 * ((len(present) + 2) // 3)), squeeze=False
@@ -102,7 +162,7 @@ def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
         for axes, (name, label) in zip(grid.flat, present, strict=False):
             axes.plot(*_series(log, name), color=TRAINED_COLOUR, linewidth=1.4)
             axes.set_title(label, fontsize=9, color=GREY, loc="left")
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         for axes in list(grid.flat)[len(present) :]:
             axes.remove()
         figure.tight_layout()

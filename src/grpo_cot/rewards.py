@@ -1,8 +1,9 @@
 """Rewards for GRPO: plain picklable functions `(prompts, completions, **columns) -> list of float`.
 
-A completion is a text or, for conversational prompts, TRL's list of one assistant message. Columns (`gold`, and the
-`completion_ids` that TRL adds) arrive as keyword lists. Answers are read with `grpo_cot.schema`, by value: the schema's
-reader forgives nothing that training should not pay for. Every reward is linear in the length of the completion.
+A completion is a text or, for conversational prompts, TRL's list of one assistant message. Columns (`gold`, `locale`,
+and the `completion_ids` that TRL adds) arrive as keyword lists. Answers are read with `grpo_cot.schema`, by value and
+in the notation of their row's locale ("en" where there is no such column): the schema's reader forgives nothing that
+training should not pay for. Every reward is linear in the length of the completion.
 
 Correctness comes in two forms. `correctness` needs an `<answer>` pair and no more, which is where a model that does
 not know the schema yet finds its first reward. `correctness_in_schema` is gated on the whole schema, so that format is
@@ -83,52 +84,76 @@ def _tag_count(text: str) -> float:
     return max(0.0, score - 0.001 * len(rest.rstrip())) if closing else score
 
 
-def integer_answer(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+def integer_answer(
+    prompts: Sequence[Any], completions: Sequence[Any], locale: Sequence[str] | None = None, **columns: Any
+) -> list[float]:
     """0.5 when the completion follows the schema and its answer is a whole number by value, right or wrong.
+
+    Raises:
+        ValueError: a locale is not known.
 
     >>> schema = "<reasoning>a</reasoning><answer>{}</answer>"
     >>> integer_answer([""] * 5, [schema.format(answer) for answer in ("-5", "18.0", "$1,234", "2.5", "\u00b2")])
     [0.5, 0.5, 0.5, 0.0, 0.0]
     """
-    return [0.5 if _is_integer(strict_answer(completion_text(completion))) else 0.0 for completion in completions]
+    return [
+        0.5 if _is_integer(strict_answer(completion_text(completion)), language) else 0.0
+        for completion, language in zip(completions, _locales(locale, completions), strict=True)
+    ]
 
 
-def _is_integer(answer: str | None) -> bool:
-    value = None if answer is None else number(answer)
+def _is_integer(answer: str | None, locale: str) -> bool:
+    value = None if answer is None else number(answer, locale)
     return value is not None and value.denominator == 1
 
 
-def correctness(prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], **columns: Any) -> list[float]:
+def _locales(locale: Sequence[str] | None, completions: Sequence[Any]) -> Sequence[str]:
+    return ["en"] * len(completions) if locale is None else locale
+
+
+def correctness(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    gold: Sequence[str],
+    locale: Sequence[str] | None = None,
+    **columns: Any,
+) -> list[float]:
     """2.0 when the text of the only `<answer>` pair, wherever it stands, has the gold's value.
 
     Raises:
-        ValueError: a gold is no number.
+        ValueError: a gold is no number, or a locale is not known.
 
     >>> completions = ["So <answer>$1,234.0</answer>", "1234", "<answer>1</answer> <answer>1234</answer>"]
     >>> correctness([""] * 3, completions, gold=["1234"] * 3)
     [2.0, 0.0, 0.0]
+    >>> correctness([""] * 2, ["<answer>70.000</answer>"] * 2, gold=["70000", "70"], locale=["vi", "en"])
+    [2.0, 2.0]
     """
     return [
-        2.0 if _has_value(_only_answer(completion_text(completion)), expected) else 0.0
-        for completion, expected in zip(completions, gold, strict=True)
+        2.0 if _has_value(_only_answer(completion_text(completion)), expected, language) else 0.0
+        for completion, expected, language in zip(completions, gold, _locales(locale, completions), strict=True)
     ]
 
 
 def correctness_in_schema(
-    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], **columns: Any
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    gold: Sequence[str],
+    locale: Sequence[str] | None = None,
+    **columns: Any,
 ) -> list[float]:
     """2.0 when the completion follows the schema and its answer has the gold's value.
 
     Raises:
-        ValueError: a gold is no number.
+        ValueError: a gold is no number, or a locale is not known.
 
     >>> completions = ["<reasoning>a</reasoning><answer>$18</answer>", "<answer>18</answer>"]
     >>> correctness_in_schema([""] * 2, completions, gold=["18"] * 2)
     [2.0, 0.0]
     """
     return [
-        2.0 if _has_value(strict_answer(completion_text(completion)), expected) else 0.0
-        for completion, expected in zip(completions, gold, strict=True)
+        2.0 if _has_value(strict_answer(completion_text(completion)), expected, language) else 0.0
+        for completion, expected, language in zip(completions, gold, _locales(locale, completions), strict=True)
     ]
 
 
@@ -140,13 +165,13 @@ def _only_answer(text: str) -> str | None:
     return text[start:end] if start <= end else None
 
 
-def _has_value(answer: str | None, gold: str) -> bool:
+def _has_value(answer: str | None, gold: str, locale: str) -> bool:
     expected = _gold_value(gold)
-    return answer is not None and number(answer) == expected
+    return answer is not None and number(answer, locale) == expected
 
 
 @functools.lru_cache(maxsize=4096)
-def _gold_value(gold: str) -> Fraction:
+def _gold_value(gold: str) -> Fraction:  # in plain or English notation, whatever the locale
     value = number(gold)
     if value is None:
         raise ValueError(f"expected a number in the column 'gold', found {gold[:60]!r}")
@@ -158,6 +183,7 @@ def length_cosine(
     completions: Sequence[Any],
     gold: Sequence[str],
     completion_ids: Sequence[Sequence[int]],
+    locale: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float]:
     """5·cos(x) for a correct completion (as `correctness` reads it) and 0 for a wrong one: short and right pays most.
@@ -168,7 +194,7 @@ def length_cosine(
     >>> [round(reward, 2) for reward in rewards]
     [5.0, 0.0, 0.0]
     """
-    right = correctness(prompts, completions, gold)
+    right = correctness(prompts, completions, gold, locale)
     return [_cosine(len(ids)) if paid else 0.0 for paid, ids in zip(right, completion_ids, strict=True)]
 
 
@@ -177,6 +203,7 @@ def length_cosine_penalty(
     completions: Sequence[Any],
     gold: Sequence[str],
     completion_ids: Sequence[Sequence[int]],
+    locale: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float]:
     """As `length_cosine`, but -5·cos(x) for a wrong completion: short and wrong costs most.
@@ -185,7 +212,7 @@ def length_cosine_penalty(
     >>> [round(reward, 2) for reward in rewards]
     [5.0, -5.0]
     """
-    right = correctness(prompts, completions, gold)
+    right = correctness(prompts, completions, gold, locale)
     return [math.copysign(_cosine(len(ids)), paid - 1.0) for paid, ids in zip(right, completion_ids, strict=True)]
 
 

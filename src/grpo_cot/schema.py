@@ -13,9 +13,17 @@ SYSTEM_PROMPT = (
 )
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
-_NUMBER = re.compile(r"(?P<sign>[-+\u2212]?)(?P<whole>\d{1,3}(?:,\d{3})+|\d+)?(?P<decimals>\.\d+)?", re.ASCII)
-_LONGEST_NUMBER = 400  # characters; Python refuses to convert very long digit strings, and no answer is one
-_CURRENCY = "$\u20ac\u00a3\u00a5\u20ab"
+LOCALES = ("en", "vi")
+LONGEST_NUMBER = 400  # characters; Python refuses to convert very long digit strings, and no answer is one
+CURRENCY = "$\u20ac\u00a3\u00a5\u20ab"
+
+# The thousands sign, then the decimal sign. In Vietnamese text the English notation applies where the other cannot:
+# "2.5" has only one reading, and so has "1,234,567".
+_ENGLISH = re.compile(r"(?P<whole>\d{1,3}(?:,\d{3})+|\d*)(?:\.(?P<decimals>\d+))?", re.ASCII)
+_VIETNAMESE = re.compile(r"(?P<whole>[1-9]\d{0,2}(?:\.\d{3})+|\d+)(?:,(?P<decimals>\d+))?", re.ASCII)
+# 88,000 and 2,750 in Vietnamese text are thousands in English style: nobody writes 2,75 with a third decimal of zero.
+_ENGLISH_THOUSANDS = re.compile(r"[1-9]\d{0,2},\d\d0", re.ASCII)
+_NUMBER = re.compile(r"(?P<sign>[-+\u2212]?)(?P<digits>\d[\d.,]*|\.\d[\d.,]*)", re.ASCII)
 
 
 def sections(completion: str) -> tuple[str, str] | None:
@@ -52,29 +60,72 @@ def strict_answer(completion: str) -> str | None:
     return found[1] if found else None
 
 
-def number(text: str) -> Fraction | None:
+def worked(solution: str, gold: str) -> str:
+    """The completion that a worked solution would be: the target of supervised training and of perplexity.
+
+    >>> worked("2 + 3 = 5", "5")
+    '<reasoning>\\n2 + 3 = 5\\n</reasoning>\\n<answer>\\n5\\n</answer>'
+    """
+    return f"<reasoning>\n{solution}\n</reasoning>\n<answer>\n{gold}\n</answer>"
+
+
+def decimal(digits: str, locale: str = "en") -> Fraction | None:
+    """The value of ASCII digits with their thousands and decimal signs, else None.
+
+    English: commas group thousands, a point starts decimals. Vietnamese (`vi`) the other way round, except where only
+    the English reading fits. No other number's size decides between them.
+
+    Raises:
+        ValueError: the locale is not known.
+
+    >>> [str(decimal(digits)) for digits in ("70.000", "2,5", "88,000", "2.5")]
+    ['70', 'None', '88000', '5/2']
+    >>> [str(decimal(digits, "vi")) for digits in ("70.000", "2,5", "88,000", "2.5")]
+    ['70000', '5/2', '88000', '5/2']
+    """
+    if locale not in LOCALES:
+        raise ValueError(f"unknown locale {locale!r}, expected one of {', '.join(LOCALES)}")
+    if len(digits) > LONGEST_NUMBER:
+        return None
+    if digits.isascii() and digits.isdigit():
+        return Fraction(int(digits))
+    match = None
+    if locale == "vi" and not _ENGLISH_THOUSANDS.fullmatch(digits):
+        match = _VIETNAMESE.fullmatch(digits)
+    match = match or _ENGLISH.fullmatch(digits)
+    if not match or not digits:
+        return None
+    whole, decimals = match["whole"].replace(",", "").replace(".", ""), match["decimals"] or ""
+    return Fraction(int(whole + decimals), 10 ** len(decimals))
+
+
+def number(text: str, locale: str = "en") -> Fraction | None:
     """The value of a text that states one number and nothing else but a currency sign, a per cent sign, a unit of
-    letters, or a closing full stop; else None. English notation: commas group thousands, a point starts decimals.
+    letters, or a closing full stop; else None. The locale says how its digits are read (`decimal`).
+
+    Raises:
+        ValueError: the locale is not known.
 
     >>> number("-$1,234.50"), number("18 dollars."), number("18.0"), number("3 or 4"), number("²")
     (Fraction(-2469, 2), Fraction(18, 1), Fraction(18, 1), None, None)
+    >>> number("70.000 đồng", "vi"), number("2,5", "vi")
+    (Fraction(70000, 1), Fraction(5, 2))
     """
     text = text.strip().removesuffix(".")
     sign, text = (text[0], text[1:].lstrip()) if text[:1] in tuple("-+\u2212") else ("", text)
-    text = text.lstrip(_CURRENCY).lstrip() if text[:1] in tuple(_CURRENCY) else text
+    text = text.lstrip(CURRENCY).lstrip() if text[:1] in tuple(CURRENCY) else text
     match = _NUMBER.match(text)
-    if not match or not (match["whole"] or match["decimals"]) or (sign and match["sign"]):
+    if not match or (sign and match["sign"]):
         return None
     unit = text[match.end() :].strip()
-    if unit and not (unit[0].isalpha() or unit[0] in f"%{_CURRENCY}"):
+    if unit and not (unit[0].isalpha() or unit[0] in f"%{CURRENCY}"):
         return None
-    if not all(character.isalpha() or character in f" .-%{_CURRENCY}" for character in unit):
+    if not all(character.isalpha() or character in f" .-%{CURRENCY}" for character in unit):
         return None
-    sign = sign or match["sign"]
-    if len(match.group()) > _LONGEST_NUMBER:
+    value = decimal(match["digits"], locale)
+    if value is None:
         return None
-    value = Fraction((match["whole"] or "0").replace(",", "") + (match["decimals"] or ""))
-    return -value if sign in ("-", "\u2212") else value
+    return -value if (sign or match["sign"]) in ("-", "\u2212") else value
 
 
 def gold(answer: str) -> str:
@@ -90,7 +141,7 @@ def gold(answer: str) -> str:
     if len(parts) != 2:
         raise ValueError(f"expected one '####' before the final answer, found {len(parts) - 1}")
     text = parts[1].strip()
-    written = re.fullmatch(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", text[:_LONGEST_NUMBER], re.ASCII)
-    if len(text) > _LONGEST_NUMBER or not written or not re.search(r"\d", text):
+    written = re.fullmatch(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", text[:LONGEST_NUMBER], re.ASCII)
+    if len(text) > LONGEST_NUMBER or not written or not re.search(r"\d", text):
         raise ValueError(f"expected a number after '####', found {text[:60]!r}")
     return text.replace(",", "").removeprefix("+")

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import ProgressCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
-from trl import GRPOConfig, GRPOTrainer
 
 from grpo_cot.checkpoints import last_whole_checkpoint
-from grpo_cot.files import InputError, Row, new_directory, read_json, write_json
+from grpo_cot.files import InputError, Row, new_directory, read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base
-from grpo_cot.recipes import Phase, Recipe
-from grpo_cot.rewards import reward_functions
+from grpo_cot.recipes import GrpoPhase, Phase, Recipe
 from grpo_cot.tokenization import load_tokenizer
+from grpo_cot.trainers import make_trainer, trainer_configuration
+from grpo_cot.training_data import own_completions
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
+VALIDATION = "eval-validation.jsonl"  # what checkpoints are selected on: never a set that is reported
 # Of several processes in one step (grpo_cot.distributed), the first writes the results.
 MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
 # Logged by the trainer, but different at every run (times) or after a resumption (the mean loss restarts at 0): kept
@@ -34,16 +34,18 @@ VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss")
 
 
 def train_phases(
-    recipe: Recipe, prompts: Sequence[Row], base: Path, seed: int, scratch: Path, inputs: Mapping[str, Any]
-) -> Path:
+    recipe: Recipe, prompts: Sequence[Row], validation: Sequence[Row], base: Path, seed: int, scratch: Path,
+    inputs: Mapping[str, Any],
+) -> Path:  # fmt: skip
     """Run every phase that is not finished yet; the folder that holds all of their results.
 
-    The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json) and
-    model.json, which describes what the last one left. Everything in it is a function of the arguments alone;
-    `inputs` says what prompts and base are (hashes, revisions) and is written beside the weights.
+    The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json, and
+    samples.jsonl where the phase learnt from the model's own completions) and model.json, which describes what the last
+    one left. Everything in it is a function of the arguments alone; `inputs` says what prompts and base are (hashes,
+    revisions) and is written beside the weights. A phase that selects its checkpoint does so on `validation`.
 
     Raises:
-        InputError: the base is corrupt, or the disk is full.
+        InputError: the base is corrupt, there is nothing to learn from, or the disk is full.
     """
     result = scratch / "result"
     for number, phase in enumerate(recipe.phases, start=1):
@@ -52,9 +54,10 @@ def train_phases(
             continue
         before = result / f"{number - 1:02d}-{recipe.phases[number - 2].method}" if number > 1 else None
         try:
-            _train_grpo(
-                recipe, phase, prompts, base, seed, inputs, before, scratch / f"checkpoints-{name}", result / name
-            )
+            _train(
+                recipe, phase, prompts, validation, base, seed, inputs, before, scratch / f"checkpoints-{name}",
+                result / name,
+            )  # fmt: skip
         except (OSError, RuntimeError, SafetensorError) as error:
             if disk_is_full(error, scratch):
                 raise InputError(
@@ -65,12 +68,19 @@ def train_phases(
         if MAIN:
             shutil.rmtree(scratch / f"checkpoints-{name}", ignore_errors=True)
     description = ModelDescription(
-        kind="adapter" if recipe.phases[0].lora is not None else "full", architecture="causal", path=name,
+        kind="adapter" if recipe.phases[0].lora is not None else "full",
+        architecture="seq2seq" if recipe.phases[0].method == "seq2seq" else "causal", path=name,
         base=str(base), model=recipe.model, quantization=recipe.quantization,
     )  # fmt: skip
     if MAIN:
         write_json(result / "model.json", description.model_dump())
     return result
+
+
+def read_prompts(folder: Path) -> tuple[list[Row], list[Row]]:
+    """Prepare's training rows, and its validation rows where the data set holds some out."""
+    validation = folder / VALIDATION
+    return read_jsonl(folder / "train.jsonl"), read_jsonl(validation) if validation.is_file() else []
 
 
 def package_versions() -> dict[str, str]:
@@ -84,48 +94,33 @@ def disk_is_full(error: Exception, folder: Path) -> bool:
     return said or "No space left" in str(error) or shutil.disk_usage(folder).free < 2**20
 
 
-def _train_grpo(
-    recipe: Recipe, phase: Phase, prompts: Sequence[Row], base: Path, seed: int, inputs: Mapping[str, Any],
-    before: Path | None, checkpoints: Path, output: Path,
+def _train(
+    recipe: Recipe, phase: Phase, prompts: Sequence[Row], validation: Sequence[Row], base: Path, seed: int,
+    inputs: Mapping[str, Any], before: Path | None, checkpoints: Path, output: Path,
 ) -> None:  # fmt: skip
     processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
-    groups = phase.grpo["per_device_train_batch_size"] * phase.grpo.get("gradient_accumulation_steps", 1)
-    groups = groups * processes // phase.grpo["num_generations"]
-    if len(prompts) < groups:
-        raise InputError(f"{len(prompts)} training prompts are fewer than the {groups} that one step asks; add rows")
-    if DEVICE == "cpu" and phase.grpo.get("tf32"):
-        raise InputError("grpo.tf32 is true, which needs a GPU; take it out to train on a CPU")
-    functions, weights = reward_functions(recipe.rewards)
-    try:
-        # First of all, for it connects the processes and says how they share the weights that are loaded next.
-        configuration = GRPOConfig(
-            output_dir=str(checkpoints), seed=seed, reward_weights=weights, use_cpu=DEVICE == "cpu",
-            chat_template_kwargs=recipe.prompt.chat_template_kwargs, **phase.grpo,
-        )  # fmt: skip
-    except (ValueError, TypeError) as error:
-        raise _refused(error) from error
-    # The adapter is initialised before the trainer seeds anything (trl#6688).
-    set_seed(seed)
+    if DEVICE == "cpu" and phase.settings.get("tf32"):
+        raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
+    # First of all, for it connects the processes and says how they share the weights that are loaded next.
+    configuration = trainer_configuration(recipe, phase, checkpoints, seed)
     tokenizer = load_tokenizer(base)
     adapter = recipe.phases[0].lora is not None
     model: Any = load_base(before if before and not adapter else base, recipe.model, recipe.quantization)
     if before and adapter:
         model = load_adapter(model, before, trainable=True)
-    try:
-        trainer = GRPOTrainer(
-            model=model,
-            reward_funcs=list(functions),
-            args=configuration,
-            train_dataset=Dataset.from_list(
-                [{"prompt": row["messages"], "gold": row["gold"], "id": row["id"]} for row in prompts]
-            ),
-            processing_class=tokenizer,
-            peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora) if phase.lora is not None else None,
-        )
-    except (ValueError, TypeError, ImportError, OSError) as error:  # the last two: no vLLM, no answer of its server
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise _refused(error) from error
+    if model.config.is_encoder_decoder != (phase.method == "seq2seq"):
+        kind = "an encoder-decoder" if model.config.is_encoder_decoder else "a causal model"
+        raise InputError(f"{base} is {kind}, which the method {phase.method!r} cannot train")
+    samples = None
+    if phase.method in ("rejection_sampling", "dpo"):
+        model.eval()
+        samples = own_completions(
+            model, tokenizer, prompts, phase.samples, batch_size=recipe.evaluate.batch_size,
+            chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=seed,
+        )  # fmt: skip
+    # The adapter is initialised before the trainer seeds anything (trl#6688).
+    set_seed(seed)
+    trainer = make_trainer(recipe, phase, configuration, model, tokenizer, prompts, validation, samples)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     # On a quantized base the trainer casts the adapter to bfloat16, while a checkpoint is read back as float32: only in
@@ -143,7 +138,7 @@ def _train_grpo(
         model._is_fsdp_managed_module = True
     checkpoint = last_whole_checkpoint(checkpoints, processes)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if not any("reward" in entry for entry in trainer.state.log_history):
+    if not any("loss" in entry for entry in trainer.state.log_history):
         raise InputError("the training made no step: look at max_steps, logging_steps and the number of prompts")
     # Shards are gathered by all processes together, whole weights are there already.
     shards = trainer.is_fsdp_enabled or zero3
@@ -151,17 +146,15 @@ def _train_grpo(
     if MAIN:
         with new_directory(output) as folder:
             _save(trainer.model, whole, folder)
+            if samples is not None:
+                write_jsonl(folder / "samples.jsonl", samples)
             write_json(folder / "log.json", [_repeatable(entry) for entry in trainer.state.log_history])
             write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, inputs))
     trainer.accelerator.wait_for_everyone()
 
 
-def _refused(error: Exception) -> InputError:
-    return InputError(f"the phase cannot be set up: {' '.join(str(error).split())}")
-
-
 class _Progress(ProgressCallback):
-    """The trainer's progress bar with the reward beside it, instead of thirty figures a step."""
+    """The trainer's progress bar with the reward or the loss beside it, instead of thirty figures a step."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step and state.is_world_process_zero:
@@ -173,6 +166,8 @@ class _Progress(ProgressCallback):
             self.training_bar.set_postfix(
                 reward=f"{logs['reward']:.2f}", tokens=f"{logs['completions/mean_length']:.0f}"
             )
+        elif self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
 
 def _save(model: Any, weights: Mapping[str, torch.Tensor] | None, folder: Path) -> None:
@@ -193,9 +188,7 @@ def _repeatable(entry: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in sorted(entry.items()) if not VOLATILE.search(name)}
 
 
-def _resolved(
-    recipe: Recipe, phase: Phase, configuration: GRPOConfig, seed: int, inputs: Mapping[str, Any]
-) -> dict[str, Any]:
+def _resolved(recipe: Recipe, phase: Phase, configuration: Any, seed: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What ran, with every default spelt out, less the machine's own paths."""
     settings = json.loads(configuration.to_json_string())
     for name in ("output_dir", "logging_dir", "run_name"):
@@ -204,11 +197,11 @@ def _resolved(
         "method": phase.method,
         "inputs": inputs,
         "seed": seed,
-        "rewards": recipe.rewards,
+        **({"rewards": recipe.rewards} if phase.method == "grpo" else {}),
         "quantization": recipe.quantization,
         **({"accelerate": recipe.accelerate} if recipe.accelerate else {}),
         "lora": phase.lora,
-        "grpo": settings,
+        phase.section: settings,
         "packages": package_versions(),
         "threads": torch.get_num_threads(),
     }
@@ -217,32 +210,56 @@ def _resolved(
 def verdict(log: Sequence[Mapping[str, float]], phase: Phase) -> list[str]:
     """What the curves say, in plain sentences: the first is the outcome, the others name what went wrong, if anything.
 
-    `log` is the trainer's log history. The reward's change compares the first tenth of the steps with the last.
+    `log` is the trainer's log history. Changes compare the first tenth of the steps with the last.
     """
+    if phase.method == "grpo":
+        return _reward_verdict(log, phase)
+    steps = [entry for entry in log if "loss" in entry]
+    if not steps:
+        return ["The trainer logged no step."]
+    first, last = _ends(steps)
+    change = _mean("loss", last) - _mean("loss", first)
+    said = [f"The loss went from {_mean('loss', first):.3f} to {_mean('loss', last):.3f} in {len(steps)} logged steps."]
+    if change >= 0 and len(steps) > 1:
+        said.append("The loss did not fall: nothing was learnt.")
+    held_out = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    if held_out:
+        said.append(f"On the validation split it went from {held_out[0]:.3f} to {held_out[-1]:.3f}.")
+    if len(held_out) > 2 and held_out[-1] > 1.05 * min(held_out):
+        said.append("It rose again at the end there: the phase overfits; train for less.")
+    return said
+
+
+def _ends(steps: Sequence[Mapping[str, float]]) -> tuple[Sequence[Mapping[str, float]], Sequence[Mapping[str, float]]]:
+    tenth = max(1, len(steps) // 10)
+    return steps[:tenth], steps[-tenth:]
+
+
+def _mean(name: str, part: Sequence[Mapping[str, float]]) -> float:
+    values = [entry[name] for entry in part if name in entry]
+    return sum(values) / len(values) if values else 0.0
+
+
+def _reward_verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
     steps = [entry for entry in log if "reward" in entry]
     if not steps:
         return ["The trainer logged no step."]
 
-    def mean(name: str, part: Sequence[Mapping[str, float]]) -> float:
-        values = [entry[name] for entry in part if name in entry]
-        return sum(values) / len(values) if values else 0.0
-
-    tenth = max(1, len(steps) // 10)
-    first, last = steps[:tenth], steps[-tenth:]
-    change = mean("reward", last) - mean("reward", first)
+    first, last = _ends(steps)
+    change = _mean("reward", last) - _mean("reward", first)
     said = [
-        f"The mean reward went from {mean('reward', first):.2f} to {mean('reward', last):.2f} "
+        f"The mean reward went from {_mean('reward', first):.2f} to {_mean('reward', last):.2f} "
         f"in {len(steps)} logged steps."
     ]
-    if change <= 0.02 * abs(mean("reward", first)):
+    if change <= 0.02 * abs(_mean("reward", first)):
         said.append("The reward did not rise: nothing that it pays for was learnt.")
-    clipped = mean("completions/clipped_ratio", last)
+    clipped = _mean("completions/clipped_ratio", last)
     if clipped > 0.2:
         said.append(
             f"{clipped:.0%} of completions hit the length cap of {phase.grpo['max_completion_length']} tokens "
             "at the end."
         )
-    silent = mean("frac_reward_zero_std", steps)
+    silent = _mean("frac_reward_zero_std", steps)
     if silent > 0.5:
         said.append(f"The reward never varied in {silent:.0%} of the groups, which teach nothing: see audit.json.")
     for name in sorted(
@@ -250,6 +267,6 @@ def verdict(log: Sequence[Mapping[str, float]], phase: Phase) -> list[str]:
     ):
         if all(entry.get(name, 0.0) == 0.0 for entry in steps):
             said.append(f"The reward {name.split('/')[1]} never paid.")
-    if mean("entropy", last) < 0.01:
+    if _mean("entropy", last) < 0.01:
         said.append("The policy's entropy fell below 0.01: it no longer explores.")
     return said

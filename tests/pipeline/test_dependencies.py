@@ -24,12 +24,10 @@ def code_of(script: Path) -> set[Path]:
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
-                for candidate in (
-                    ROOT / "src" / f"{node.module.replace('.', '/')}.py",
-                    ROOT / "scripts" / f"{node.module}.py",
-                ):
-                    if candidate.is_file():
-                        waiting.append(candidate)
+                for name in (node.module, *(f"{node.module}.{imported.name}" for imported in node.names)):
+                    for candidate in (ROOT / "src" / f"{name.replace('.', '/')}.py", ROOT / "scripts" / f"{name}.py"):
+                        if candidate.is_file():
+                            waiting.append(candidate)
     return found
 
 
@@ -39,7 +37,7 @@ def test_a_step_depends_on_exactly_the_code_it_runs(step: str) -> None:
     assert listed == code_of(ROOT / "scripts" / f"{step}.py")
 
 
-# What each step reads of the recipe, and of what the steps before it left. None: the whole recipe.
+# What each step reads of the recipe, and of what the steps before it left. None: the whole recipe; nothing: none of it.
 READS: dict[str, tuple[set[str] | None, set[str]]] = {
     "prepare": ({"prompt"}, {"data/D", "models/M"}),
     "audit": ({"prompt", "rewards", "audit", "model", "quantization", "phases"}, {"prompts", "models/M"}),
@@ -47,7 +45,7 @@ READS: dict[str, tuple[set[str] | None, set[str]]] = {
               {"prompts", "audit-passed.json", "models/M"}),
     "check": ({"prompt", "check"}, {"train", "models/M"}),
     "evaluate": ({"prompt", "evaluate"}, {"prompts", "train", "models/M"}),
-    "grade": ({"grade"}, {"prompts", "eval"}),
+    "grade": (set(), {"prompts", "eval"}),
     "merge": ({"prompt", "merge"}, {"prompts", "train", "models/M"}),
     "publish": (None, {"prompts", "train", "merged", "merge.json", "grade/metrics.json", "data/D.source.json",
                        "models/M.source.json"}),
@@ -77,9 +75,9 @@ def test_a_step_says_what_it_asks_of_a_scheduler_in_each_image_that_it_may_run_i
 def test_a_step_tracks_the_sections_and_the_files_that_it_reads(step: str) -> None:
     sections, files = READS[step]
     do = STAGES[step]["do"]
-    image, recipe = do["params"]
+    image, *recipe = do["params"]
     assert image == {"docker/images.yaml": ["${item.image}.key"]}
-    assert recipe == {RECIPE: sorted(sections, key=recipe[RECIPE].index) if sections else None}
+    assert [set(part[RECIPE]) if part[RECIPE] else None for part in recipe] == ([] if sections == set() else [sections])
     names = {"runs/${key}/": "", "${item.dataset}": "D", "${item.base}": "M"}
     listed = set()
     for path in do["deps"]:

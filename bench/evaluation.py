@@ -1,0 +1,200 @@
+"""Evaluating base and trained on 500 problems, as the pipeline's step does, against two runs of lm-evaluation-harness.
+
+    python bench/evaluation.py [ROUNDS]
+
+Both start as processes and read the same prompts, in float32, 64 at a time, greedy, with the same stop string and
+longest completion. The harness answers and matches answers; our step answers and scores the gold solutions, too.
+Then generation alone, in one process: the harness's `HFLM.generate_until` against `generate`, which must write the
+same. The trained model is the embedded base with an adapter of small noise.
+"""
+
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from peft import LoraConfig, get_peft_model
+
+from grpo_cot.data import plain_solution
+from grpo_cot.evaluation import both
+from grpo_cot.files import read_jsonl, read_yaml, write_json, write_jsonl
+from grpo_cot.generation import generate
+from grpo_cot.models import ModelDescription, load, load_base
+from grpo_cot.problems import problems
+from grpo_cot.prompts import map_rows
+from grpo_cot.recipes import load_recipe
+from grpo_cot.schema import gold
+from grpo_cot.tokenization import load_tokenizer
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / "assets/tiny/model"
+PROBLEMS = 500
+BATCH = 64
+NEW_TOKENS = 72
+STOP = "</answer>"
+
+
+def prepare(folder: Path) -> None:
+    """What both read: recipe, prompts and a trained model for the step, a task for the harness."""
+    recipe = read_yaml(ROOT / "experiments/tiny-grpo.yaml") | {"quantization": None}
+    sampling = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "stop_strings": [STOP]}
+    recipe["evaluate"] |= {"sample": None, "batch_size": BATCH, "sampling": sampling, "samples": None}
+    write_json(folder / "recipe.yaml", recipe)  # JSON is YAML
+    section = load_recipe(folder / "recipe.yaml").prompt
+    tokenizer = load_tokenizer(BASE)
+    rows = [
+        {
+            "id": str(number),
+            "question": problem.question,
+            "gold": gold(problem.answer),
+            "locale": "en",
+            "solution": plain_solution(problem.answer),
+        }
+        for number, problem in enumerate(itertools.islice(problems("test", 7), PROBLEMS))
+    ]
+    prompts, _ = map_rows(rows, tokenizer, section)
+    write_jsonl(folder / "prompts/eval-test.jsonl", prompts)
+    texts = tokenizer.apply_chat_template(
+        [prompt["messages"] for prompt in prompts], tokenize=False, add_generation_prompt=True
+    )
+    write_jsonl(
+        folder / "harness.jsonl",
+        [{"prompt": text, "gold": prompt["gold"]} for text, prompt in zip(texts, prompts, strict=True)],
+    )
+    write_json(
+        folder / "tasks/problems.yaml",
+        {
+            "task": "problems",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(folder / "harness.jsonl")}},
+            "test_split": "test",
+            "output_type": "generate_until",
+            "doc_to_text": "{{prompt}}",
+            "doc_to_target": "{{gold}}",
+            "generation_kwargs": {"until": [STOP], "max_gen_toks": NEW_TOKENS, "do_sample": False},
+            "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        },
+    )
+    settings = load_recipe(folder / "recipe.yaml").model
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        load_base(BASE, settings, None),
+        LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear"),
+    )
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.002)
+    adapted.save_pretrained(folder / "train/01-grpo")
+    description = ModelDescription(
+        kind="adapter", architecture="causal", path="01-grpo", base=str(BASE), model=settings, quantization=None
+    )
+    write_json(folder / "train/model.json", description.model_dump())
+
+
+def step(folder: Path) -> float:
+    """Seconds of our step for both models."""
+    return seconds(
+        sys.executable, "scripts/evaluate.py", "--recipe", folder / "recipe.yaml", "--prompts", folder / "prompts",
+        "--model", folder / "train/model.json", "--scratch", folder / "scratch", "--output", folder / "eval",
+    )  # fmt: skip
+
+
+def harness(folder: Path) -> float:
+    """Seconds of the harness's two runs."""
+    total = 0.0
+    for adapter in ("", f",peft={folder / 'train/01-grpo'}"):
+        total += seconds(
+            sys.executable, "-m", "lm_eval", "run", "--model", "hf",
+            "--model_args", f"pretrained={BASE},dtype=float32{adapter}",
+            "--tasks", "problems", "--include_path", folder / "tasks", "--device", "cpu", "--batch_size", str(BATCH),
+        )  # fmt: skip
+    return total
+
+
+def seconds(*command: str | Path) -> float:
+    """Wall time of a process, which must succeed."""
+    environment = os.environ | {"PYTHONPATH": "src", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return time.perf_counter() - start
+
+
+def generation(folder: Path, rounds: int) -> None:
+    """Print seconds a problem of both ways of generating, alternating, and how many completions are the same."""
+    recipe = load_recipe(folder / "recipe.yaml")
+    model, tokenizer, description = load(folder / "train/model.json")
+    messages = [row["messages"] for row in read_jsonl(folder / "prompts/eval-test.jsonl")]
+    requests = [
+        Instance(
+            request_type="generate_until", doc={}, idx=0,
+            arguments=(row["prompt"], {"until": [STOP], "max_gen_toks": NEW_TOKENS, "do_sample": False}),
+        )
+        for row in read_jsonl(folder / "harness.jsonl")
+    ]  # fmt: skip
+    for name, asked in both(model, description):
+        adapter = {"peft": str(folder / "train/01-grpo")} if name == "trained" else {}
+        peer = HFLM(pretrained=str(BASE), dtype="float32", device="cpu", batch_size=BATCH, **adapter)
+        torch.set_num_threads(recipe.model.threads)
+
+        def ours(asked: Any = asked) -> list[str]:
+            found = generate(
+                asked, tokenizer, messages, recipe.evaluate.sampling, batch_size=BATCH, chat_template_kwargs={},
+                seed=0, progress="ours",
+            )  # fmt: skip
+            return [completion.text for completion in found]
+
+        def theirs(peer: Any = peer) -> list[str]:
+            said: list[str] = peer.generate_until(requests, disable_tqdm=True)
+            return said
+
+        ways = {"ours": ours, "lm-eval": theirs}
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        texts: dict[str, list[str]] = {}
+        for number in range(-1, rounds):  # the first pair warms up and does not count
+            for way in ways if number % 2 == 0 else reversed(ways):
+                start = time.perf_counter()
+                texts[way] = ways[way]()
+                if number >= 0:
+                    times[way].append((time.perf_counter() - start) / len(messages))
+        # The harness cuts the stop string and all that follows away.
+        same = sum(our.split(STOP)[0] == their for our, their in zip(texts["ours"], texts["lm-eval"], strict=True))
+        print(f"{name}: {same} of {len(messages)} greedy completions the same")
+        show({way: [1000 * value for value in values] for way, values in times.items()}, "ms a problem")
+
+
+def show(figures: dict[str, list[float]], unit: str) -> None:
+    """Print every way's median and the ratio of the pairs."""
+    for way, values in figures.items():
+        print(f"  {way:8} median {statistics.median(values):.2f} {unit} ({', '.join(f'{v:.2f}' for v in values)})")
+    ratios = [our / their for our, their in zip(*figures.values(), strict=True)]
+    print(f"  ratio    median {statistics.median(ratios):.3f} ({', '.join(f'{r:.3f}' for r in ratios)})", flush=True)
+
+
+def main() -> None:
+    """Alternate both ways, processes first."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder)
+        times: dict[str, list[float]] = {"ours": [], "lm-eval": []}
+        ways = {"ours": step, "lm-eval": harness}
+        for number in range(rounds):
+            for way in ways if number % 2 == 0 else reversed(ways):
+                times[way].append(ways[way](folder))
+        print(f"base and trained on {PROBLEMS} problems, our step against two runs of the harness")
+        show(times, "s")
+        generation(folder, rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""How likely a model finds the gold solution: what perplexity is computed from, the prompt left out."""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from grpo_cot.generation import encode, in_batches
+from grpo_cot.prompts import Message
+
+LOGITS = 2**28  # at once, which is 1 GiB in float32: large vocabularies get smaller batches
+MASKED = -100
+
+
+class Likelihood(NamedTuple):
+    """A text's log-likelihood after its prompt (natural logarithm, summed over its tokens) and number of tokens."""
+
+    log_likelihood: float
+    tokens: int
+
+
+def likelihoods(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    targets: Sequence[str],
+    *,
+    batch_size: int,
+    chat_template_kwargs: Mapping[str, Any],
+    progress: str,
+    finished: MutableMapping[str, Any],
+) -> list[Likelihood]:
+    """The likelihood of each target text and the end token as the answer to its conversation, in their order.
+
+    Prompt and target (there is at least one) are encoded separately and joined, as a model meets them when it answers.
+    The logarithm of the softmax is taken in float32, whatever the model computes in. `finished` is for resuming, as in
+    `in_batches`.
+    """
+    prompts = encode(tokenizer, conversations, chat_template_kwargs)
+    encoded = tokenizer(list(targets), add_special_tokens=False)["input_ids"]
+    answers = [[*ids, tokenizer.eos_token_id] for ids in encoded]
+    longest = max(map(len, answers)) + 1
+    size = max(1, min(batch_size, LOGITS // (longest * model.config.vocab_size)))
+    score = _after_encoder if model.config.is_encoder_decoder else _after_prompt
+
+    def work(number: int, batch: list[int]) -> list[Likelihood]:
+        chosen = [answers[index] for index in batch]
+        with torch.inference_mode():
+            sums = score(model, tokenizer, [prompts[index] for index in batch], chosen)
+        return [Likelihood(value, len(answer)) for value, answer in zip(sums, chosen, strict=True)]
+
+    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    found = in_batches(lengths, size, work, progress, "solution", finished)
+    return [Likelihood(*fields) for fields in found]
+
+
+def _after_prompt(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]],
+    answers: Sequence[list[int]],
+) -> list[float]:  # fmt: skip
+    """Log-likelihoods by a decoder. Padded on the left, the answers end together; only their logits are computed."""
+    rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(model.device)
+    labels = _padded(answers, "left").to(model.device)
+    logits = model(
+        **inputs,
+        position_ids=(inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0),
+        logits_to_keep=labels.shape[1] + 1,
+        use_cache=False,
+    ).logits[:, :-1]
+    return _sums(logits, labels)
+
+
+def _after_encoder(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]],
+    answers: Sequence[list[int]],
+) -> list[float]:  # fmt: skip
+    """Log-likelihoods by an encoder-decoder, whose decoder reads the answer shifted by its start token."""
+    inputs = tokenizer.pad({"input_ids": prompts}, padding_side="right", return_tensors="pt").to(model.device)
+    labels = _padded(answers, "right").to(model.device)
+    decoder_inputs = labels.roll(1, dims=1).masked_fill(labels.roll(1, dims=1) == MASKED, tokenizer.pad_token_id)
+    decoder_inputs[:, 0] = model.config.decoder_start_token_id
+    logits = model(**inputs, decoder_input_ids=decoder_inputs, use_cache=False).logits
+    return _sums(logits, labels)
+
+
+def _padded(answers: Sequence[list[int]], side: str) -> torch.Tensor:
+    """Label ids (rows, longest answer), masked where an answer has no token."""
+    longest = max(map(len, answers))
+    fillers = [[MASKED] * (longest - len(answer)) for answer in answers]
+    return torch.tensor(
+        [
+            filler + answer if side == "left" else answer + filler
+            for filler, answer in zip(fillers, answers, strict=True)
+        ]
+    )
+
+
+def _sums(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    """The labels' log-probabilities summed by row; logits (rows, tokens, vocabulary), labels (rows, tokens)."""
+    losses = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=MASKED, reduction="none")
+    sums: list[float] = (-losses.view(labels.shape).double().sum(dim=1)).tolist()
+    return sums

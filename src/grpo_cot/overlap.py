@@ -1,0 +1,62 @@
+"""Which questions occur in more than one split: what was trained on must not be what is judged."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from grpo_cot.files import Row
+
+_NUMBER = re.compile(r"\d+(?:[.,/:]\d+)*")
+_NO_LETTER_OR_DIGIT = re.compile(r"[\W_]+")
+
+
+class Overlap(NamedTuple):
+    """Of one evaluation set: ids of rows that are training rows, of rows that differ from one only in their numbers,
+    and how many are also in each other evaluation set that shares any."""
+
+    also_in_train: list[str]
+    near_train: list[str]
+    also_in: dict[str, int]
+
+
+def normalised(text: str) -> str:
+    """Text by which two questions count as the same: letters and digits only, without case.
+
+    >>> normalised("How many  R's?") == normalised("how many rs")
+    True
+    """
+    return _NO_LETTER_OR_DIGIT.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+def masked(text: str) -> str:
+    """Normalised text with every number made the same.
+
+    >>> masked("Ann has 1,200 hats.") == masked("Ann has 3 hats")
+    True
+    """
+    return normalised(_NUMBER.sub("0", unicodedata.normalize("NFKC", text)))
+
+
+def overlaps(splits: Mapping[str, Sequence[Row]]) -> dict[str, Overlap]:
+    """For every split but `train`, which of its questions occur elsewhere in the suite.
+
+    A translation of a training question is not seen: no text comparison can.
+    """
+    texts = {name: [normalised(row["question"]) for row in rows] for name, rows in splits.items()}
+    seen = {name: set(keys) for name, keys in texts.items()}
+    near = {masked(row["question"]) for row in splits["train"]}
+    found = {}
+    for name, rows in splits.items():
+        if name == "train":
+            continue
+        also = [row["id"] for row, text in zip(rows, texts[name], strict=True) if text in seen["train"]]
+        counts = {
+            other: sum(text in seen[other] for text in texts[name]) for other in splits if other not in (name, "train")
+        }
+        found[name] = Overlap(
+            also_in_train=also,
+            near_train=[row["id"] for row in rows if masked(row["question"]) in near and row["id"] not in set(also)],
+            also_in={other: count for other, count in counts.items() if count},
+        )
+    return found
