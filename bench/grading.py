@@ -72,7 +72,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             write_case(folder, problems, samples, solved)
-            command = [
+            command: list[str | Path] = [
                 sys.executable, ROOT / "scripts/grade.py", "--prompts", folder / "prompts",
                 "--completions", folder / "completions.jsonl", "--predictions", folder / "predictions.jsonl",
                 "--metrics", folder / "metrics.json", "--record", folder / "record.json",

@@ -147,13 +147,16 @@ def gpu_present() -> bool:
     return bool(shutil.which("nvidia-smi")) and not subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode
 
 
-def source_folder(arguments: list[str]) -> tuple[str | None, Path | None]:
-    """The folder of local files that a source file names, and the environment variable that holds it, if any."""
-    source = read_yaml(argument(arguments, "source"))
-    variable = source.get("folder_variable")
-    folder = os.environ.get(variable, "") if variable else source.get("folder") or ""
-    path = Path(folder).resolve() if folder else None
-    return variable, path if path and path.is_dir() else None
+def source_folders(arguments: list[str]) -> list[tuple[str | None, Path]]:
+    """The folders of local files that a source file names, and the environment variable that holds each, if any."""
+    suite = read_yaml(argument(arguments, "source"))
+    found = []
+    for source in (suite, *suite.get("evaluation", [])):
+        variable = source.get("folder_variable")
+        folder = os.environ.get(variable, "") if variable else source.get("folder") or ""
+        if folder and Path(folder).is_dir():
+            found.append((variable, Path(folder).resolve()))
+    return found
 
 
 def in_a_container(engine: str, step: str, image_name: str, arguments: list[str]) -> None:
@@ -176,9 +179,9 @@ def in_a_container(engine: str, step: str, image_name: str, arguments: list[str]
         # Engines pass on the proxies of their own configuration, perhaps with a password: empty ones take their place.
         settings |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **dict.fromkeys(PROXIES, "")}
     if step == "download":
-        variable, folder = source_folder(arguments)
-        settings |= {variable: str(folder)} if variable and folder else {}
-        mounts |= {str(folder): "ro"} if folder and not folder.is_relative_to(ROOT) else {}
+        for variable, folder in source_folders(arguments):
+            settings |= {variable: str(folder)} if variable else {}
+            mounts |= {} if folder.is_relative_to(ROOT) else {str(folder): "ro"}
     volumes = [f"{path}:{path}:{mode}" for path, mode in mounts.items()]
     if step in ("download", "base"):
         cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface")

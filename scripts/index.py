@@ -19,7 +19,7 @@ from grpo_cot.tables import (
 
 def graded_runs(root: Path) -> list[Result]:
     """Every run that has been graded, by name."""
-    lines = load_params(root / "params.yaml").runs
+    lines = load_params(root / "params.yaml", root).runs
     results = []
     for path in sorted(root.glob("runs/*/grade/metrics.json")):
         name, metrics = path.parts[-3], read_json(path)

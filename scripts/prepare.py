@@ -1,7 +1,6 @@
 """Step prepare: map rows to prompts, drop those that are too long, and check that no evaluation row is trained on."""
 
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,10 @@ from grpo_cot.files import (
     write_json,
     write_jsonl,
 )
-from grpo_cot.overlap import Overlap, overlaps
+from grpo_cot.overlap import Overlap, overlaps, refuse_leaks
 from grpo_cot.prompts import map_rows
 from grpo_cot.recipes import load_recipe
 from grpo_cot.tokenization import load_tokenizer
-
-
-def refuse_leaks(shared: Mapping[str, Overlap], data: Path) -> None:
-    """Stop where a question of an evaluation set is also trained on, or serves to choose a checkpoint.
-
-    Raises:
-        InputError: a set shares questions with the training or the validation split.
-    """
-    for name, overlap in shared.items():
-        if overlap.also_in_train:
-            raise InputError(
-                f"{data}: {len(overlap.also_in_train)} questions of the evaluation set {name!r} are also in the "
-                f"training split ({overlap.also_in_train[0]} first); list the training rows under 'drop' in the source "
-                "file"
-            )
-        if "validation" in overlap.also_in:
-            raise InputError(
-                f"{data}: {overlap.also_in['validation']} questions of the evaluation set {name!r} are also in the "
-                "validation split, on which checkpoints are chosen; list the training rows under 'drop' in the source "
-                "file"
-            )
 
 
 def main(args: Namespace) -> str:

@@ -38,6 +38,7 @@ def main(args: Namespace) -> str:
         "merge": merge,
         "prompt": read_jsonl(args.prompts / "eval-test.jsonl")[0]["messages"],
         "recipe": args.recipe.read_text(encoding="utf-8"),
+        "methods": [phase.method for phase in recipe.phases],
         "seed": configuration["seed"],
         "packages": configuration["packages"],
     }

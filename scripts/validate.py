@@ -4,10 +4,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from grpo_cot.data import SOURCE_FILE
+from grpo_cot.data import read_source
 from grpo_cot.files import InputError, read_yaml
 from grpo_cot.library_settings import check_recipe
 from grpo_cot.recipes import Base, load_params, load_recipe
+from grpo_cot.sources import evaluation_sets
 from grpo_cot.validation import nearest, validated
 
 root = Path(__file__).parent.parent
@@ -15,10 +16,10 @@ root = Path(__file__).parent.parent
 
 def check_params(path: Path) -> None:
     """params.yaml itself, and that every run's data set has the evaluation sets that its recipe names."""
-    for name, run in load_params(path).runs.items():
+    for name, run in load_params(path, root).runs.items():
         recipe = root / "experiments" / f"{run.recipe}.yaml"
         source = root / "sources/datasets" / f"{run.dataset}.yaml"
-        splits = set(validated(SOURCE_FILE, read_yaml(source), source).splits) - {"train"}
+        splits = set(evaluation_sets(read_source(source)))
         for chosen in load_recipe(recipe).evaluate.sets:
             if chosen not in splits:
                 raise InputError(
@@ -28,12 +29,9 @@ def check_params(path: Path) -> None:
 
 
 checks: list[tuple[Path, Callable[[Path], object]]] = [
-    (root / "params.yaml", check_params),
+    *((path, check_params) for path in (root / "params.yaml", *sorted(root.glob("suites/*.yaml")))),
     *((path, lambda path: check_recipe(load_recipe(path), path)) for path in sorted(root.glob("experiments/*.yaml"))),
-    *(
-        (path, lambda path: validated(SOURCE_FILE, read_yaml(path), path))
-        for path in sorted(root.glob("sources/datasets/*.yaml"))
-    ),
+    *((path, read_source) for path in sorted(root.glob("sources/datasets/*.yaml"))),
     *(
         (path, lambda path: validated(Base, read_yaml(path), path))
         for path in sorted(root.glob("sources/bases/*.yaml"))

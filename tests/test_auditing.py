@@ -32,7 +32,7 @@ def test_every_published_reward_is_judged() -> None:
 
 
 def statistics_of(completions: list[str], rewards: dict[str, float]) -> dict[str, dict[str, float]]:
-    prompts = [{"messages": [], "gold": "5", "id": "a"}] * len(completions)
+    prompts = [{"messages": [], "gold": "5", "locale": "en", "id": "a"}] * len(completions)
     return group_statistics(rewards, prompts, completions, [3] * len(completions), group=2)
 
 
@@ -44,6 +44,12 @@ def test_groups_that_vary_are_counted_per_reward() -> None:
     assert found["correctness"]["varies"] == 0.5
     assert found["strict_format"]["varies"] == 0
     assert found["weighted_sum"]["varies"] == 0.5
+
+
+def test_the_base_samples_are_judged_in_their_locale() -> None:
+    completions = [f"<answer>{answer}</answer>" for answer in ("5.000", "5")]
+    prompts = [{"messages": [], "gold": "5000", "locale": "vi", "id": "a"}] * 2
+    assert group_statistics({"correctness": 1.0}, prompts, completions, [3, 3], group=2)["correctness"]["varies"] == 1
 
 
 def test_a_silent_reward_is_a_warning_and_a_silent_sum_stops_the_run() -> None:

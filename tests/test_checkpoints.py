@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from grpo_cot.checkpoints import Callers, exclusive, fingerprint, last_whole_checkpoint
+from grpo_cot.checkpoints import Callers, Journal, exclusive, fingerprint, last_whole_checkpoint, scratch_folder
 
 HOLD = "import sys, time, pathlib; from grpo_cot.checkpoints import exclusive\n" \
        "with exclusive(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"  # fmt: skip
@@ -77,3 +77,27 @@ def test_callers_notice_the_death_of_whoever_started_them(tmp_path: Path) -> Non
 
 def test_the_living_callers_of_this_test_are_alive() -> None:
     assert Callers().alive()
+
+
+def test_a_journal_gives_back_what_was_finished_and_drops_a_line_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "new/finished.jsonl"
+    journal = Journal(path)
+    journal["base 0"] = [["a\nb", 1, False]]
+    journal["base 1"] = [["ế", 2, True]]
+    written = path.read_bytes()
+    for cut in (written + b'["base 2", [["c', written + b'["base 2", []]'):
+        path.write_bytes(cut)
+        again = Journal(path)
+        assert dict(again) == {"base 0": [["a\nb", 1, False]], "base 1": [["ế", 2, True]]}
+        again["base 2"] = []
+        assert dict(Journal(path)) == dict(again)
+
+
+def test_a_scratch_folder_is_kept_for_the_same_settings_and_removed_for_others(tmp_path: Path) -> None:
+    with exclusive(tmp_path):
+        first = scratch_folder(tmp_path, {"seed": 1})
+        Journal(first / "finished.jsonl")["a"] = 1
+        assert scratch_folder(tmp_path, {"seed": 1}) == first
+        assert first.is_dir()
+        assert scratch_folder(tmp_path, {"seed": 2}) != first
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]

@@ -184,7 +184,7 @@ def test_the_hub_route_and_the_local_route_give_identical_rows(tmp_path: Path, m
 @pytest.mark.parametrize("revision", [{}, {"revision": None}, {"revision": "main"}])
 def test_a_hub_set_without_its_commit_says_where_to_find_one(tmp_path: Path, revision: dict[str, object]) -> None:
     symbolic = {"kind": "hub", "id": "apple/GSM-Symbolic", "splits": {"gsm-symbolic": "test"}, "licence": "MIT"}
-    with pytest.raises(InputError, match=r"evaluation.0.hub.revision: expected the commit .* Files and versions, His"):
+    with pytest.raises(InputError, match=r"evaluation.0.revision: expected the commit .* Files and versions, His"):
         files_source(tmp_path, [json.dumps(GOOD[0])], evaluation=[symbolic | revision])
 
 
@@ -194,7 +194,7 @@ def test_a_hub_set_without_its_commit_says_where_to_find_one(tmp_path: Path, rev
         ({"columns": {"answer": "a", "gold": "b"}}, "names both 'answer' .* and 'gold'"),
         ({"columns": {"solution": "a"}}, "names a 'solution' without 'gold'"),
         ({"validation": {"rows": 2, "seed": 1}}, "holds out 2 rows of 2 different training questions"),
-        ({"validations": {}}, "unknown key 'files.validations'; did you mean 'validation'"),
+        ({"validations": {}}, "unknown key 'validations'; did you mean 'validation'"),
         ({"locale": "de"}, "locale"),
     ],
 )

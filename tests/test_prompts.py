@@ -10,7 +10,7 @@ from support import ROOT
 
 from grpo_cot.data import load, read_source
 from grpo_cot.files import InputError, read_json, write_jsonl
-from grpo_cot.overlap import overlaps
+from grpo_cot.overlap import overlaps, refuse_leaks
 from grpo_cot.prompts import Example, PromptSection, map_rows, system_messages
 from grpo_cot.schema import SYSTEM_PROMPT
 from grpo_cot.tokenization import load_tokenizer
@@ -122,6 +122,7 @@ def prepare(folder: Path, splits: dict[str, list[dict[str, str]]]) -> "subproces
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_training_row_planted_in_an_evaluation_set_stops_the_step(tmp_path: Path) -> None:
     splits = questions(
         train=["Ann has 3 hats.", "Bob has 5."], test=["Cleo has 7."], svamp=["Dan has 9.", "ANN has 3 hats"]
@@ -132,12 +133,13 @@ def test_a_training_row_planted_in_an_evaluation_set_stops_the_step(tmp_path: Pa
     assert not (tmp_path / "prompts").exists()
 
 
-def test_a_validation_row_in_an_evaluation_set_stops_the_step(tmp_path: Path) -> None:
-    done = prepare(tmp_path, questions(train=["Ann has 3 hats."], validation=["Bob has 5."], test=["Bob has 5!"]))
-    assert done.returncode == 1
-    assert "1 questions of the evaluation set 'test' are also in the validation split" in done.stderr
+def test_a_validation_row_in_an_evaluation_set_is_refused() -> None:
+    found = overlaps(questions(train=["Ann has 3 hats."], validation=["Bob has 5."], test=["Bob has 5!"]))
+    with pytest.raises(InputError, match="1 questions of the evaluation set 'test' are also in the validation split"):
+        refuse_leaks(found, Path("data/toy"))
 
 
+@pytest.mark.slow
 def test_the_summary_says_of_every_set_what_it_shares_with_the_others(tmp_path: Path) -> None:
     splits = questions(
         train=["Ann has 3 hats."],

@@ -65,6 +65,30 @@ def test_correctness_is_by_value(name: str, answer: str, gold: str, reward: floa
     assert pay(name, SCHEMA.format("x", answer), gold) == reward
 
 
+@pytest.mark.parametrize("name", ["correctness", "correctness_in_schema", "length_cosine", "length_cosine_penalty"])
+def test_each_row_is_read_in_its_locale(name: str) -> None:
+    answers = {"70.000": "vi", "70.000 đồng": "vi", "88,000": "vi", "2,5": "vi", "70,000": "en", "2.5": "en"}
+    completions = [SCHEMA.format("x", answer) for answer in answers]
+    columns: dict[str, Any] = {"completion_ids": [[0]] * 6, "gold": ["70000", "70000", "88000", "2.5", "70000", "2.5"]}
+    locales = list(answers.values())
+    rewards = ALL[name](prompts=[""] * 6, completions=completions, locale=locales, **columns)
+    assert min(rewards) > 1.9
+    other = ALL[name](prompts=[""] * 6, completions=completions, locale=["vi", "en"][::-1] * 3, **columns)
+    assert [reward > 1.9 for reward in other] == [False, True, True, True, True, True]
+
+
+def test_a_whole_number_is_one_in_its_locale() -> None:
+    completions = [SCHEMA.format("x", answer) for answer in ("2.500", "2,5", "2.500", "2,500")]
+    rewards = REWARDS["integer_answer"]([""] * 4, completions, locale=["vi", "vi", "en", "en"])
+    assert rewards == [0.5, 0.0, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("name", ["correctness", "correctness_in_schema", "integer_answer"])
+def test_an_unknown_locale_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown locale 'fr', expected one of en, vi"):
+        ALL[name](prompts=[""], completions=[RIGHT], gold=["14"], locale=["fr"])
+
+
 @pytest.mark.parametrize(
     ("completion", "anywhere", "gated"),
     [

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_cot import schema
-from grpo_cot.schema import TAGS, gold, number, sections, strict_answer
+from grpo_cot.schema import TAGS, gold, number, sections, strict_answer, worked
 
 FOLLOWS = "<reasoning>\n2 + 3 = 5\nSo 5.\n</reasoning>\n<answer>\n5\n</answer>"
 
@@ -66,6 +66,43 @@ def test_what_does_not_follow_the_schema(completion: str) -> None:
 )
 def test_number(text: str, value: Fraction) -> None:
     assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("70.000", 70000),
+        ("-70.000 đồng.", -70000),
+        ("1.234.567", 1234567),
+        ("1.234,5", Fraction(2469, 2)),
+        ("2,5", Fraction(5, 2)),
+        ("19,50", Fraction(39, 2)),
+        ("88,000", 88000),
+        ("1,234,567", 1234567),
+        ("2.5", Fraction(5, 2)),
+        ("0.125", Fraction(1, 8)),
+        ("1,125", Fraction(9, 8)),
+        ("$1,125", 1125),
+        ("1,125 ₫", 1125),
+        ("80", 80),
+    ],
+)
+def test_vietnamese_number(text: str, value: Fraction) -> None:
+    assert number(text, "vi") == value
+
+
+@pytest.mark.parametrize("text", ["70.00.000", "2,5,5", "1.234.5", "2 5", "1,23.4"])
+def test_no_vietnamese_number(text: str) -> None:
+    assert number(text, "vi") is None
+
+
+def test_unknown_locale() -> None:
+    with pytest.raises(ValueError, match="unknown locale 'fr', expected one of en, vi"):
+        number("1", "fr")
+
+
+def test_a_worked_solution_follows_the_schema() -> None:
+    assert sections(worked("2 + 3 = 5\nSo 5.", "5")) == ("2 + 3 = 5\nSo 5.", "5")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp
 from support import ROOT
 
 from grpo_cot.files import InputError, write_json, write_text
-from grpo_cot.recipes import Run
+from grpo_cot.recipes import Run, load_recipe
 from grpo_cot.statistics import wilson_interval
 from grpo_cot.tables import (
     Result,
@@ -37,7 +37,7 @@ def result(
 def comparison(a: str, b: str, difference: float) -> dict[str, Any]:
     paired = {"difference": difference, "low": difference - 0.05, "high": difference + 0.05, "p": 0.0312}
     reading = {"a": share(0.5), "b": share(0.5 + difference), **paired}
-    return {"a": a, "b": b, "n": 500, "strict_accuracy": reading, "lenient_accuracy": reading}
+    return {"a": a, "b": b, "set": "test", "n": 500, "strict_accuracy": reading, "lenient_accuracy": reading}
 
 
 @pytest.fixture
@@ -104,6 +104,16 @@ def test_ours_stand_beside_the_published_figures(project: Path) -> None:
     assert "scored only the first sentence" in page
 
 
+def test_only_a_run_on_the_published_data_set_is_not_marked(project: Path) -> None:
+    tag = '<span class="tag">other problems than published</span>'
+    runs = {"sft-1": ("tiny-sft", 1, metrics(0.2, 0.6))}
+    origin = {"name": "generated", "id": None, "sets": {"test": {"id": "hllj/vi_gsm8k"}, "svamp": {"id": None}}}
+    write_json(project / "data/generated.source.json", origin)
+    assert tag not in page_of(project, runs)
+    write_json(project / "data/generated.source.json", {**origin, "sets": {"test": {"id": "openai/gsm8k"}}})
+    assert page_of(project, runs).count(tag) == 2  # in both tables
+
+
 def test_rows_without_a_run_and_missing_figures_say_so(project: Path) -> None:
     page = page_of(project, {"sft-1": ("tiny-sft", 1, metrics(0.2, 0.6, perplexity=None))})
     row = page[page.index("mT5-small") : page.index("Encoder–Decoder (scratch)")]
@@ -129,6 +139,11 @@ def test_without_any_run_the_page_says_how_to_get_one(project: Path) -> None:
 def test_an_unknown_published_row_is_refused() -> None:
     with pytest.raises(InputError, match="run one: its recipe's published_row is 'mt5', expected null or one of"):
         published_tables([result("one", 0.1, 0.2, row="mt5")], published_results())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_name_published_rows_that_exist(path: Path) -> None:
+    assert load_recipe(path).published_row in {None, *published_results()["rows"]}
 
 
 def test_over_seeds_is_the_t_interval() -> None:

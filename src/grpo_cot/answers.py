@@ -5,8 +5,9 @@ is"), else the number in the final statement. Unlike a last-number extractor it 
 for a calculation left undone, or for a number that merely comes last. Rewards read with `grpo_cot.schema` instead, so
 that training never pays for what this reader forgives.
 
-Why not math-verify: it compares LaTeX expressions, so 36/2 is 18 to it, it reads 70.000 as seventy, and its time limit
-is a signal that works on the main thread only. What a GSM8K answer can look like in LaTeX is read here.
+Why not math-verify, which is the better tool for symbolic answers: it does the sum that a model left undone (36/2, or
+the square root of 16), takes the last of a list of guesses, reads 70.000 as seventy in any locale and -$5 not at all,
+needs a millisecond a completion, and sets a signal, which works on the main thread only.
 
 Time is linear: of a very long completion only the end is read, and every pattern is free of backtracking over it.
 """
@@ -29,29 +30,45 @@ _DIGITS = r"(?:\d++(?:[.,]\d++)*+|(?<!\.)\.\d++)"
 _FRACTION = r"(?:(?:\s(?:(?:and|và)\s)?(?P<numerator>\d++))?\s?/\s?(?P<denominator>\d++))?"  # 1/2, or 3 1/2
 _EXPONENT = r"(?P<exponent>e[-+]?\d{1,3}(?!\w))?"
 _VALUE = re.compile(
-    rf"(?P<sign>[-+]?)\s*[{CURRENCY}]*\s*(?P<inner_sign>[-+]?)(?P<number>{_DIGITS}){_EXPONENT}{_FRACTION}\s*(?P<unit>.*)",
+    rf"(?P<sign>[-+]?)\s*(?P<currency>[{CURRENCY}]*)\s*(?P<inner_sign>[-+]?)(?P<number>{_DIGITS})"
+    rf"{_EXPONENT}{_FRACTION}\s*(?P<unit>.*)",
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
-_NUMBER_TEXT = rf"(?<!\w)[-+]?(?:[{CURRENCY}]++\s?)?[-+]?{_DIGITS}" + re.sub(r"\?P<\w+>", "?:", _EXPONENT + _FRACTION)
+_NUMBER_TEXT = rf"(?<!\w)(?<!\d[.,])[-+]?(?:[{CURRENCY}]++\s?)?[-+]?{_DIGITS}" + re.sub(
+    r"\?P<\w+>", "?:", _EXPONENT + _FRACTION
+)
 _NUMBER = re.compile(  # a number inside a statement; not the 2 of "x2", not an ordinal
     rf"{_NUMBER_TEXT}(?!(?:st|nd|rd|th)\b)(?:\s?%)?", re.IGNORECASE
 )
 
-_SUPERSCRIPTS = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-", strict=True))
+_SUPERSCRIPTS = dict(
+    zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-", strict=True)
+)
 _PUNCTUATION = dict(
     zip(
         "\uff0c\uff0e\uff0d\uff0b\uff1d\uff03\uff05\uff04\uff0f\uff1a\uff08\uff09"  # full width
-        "\u2212\u2010\u2011\u2013\ufe63\u2248\u2192\u21d2\u00a0\u2009\u202f"  # minus signs, what leads to a result, spaces
+        "\u2212\u2010\u2011\u2013\ufe63\u2248\u2192\u21d2\u00a0\u2009\u202f"  # minus, what leads to a result, spaces
         "\u0130",  # the one letter that is two when lowered
         ",.-+=#%$/:()-----===   I",
         strict=True,
     )
 )
+_PUNCTUATION |= {  # \u00bd is 1/2, so that 3\u00bd is 3 1/2
+    character: f" {unicodedata.normalize('NFKC', character).replace(chr(0x2044), '/')}"
+    for character in ("\u00bc", "\u00bd", "\u00be", *map(chr, range(0x2150, 0x215F)))
+}
 _UNUSUAL = re.compile(rf"[^\D0-9]|[{''.join(_PUNCTUATION)}]")
-_FORMATTED = re.compile(r"[\\*`<{^$\u2070\u00b9\u00b2\u00b3\u2074-\u2079]")  # what one of the next patterns starts with
+# Each of the patterns after it needs one of these characters.
+_FORMATTED = re.compile(r"[\\*`<{^$_\u2070\u00b9\u00b2\u00b3\u2074-\u2079]")
 _FORMATTING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"<<[^<>\n]*>>"), ""),  # GSM8K's calculator annotations
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}"), r" \1 "),
+    (
+        re.compile(r"(?:(?<=[^\W\d]{2})|(?<=\sm))\s?\^\s?(?:([23])(?!\d)|\{([23])\})"),
+        lambda power: "\u00b2\u00b3"[int(power[1] or power[2]) - 2],
+    ),
+    (re.compile(r"\^\s?(?:\\circ|\{\\circ\})"), "\u00b0"),
+    (re.compile(r"(?<![^\W_])_+|_+(?![^\W_])"), ""),
     (re.compile(r"(?<=\d)(?=\\[dt]?frac)"), " "),
     (re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"), r"\1\2/\3\4"),
     (re.compile(r"\\(?:times|cdot|div)(?![a-z])"), "*"),
@@ -103,15 +120,16 @@ _RESULT = re.compile(  # "the number of apples after 3 days is 14"
     re.IGNORECASE,
 )
 _SOLVED = re.compile(  # "20 = A", where the number stands before the last sign of equality
-    rf"(?:^|[=,;]|\b(?:or|so|hoặc|hay|vậy)\b)\s?(?P<result>{_NUMBER_TEXT})\s?=\s?[^\W\d]\W*$", re.IGNORECASE
+    rf"(?:^|[=;]|,\s|\b(?:or|so|hoặc|hay|vậy)\b)\s?(?P<result>{_NUMBER_TEXT})\s?=\s?[^\W\d]\W*$", re.IGNORECASE
 )
 _SEVERAL = re.compile(  # "x = 5, y = 18"
     rf"\b([^\W\d])\s?=\s?{_NUMBER_TEXT}\s?(?:,|;|\b(?:and|or|và|hoặc)\b)\s?(?:and\s|và\s)?(?!\1)[^\W\d]\s?=",
     re.IGNORECASE,
 )
-_TERM = rf"{_NUMBER_TEXT}\s?(?:[-+*/\u00d7\u00f7x]|nhân|chia|cộng|trừ)\s?"
+_TERM = rf"{_NUMBER_TEXT}(?:\s?(?:[-+*\u00d7\u00f7x]|nhân|chia|cộng|trừ)\s?|\s/\s)"
 _EXPLANATION = re.compile(  # "16 hours (400/25)", "110 dollars at 20*5.5"
-    rf"(?<=[\w%])\s\((?=[^()\d]*\d[^()]*?[^()\d.,][^()]*\d)[^()]*\)\W*$|\s(?:{_TERM}){{1,8}}{_NUMBER_TEXT}\W*$|(?<!and\s)\bsince\b",
+    rf"(?<=[\w%])\s\((?=[^()\d]*+\d[\d.,]*+[^()\d]++\d)[^()]*\)\W*$"
+    rf"|\s(?:{_TERM}){{1,8}}{_NUMBER_TEXT}\W*$|(?<!and\s)\bsince\b",
     re.IGNORECASE,
 )
 _CIRCUMSTANCE = re.compile(  # "5 giờ để đọc 120 trang"
@@ -125,7 +143,8 @@ _CONNECTED = re.compile(  # between two numbers that are only together an answer
 )
 _DENIED = re.compile(r"(?:(?:\bnot|n't|\bkhông phải)\s{1,9}|\\sqrt\{?|\u221a)$", re.IGNORECASE)
 _NEGATIVE = re.compile(r"(?:\bnegative|\bâm|^\s*minus)\s{1,9}$", re.IGNORECASE)
-_CALCULATED = re.compile(r"\s*(?:[+^\u00b2\u00b3\u00d7\u00f7]|\*\s*\w)")  # a number so followed is part of a term
+# A number so followed is part of a term.
+_CALCULATED = re.compile(r"\s*(?:[+^\u00b2\u00b3\u00d7\u00f7\u221a\u03c0]|\\(?:sqrt|pi)|\*\s*\w)")
 _INTRODUCTION = re.compile(  # "So after 3 days, " before the main clause
     r"^\W{0,9}(?:(?:so|thus|therefore|hence|then|finally|(?:vì\s)?vậy|vì\sthế|do\sđó|như\svậy)\b,?\s*)?"
     r"(?:after|in|for|with|if|when|on|at|by|over|since|given|from|during|to|sau|trong|với|nếu|khi|để)\b"
@@ -161,7 +180,7 @@ def numeric_value(text: str, locale: str = "en") -> Fraction | None:
     match = _VALUE.fullmatch(_without_formatting(_plain(text)).strip().removesuffix("."))
     if not match or (match["sign"] and match["inner_sign"]) or not _is_unit(match["unit"]):
         return None
-    value = decimal(match["number"], locale)
+    value = decimal(match["number"], locale, money=bool(match["currency"]) or match["unit"].startswith(tuple(CURRENCY)))
     if value is None:
         return None
     if match["exponent"]:
@@ -223,9 +242,7 @@ def _plain(text: str) -> str:
     """Text with ASCII digits, minus signs and spaces. Not NFKC, which would make 182 of 18²."""
     if text.isascii():
         return text
-    return _UNUSUAL.sub(
-        lambda found: _PUNCTUATION.get(found.group()) or str(unicodedata.decimal(found.group())), text
-    )
+    return _UNUSUAL.sub(lambda found: _PUNCTUATION.get(found.group()) or str(unicodedata.decimal(found.group())), text)
 
 
 def _without_formatting(text: str) -> str:
@@ -248,21 +265,24 @@ def _stated_number(statement: str, locale: str, *, announced: bool) -> str | Non
     statement may go on after its number ("18 apples in 2 bags"), but not to another candidate ("18 or 20")."""
     if _PLAIN_NUMBER.fullmatch(statement):
         return statement
-    text = _main_clause(_without_formatting(statement), locale, announced=announced)
+    text = _without_formatting(statement)
+    if _SEVERAL.search(text):
+        return None
+    text = _main_clause(text, locale, announced=announced)
     parts = [part for part in text.split("=") if _DIGIT.search(part)]
-    if not parts or _SEVERAL.search(text):
+    if not parts:
         return None
     solved = _SOLVED.search(text)
     result = solved["result"] if solved else parts[-1]
     numbers = list(itertools.islice(_NUMBER.finditer(result), 8))  # eight numbers without an equation are a list
     if len(numbers) > 1 and not announced:
-        numbers = [number for number in numbers if not _NAME.search(result, 0, number.start())] or numbers
+        numbers = [number for number in numbers if not _before(_NAME, number)] or numbers
     if not numbers:
         return None
     first = numbers[0]
-    if _DENIED.search(result, 0, first.start()) or _CALCULATED.match(result, first.end()):
+    if _before(_DENIED, first) or _CALCULATED.match(result, first.end()):
         return None
-    negative = (announced and result[: first.start()].strip() == "-") or _NEGATIVE.search(result, 0, first.start())
+    negative = (announced and result[: first.start()].strip() == "-") or _before(_NEGATIVE, first)
     if len(numbers) > 1:
         between = result[first.end() : numbers[1].start()]
         values = {numeric_value(number.group(), locale) for number in numbers}
@@ -272,6 +292,11 @@ def _stated_number(statement: str, locale: str, *, announced: bool) -> str | Non
     if numeric_value(first.group(), locale) is None:
         return None
     return ("-" if negative else "") + first.group().strip()
+
+
+def _before(words: re.Pattern[str], number: re.Match[str]) -> bool:
+    """Whether such words stand right before a number."""
+    return words.search(number.string, max(0, number.start() - 30), number.start()) is not None
 
 
 def _main_clause(text: str, locale: str, *, announced: bool) -> str:
@@ -328,7 +353,8 @@ def _announcements(turn: str) -> Iterator[tuple[str, str, int]]:
         else:
             line, _, rest = content.partition("\n")
             if line.strip(" \t*_:$"):
-                content = "" if kind == "rule" and _LABEL.match(line) else line  # "#### Step 2" is a heading
+                heading = kind == "rule" and not line.startswith("- ") and _LABEL.match(line)  # "#### Step 2"
+                content = "" if heading else line
             else:  # announced for the next line, which then holds the number and nothing else
                 line = _LABEL.sub("", rest.strip().partition("\n")[0])
                 content = line if _NUMBER.fullmatch(_without_formatting(line).strip(" .")) else ""

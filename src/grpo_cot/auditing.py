@@ -23,6 +23,7 @@ class Golden(NamedTuple):
     tags: bool | None
     integer: bool | None
     correct: bool | None
+    locale: str = "en"
 
 
 def _in_schema(answer: str, reasoning: str = "12 + 6 = 18\nSo there are 18.", end: str = "") -> str:
@@ -47,6 +48,10 @@ GOLDEN = (
            False, True, None, True, True),
     Golden("a bare number", "18", "18", False, False, False, False, False),
     Golden("worked steps without tags", "12 + 6 = 18\nThe answer is 18.", "18", False, False, False, False, False),
+    Golden("Vietnamese thousands", _in_schema("70.000 đồng"), "70000", True, True, True, True, True, "vi"),
+    Golden("a Vietnamese decimal", _in_schema("2,5"), "2.5", True, True, True, False, True, "vi"),
+    Golden("a Vietnamese decimal with the point for thousands", _in_schema("2.500"), "2.5",
+           True, True, True, True, False, "vi"),
     Golden("cut off before the answer", "<reasoning>\n12 + 6 = 18", "18", False, False, False, False, False),
 )  # fmt: skip
 # By what each reward's name says: which property it pays for. A placebo promises nothing.
@@ -73,6 +78,7 @@ def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
     completions = [golden.completion for golden in GOLDEN]
     columns: dict[str, Any] = {
         "gold": [golden.gold for golden in GOLDEN],
+        "locale": [golden.locale for golden in GOLDEN],
         "id": [golden.title for golden in GOLDEN],
         "completion_ids": [list(range(len(golden.completion.split()))) for golden in GOLDEN],
     }
@@ -96,7 +102,7 @@ def group_statistics(
     """How each reward, and the weighted sum of the paid ones, behaves on the base model's samples.
 
     Args:
-        prompts: one row a completion, with `messages`, `gold` and `id`; `group` neighbours share a prompt.
+        prompts: one row a completion, with `messages`, `gold`, `locale` and `id`; `group` neighbours share a prompt.
 
     Returns:
         For each reward and for `weighted_sum`: mean, largest, and `varies`, the share of groups in which it varies.
@@ -104,8 +110,8 @@ def group_statistics(
     functions, weights = reward_functions(rewards)
     columns: dict[str, Any] = {
         "gold": [prompt["gold"] for prompt in prompts],
-        "id": [prompt["id"] for prompt in prompts],
         "locale": [prompt["locale"] for prompt in prompts],
+        "id": [prompt["id"] for prompt in prompts],
         "completion_ids": [range(count) for count in token_counts],
     }
     conversations = [prompt["messages"] for prompt in prompts]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from grpo_cot.files import InputError, Row, read_json, read_jsonl, read_yaml
 from grpo_cot.overlap import normalised
-from grpo_cot.problems import problems
+from grpo_cot.problems import Split, problems
 from grpo_cot.schema import gold, number
 from grpo_cot.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, PinnedFile, Suite
 from grpo_cot.validation import validated
@@ -47,9 +47,10 @@ def read_source(path: Path) -> Suite:
 def _generated(suite: GeneratorSuite) -> dict[str, list[Row]]:
     counts = {str(split): count for split, count in suite.splits.items()}
     splits: dict[str, list[Row]] = {}
-    for stream, parts in (("train", ("train", "validation")), ("test", ("test",))):
+    streams: dict[Split, tuple[str, ...]] = {"train": ("train", "validation"), "test": ("test",)}
+    for stream, parts in streams.items():
         wanted = sum(counts.get(part, 0) for part in parts)
-        drawn = itertools.islice(problems("train" if stream == "train" else "test", suite.seed), 2 * wanted)
+        drawn = itertools.islice(problems(stream, suite.seed), 2 * wanted)
         different = list({problem.question: problem for problem in drawn}.values())
         if len(different) < wanted:
             raise InputError(f"the generator has fewer than {wanted} different problems for the split {stream!r}")
@@ -205,36 +206,34 @@ def uniform_rows(raw: Iterable[Row], split: str, source: FilesSource | HubSource
             continue
         asked = [columns.question] if isinstance(columns.question, str) else columns.question
         parts = [_text(row, column, place) for column in asked]
-        column = columns.answer or columns.gold or ""
-        solution = None
-        try:
-            if columns.answer:
-                answer = _text(row, columns.answer, place)
-                final = _gold(answer, source.locale)
-                solution = plain_solution(answer)
-            else:
-                final = plain_number(row.get(column), source.locale)
-                answer = str(row[column])
-        except InputError:
-            raise
-        except ValueError as error:
-            hint = "correct it, or list the id under 'drop' in the source file with the reason"
-            raise InputError(f"{place}: field {column!r}: {error}; {hint}") from None
-        if columns.solution:
-            solution = plain_solution(_text(row, columns.solution, place))
         rows.append(
             {
                 "id": identifier,
                 "question": parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts),
-                "answer": answer,
-                "gold": final,
-                "locale": source.locale,
-                "solution": solution,
+                **_answered(row, source, place),
             }
         )
     if not rows:
         raise InputError(f"{where}: no row is left, expected at least one")
     return rows
+
+
+def _answered(row: Row, source: FilesSource | HubSource, place: str) -> Row:
+    """What a row says of its answer: `answer`, `gold`, `locale`, `solution`."""
+    columns, locale = source.columns, source.locale
+    worked = _text(row, columns.answer, place) if columns.answer else None
+    solution = _text(row, columns.solution, place) if columns.solution else worked
+    try:
+        final = _gold(worked, locale) if worked else plain_number(row.get(columns.gold or ""), locale)
+    except ValueError as error:
+        hint = "correct it, or list the id under 'drop' in the source file with the reason"
+        raise InputError(f"{place}: field {(columns.answer or columns.gold)!r}: {error}; {hint}") from None
+    return {
+        "answer": worked or str(row[columns.gold or ""]),
+        "gold": final,
+        "locale": locale,
+        "solution": plain_solution(solution) if solution else None,
+    }
 
 
 def _text(row: Row, column: str, place: str) -> str:

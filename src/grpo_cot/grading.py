@@ -25,7 +25,7 @@ from grpo_cot.statistics import (
 
 MODELS = ("base", "trained")
 READERS = ("strict", "lenient")
-_ONE_PROCESS = 10_000  # texts that are read sooner than other processes have started
+_ONE_PROCESS = 1_000  # texts that are read sooner than other processes have started
 
 
 def read_completion(completion: str, gold: str, locale: str) -> Row:
@@ -34,14 +34,15 @@ def read_completion(completion: str, gold: str, locale: str) -> Row:
     `strict` reads the schema's answer, `lenient` the last stated answer wherever it stands; `numeric` is the lenient
     answer's value. `strict_match` and `flexible_extract` are lm-evaluation-harness's verdicts.
     """
-    strict, lenient = strict_answer(completion), lenient_answer(completion, locale)
+    found, lenient = sections(completion), lenient_answer(completion, locale)
+    strict = found[1] if found else None
     value = numeric_value(lenient, locale) if lenient is not None else None
     return {
         "completion": completion,
         "strict": strict,
         "lenient": lenient,
         "numeric": None if value is None else str(value),
-        "format": sections(completion) is not None,
+        "format": found is not None,
         "strict_correct": same_answer(strict, gold, locale),
         "lenient_correct": same_answer(lenient, gold, locale),
         "strict_match": harness.exact_match(harness.strict_match(completion), gold),
@@ -95,8 +96,11 @@ def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if texts <= _ONE_PROCESS or processes == 1:
         return list(map(_prediction, completions, asked))
-    # Started afresh: a fork would copy the locks that a library's threads hold.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    # Forked from a small server of their own: a fork of this process would copy the locks that libraries' threads hold.
+    context = multiprocessing.get_context("forkserver")
+    if any(problem["solution"] is not None for problem in asked):
+        context.set_forkserver_preload(["rouge_score.rouge_scorer"])  # two seconds to import, once for all
+    with ProcessPoolExecutor(processes, context) as pool:
         return list(pool.map(_prediction, completions, asked, chunksize=len(keys) // (4 * processes) + 1))
 
 
@@ -156,7 +160,9 @@ def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
 def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None]) -> dict[str, Any]:
     lengths = [row["reasoning_tokens"] for row in rows if row["reasoning_tokens"] is not None]
     length = _mean(lengths) or {"value": None, "low": None, "high": None}
-    pairs = [(_reasoning(row["completion"]), text) for row, text in zip(rows, solutions, strict=True) if text]
+    pairs = [
+        (_reasoning(row["completion"]), text) for row, text in zip(rows, solutions, strict=True) if text is not None
+    ]
     return {
         "strict_accuracy": _share([row["strict_correct"] for row in rows]),
         "lenient_accuracy": _share([row["lenient_correct"] for row in rows]),

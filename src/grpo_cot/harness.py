@@ -10,6 +10,7 @@ import re
 
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+_RUN = re.compile(r"[-$0-9.,]+")  # no match reaches beyond one
 
 
 def strict_match(completion: str) -> str | None:
@@ -28,8 +29,10 @@ def flexible_extract(completion: str) -> str | None:
     >>> flexible_extract("She pays $1,234.50 in 2 days"), flexible_extract("It is 5..."), flexible_extract("")
     ('2', '5...', None)
     """
-    matches = _FLEXIBLE.findall(completion)
-    return str(matches[-1]) if matches else None
+    for run in _RUN.finditer(completion[::-1]):  # from the end, where the answer is
+        if matches := _FLEXIBLE.findall(run.group()[::-1]):
+            return str(matches[-1])
+    return None
 
 
 def exact_match(extracted: str | None, gold: str) -> bool:

@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grpo_cot.generation import encode, in_batches
+from grpo_cot.generation import Prefix, encode, in_batches, shared_prefix
 from grpo_cot.prompts import Message
 
 LOGITS = 2**28  # at once, which is 1 GiB in float32: large vocabularies get smaller batches
@@ -44,12 +44,16 @@ def likelihoods(
     answers = [[*ids, tokenizer.eos_token_id] for ids in encoded]
     longest = max(map(len, answers)) + 1
     size = max(1, min(batch_size, LOGITS // (longest * model.config.vocab_size)))
-    score = _after_encoder if model.config.is_encoder_decoder else _after_prompt
+    prefix = shared_prefix(model, prompts)
 
     def work(number: int, batch: list[int]) -> list[Likelihood]:
         chosen = [answers[index] for index in batch]
+        asked = [prompts[index] for index in batch]
         with torch.inference_mode():
-            sums = score(model, tokenizer, [prompts[index] for index in batch], chosen)
+            if model.config.is_encoder_decoder:
+                sums = _after_encoder(model, tokenizer, asked, chosen)
+            else:
+                sums = _after_prompt(model, tokenizer, prefix, asked, chosen)
         return [Likelihood(value, len(answer)) for value, answer in zip(sums, chosen, strict=True)]
 
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -58,18 +62,21 @@ def likelihoods(
 
 
 def _after_prompt(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]],
-    answers: Sequence[list[int]],
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prefix: Prefix,
+    prompts: Sequence[list[int]], answers: Sequence[list[int]],
 ) -> list[float]:  # fmt: skip
     """Log-likelihoods by a decoder. Padded on the left, the answers end together; only their logits are computed."""
-    rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-    inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(model.device)
+    inputs = prefix.inputs(tokenizer, [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
     labels = _padded(answers, "left").to(model.device)
+    mask = inputs["attention_mask"].to(model.device)
+    known = len(prefix.ids)
     logits = model(
-        **inputs,
-        position_ids=(inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0),
+        input_ids=inputs["input_ids"][:, known:].to(model.device),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, known:],
+        past_key_values=inputs.get("past_key_values"),
         logits_to_keep=labels.shape[1] + 1,
-        use_cache=False,
+        use_cache="past_key_values" in inputs,
     ).logits[:, :-1]
     return _sums(logits, labels)
 

@@ -3,9 +3,10 @@
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from grpo_cot.files import Row
+from grpo_cot.files import InputError, Row
 
 _NUMBER = re.compile(r"\d+(?:[.,/:]\d+)*")
 _NO_LETTER_OR_DIGIT = re.compile(r"[\W_]+")
@@ -51,12 +52,34 @@ def overlaps(splits: Mapping[str, Sequence[Row]]) -> dict[str, Overlap]:
         if name == "train":
             continue
         also = [row["id"] for row, text in zip(rows, texts[name], strict=True) if text in seen["train"]]
+        leaked = set(also)
         counts = {
             other: sum(text in seen[other] for text in texts[name]) for other in splits if other not in (name, "train")
         }
         found[name] = Overlap(
             also_in_train=also,
-            near_train=[row["id"] for row in rows if masked(row["question"]) in near and row["id"] not in set(also)],
+            near_train=[row["id"] for row in rows if masked(row["question"]) in near and row["id"] not in leaked],
             also_in={other: count for other, count in counts.items() if count},
         )
     return found
+
+
+def refuse_leaks(shared: Mapping[str, Overlap], data: Path) -> None:
+    """Stop where a question of an evaluation set is also trained on, or serves to choose a checkpoint.
+
+    Raises:
+        InputError: a set shares questions with the training or the validation split.
+    """
+    for name, overlap in shared.items():
+        if overlap.also_in_train:
+            raise InputError(
+                f"{data}: {len(overlap.also_in_train)} questions of the evaluation set {name!r} are also in the "
+                f"training split ({overlap.also_in_train[0]} first); list the training rows under 'drop' in the source "
+                "file"
+            )
+        if "validation" in overlap.also_in:
+            raise InputError(
+                f"{data}: {overlap.also_in['validation']} questions of the evaluation set {name!r} are also in the "
+                "validation split, on which checkpoints are chosen; list the training rows under 'drop' in the source "
+                "file"
+            )

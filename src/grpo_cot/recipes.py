@@ -258,7 +258,8 @@ class Base(Section):
     `embedded`: a folder of the repository. `hub`: a repository at a commit. `scratch`: random weights, drawn with
     `seed` into the architecture that `config` describes in Transformers' own words (`model_type` and its sizes).
     `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. A `chat_template`
-    is for models that bring none.
+    is for models that bring none. `shape` is the sizes that a plan needs before anything is downloaded, in the words of
+    `config`: of a Hub model all of them, of one from scratch the size of its tokenizer's vocabulary.
     """
 
     kind: Literal["embedded", "hub", "scratch"]
@@ -269,6 +270,7 @@ class Base(Section):
     config: LibrarySettings | None = None
     seed: int | None = None
     chat_template: str | None = None
+    shape: LibrarySettings | None = None
     licence: str
     sha256: dict[str, str] = {}
 
@@ -282,6 +284,8 @@ class Base(Section):
         others = {field for fields in needed.values() for field in fields} - {*needed[self.kind], "sha256"}
         if foreign := sorted(field for field in others if getattr(self, field) is not None):
             raise ValueError(f"a base of kind {self.kind!r} has no {foreign[0]!r}")
+        if self.kind == "embedded" and self.shape is not None:
+            raise ValueError("a base of kind 'embedded' has no 'shape': its config.json is there")
         return self
 
 
@@ -320,14 +324,13 @@ def load_recipe(path: Path) -> Recipe:
     return validated(Recipe, read_yaml(path), path)
 
 
-def load_params(path: Path) -> Params:
-    """Read params.yaml and check that every name in it has its file or its line.
+def load_params(path: Path, root: Path) -> Params:
+    """Read params.yaml, or another file of its form, and check that every name in it has its file under `root`.
 
     Raises:
         InputError: a run, data set, base model or comparison names something that does not exist.
     """
     params = validated(Params, read_yaml(path), path)
-    root = path.parent
     for name, run in params.runs.items():
         for field, value, folder in (
             ("recipe", run.recipe, "experiments"),

@@ -23,6 +23,7 @@ _ENGLISH = re.compile(r"(?P<whole>\d{1,3}(?:,\d{3})+|\d*)(?:\.(?P<decimals>\d+))
 _VIETNAMESE = re.compile(r"(?P<whole>[1-9]\d{0,2}(?:\.\d{3})+|\d+)(?:,(?P<decimals>\d+))?", re.ASCII)
 # 88,000 and 2,750 in Vietnamese text are thousands in English style: nobody writes 2,75 with a third decimal of zero.
 _ENGLISH_THOUSANDS = re.compile(r"[1-9]\d{0,2},\d\d0", re.ASCII)
+_ENGLISH_MONEY = re.compile(r"[1-9]\d{0,2},\d{3}", re.ASCII)  # $1,255: no price has three decimals
 _NUMBER = re.compile(r"(?P<sign>[-+\u2212]?)(?P<digits>\d[\d.,]*|\.\d[\d.,]*)", re.ASCII)
 
 
@@ -69,8 +70,8 @@ def worked(solution: str, gold: str) -> str:
     return f"<reasoning>\n{solution}\n</reasoning>\n<answer>\n{gold}\n</answer>"
 
 
-def decimal(digits: str, locale: str = "en") -> Fraction | None:
-    """The value of ASCII digits with their thousands and decimal signs, else None.
+def decimal(digits: str, locale: str = "en", *, money: bool = False) -> Fraction | None:
+    """The value of ASCII digits with their thousands and decimal signs, else None; `money` when they have a currency.
 
     English: commas group thousands, a point starts decimals. Vietnamese (`vi`) the other way round, except where only
     the English reading fits. No other number's size decides between them.
@@ -90,7 +91,7 @@ def decimal(digits: str, locale: str = "en") -> Fraction | None:
     if digits.isascii() and digits.isdigit():
         return Fraction(int(digits))
     match = None
-    if locale == "vi" and not _ENGLISH_THOUSANDS.fullmatch(digits):
+    if locale == "vi" and not (_ENGLISH_MONEY if money else _ENGLISH_THOUSANDS).fullmatch(digits):
         match = _VIETNAMESE.fullmatch(digits)
     match = match or _ENGLISH.fullmatch(digits)
     if not match or not digits:
@@ -113,7 +114,8 @@ def number(text: str, locale: str = "en") -> Fraction | None:
     """
     text = text.strip().removesuffix(".")
     sign, text = (text[0], text[1:].lstrip()) if text[:1] in tuple("-+\u2212") else ("", text)
-    text = text.lstrip(CURRENCY).lstrip() if text[:1] in tuple(CURRENCY) else text
+    money = text[:1] in tuple(CURRENCY)
+    text = text.lstrip(CURRENCY).lstrip() if money else text
     match = _NUMBER.match(text)
     if not match or (sign and match["sign"]):
         return None
@@ -122,7 +124,7 @@ def number(text: str, locale: str = "en") -> Fraction | None:
         return None
     if not all(character.isalpha() or character in f" .-%{CURRENCY}" for character in unit):
         return None
-    value = decimal(match["digits"], locale)
+    value = decimal(match["digits"], locale, money=money or unit.startswith(tuple(CURRENCY)))
     if value is None:
         return None
     return -value if (sign or match["sign"]) in ("-", "\u2212") else value

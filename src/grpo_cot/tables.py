@@ -192,6 +192,5 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
 
 def source_id(source: Mapping[str, Any], name: str) -> str | None:
     """The Hub id that an evaluation set comes from, by the data set's source record; None where it is not the Hub."""
-    own: Mapping[str, Any] = source.get("sets", {}).get(name, {})
-    identifier: str | None = own.get("id") or source.get("id")
+    identifier: str | None = source["sets"][name]["id"]
     return identifier

@@ -1,7 +1,7 @@
 """Validating what users write: one sentence an error, with the nearest valid name."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -41,7 +41,7 @@ def validated(kind: type[Model] | TypeAdapter[Model], value: Any, where: object)
     except ValidationError as error:
         # A misspelt key is also a missing one; the misspelling is what helps.
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        field = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+        field = ".".join(_path(first["loc"], value))
         if first["type"] == "extra_forbidden":
             hint = nearest(str(first["loc"][-1]), _field_names(adapter.json_schema()))
             raise InputError(f"{where}: unknown key {field!r}; {hint}") from None
@@ -53,6 +53,20 @@ def validated(kind: type[Model] | TypeAdapter[Model], value: Any, where: object)
         raise InputError(
             f"{where}: {field}: {message[0].lower()}{message[1:]}, found {shown(first['input'])}"
         ) from None
+
+
+def _path(location: Sequence[int | str], value: Any) -> Iterator[str]:
+    """The keys that lead to an error, without what pydantic adds: validators, and the tag that chose a union's member
+    (`method` of a phase, `kind` of a source)."""
+    tags = {value.get(key) for key in ("method", "kind")} if isinstance(value, dict) else set()
+    for part in location:
+        if part in tags or str(part).startswith("function-"):
+            tags = set()
+            continue
+        yield str(part)
+        present = isinstance(value, dict | list) and (part in value if isinstance(value, dict) else True)
+        value = value[part] if present else None
+        tags = {value.get(key) for key in ("method", "kind")} if isinstance(value, dict) else set()
 
 
 def _field_names(json_schema: dict[str, Any]) -> Iterator[str]:

@@ -53,7 +53,7 @@ RECIPE_ERRORS = [
     ("lora_alpha: 8", "lora_alpha: 8\n      init_lora_weights: x", "init_lora_weights: expected boolean or one of"),
     ("logging_steps: 1", "logging_steps: 1\n      steps_per_generation: 0", "steps_per_generation"),
     ("sets: [test]", "sets: [test, test]", "names a set twice"),
-    ("grade:\n  locale: en\n", "", "the key 'grade' is missing"),
+    ("published_row: null\n", "", "the key 'published_row' is missing"),
     ("loss_type: dapo", "loss_type: [dapo", "not valid YAML"),
 ]
 

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of training, of each process in turn: it resumes, and ends where an uninterrupted run ends."""
+"""kill -9 in the middle of training and of evaluation: they resume, and end where uninterrupted runs end."""
 
 import json
 import os
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 RUN = "runs: {short-a: {recipe: short, dataset: few, base: tiny, image: cpu, seed: 1}}\n"
 PARAMS = RUN + "datasets: [few]\nbases: [tiny]\ncomparisons: {}\n"
 TRAIN = "train@short-a"
+EVALUATE = "evaluate@short-a"
 
 
 def results(project: Project) -> dict[str, bytes]:
@@ -29,20 +30,20 @@ def results(project: Project) -> dict[str, bytes]:
 WEIGHTS = "train/01-grpo/adapter_model.safetensors"
 
 
-def start(project: Project, log: Path) -> "subprocess.Popen[bytes]":
+def start(project: Project, log: Path, stage: str = TRAIN) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        ["dvc", "repro", TRAIN], cwd=project.folder, env=project.environment, stdout=log.open("ab"),
+        ["dvc", "repro", stage], cwd=project.folder, env=project.environment, stdout=log.open("ab"),
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
 
-def trainers(project: Project) -> list[psutil.Process]:
-    """The running processes of this clone's train step, without the shells around them."""
+def running(project: Project, step: str = "train") -> list[psutil.Process]:
+    """The running processes of a step of this clone, without the shells around them."""
     found = []
     for process in psutil.process_iter():
         try:
             command = process.cmdline()
-            if "scripts/train.py" in command and Path(process.cwd()) == project.folder.resolve():
+            if f"scripts/{step}.py" in command and Path(process.cwd()) == project.folder.resolve():
                 found.append(process)
         except psutil.Error:
             continue
@@ -64,14 +65,13 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, 
     return project, results(project)
 
 
-def stale(project: Project) -> None:
-    """Make the training run again from the start, as if it never had."""
+def stale(project: Project, stage: str = TRAIN, *outputs: str) -> None:
+    """Make a stage run again from the start, as if it never had."""
     lock = project.folder / "dvc.lock"
     text = lock.read_text()
-    lock.write_text(re.sub(rf"  {TRAIN}:\n(?:    .*\n)+", "", text))
-    subprocess.run(
-        ["rm", "-rf", ".dvc/cache/runs", "runs/short-a/train", "runs/short-a/curves"], cwd=project.folder, check=True
-    )
+    lock.write_text(re.sub(rf"  {stage}:\n(?:    .*\n)+", "", text))
+    folders = [f"runs/short-a/{output}" for output in outputs or ("train", "curves")]
+    subprocess.run(["rm", "-rf", ".dvc/cache/runs", *folders], cwd=project.folder, check=True)
 
 
 @pytest.mark.parametrize("victim", ["trainer", "dvc", "group"])
@@ -83,7 +83,7 @@ def test_a_killed_training_resumes_and_ends_the_same_to_the_byte(
     log = tmp_path / "log"
     dvc = start(project, log)
     wait_for_checkpoint(project)
-    [trainer] = trainers(project)
+    [trainer] = running(project)
     if victim == "trainer":
         trainer.kill()
     elif victim == "dvc":
@@ -98,9 +98,9 @@ def test_a_killed_training_resumes_and_ends_the_same_to_the_byte(
     again.wait()
     said = log.read_text()
     assert again.returncode == 0, said[-3000:]
-    assert trainers(project) == []
+    assert running(project) == []
     if victim == "dvc":
-        assert f"Another training (pid {trainer.pid})" in said
+        assert f"Another process (pid {trainer.pid})" in said
         assert "Taking over what an interrupted run had finished." in said
     else:
         step = re.search(r"Resuming from step (\d+) of 12", said)
@@ -119,3 +119,31 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(ready: tu
     project.run("dvc", "repro", TRAIN)
     assert results(project)[WEIGHTS] != expected[WEIGHTS]
     project.edit("params.yaml", "seed: 2", "seed: 1")
+
+
+def test_a_killed_evaluation_resumes_and_ends_the_same_to_the_byte(
+    ready: tuple[Project, dict[str, bytes]], tmp_path: Path
+) -> None:
+    project, _ = ready
+    project.edit("experiments/short.yaml", "batch_size: 20", "batch_size: 4")
+    project.run("dvc", "repro", EVALUATE)
+    result = project.folder / "runs/short-a/eval/completions.jsonl"
+    expected = result.read_bytes()
+    stale(project, EVALUATE, "eval")
+    log = tmp_path / "log"
+    dvc = start(project, log, EVALUATE)
+    end = time.monotonic() + 240
+    while not any(
+        path.stat().st_size for path in (project.folder / ".cache/evaluate/short-a").glob("*/finished.jsonl")
+    ):
+        assert time.monotonic() < end, "no batch was finished"
+        time.sleep(0.01)
+    [evaluation] = running(project, "evaluate")
+    evaluation.kill()
+    assert dvc.wait()
+    assert not result.exists()
+    said = project.run("dvc", "repro", EVALUATE)
+    resumed = re.search(r"Resuming: (\d+) of (\d+) answered", said)
+    assert resumed and 4 <= int(resumed.group(1)) <= int(resumed.group(2))
+    assert result.read_bytes() == expected
+    assert [path.name for path in (project.folder / ".cache/evaluate/short-a").iterdir()] == ["lock"]

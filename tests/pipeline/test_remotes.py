@@ -194,14 +194,9 @@ def test_a_second_checkout_runs_nothing_and_an_edited_one_what_changed(
     assert second.repro() == []
 
     edited = clone(source, tmp_path / "edited", remote)
-    edited.edit("experiments/short.yaml", "batch_size: 20", "batch_size: 10")
-    if remote.url.startswith("/"):
-        ran = edited.repro("--pull", "--allow-missing")
-        assert {"evaluate@short-a", "evaluate@short-b"} <= set(ran)
-        assert {name.split("@")[0] for name in ran} <= {"evaluate", "grade", "publish", "report", "compare"}
-    else:  # one run of the two: what the remote has to do with it is the same
-        ran = edited.repro("--pull", "--allow-missing", "grade@short-a")
-        assert ran[0] == "evaluate@short-a" and set(ran) <= {"evaluate@short-a", "grade@short-a"}
+    edited.edit("experiments/short.yaml", "How many r's are in strawberry?", "What is 2 + 3?")
+    ran = edited.repro("--pull", "--allow-missing")
+    assert sorted(ran) == ["check@short-a", "check@short-b", "report@short-a", "report@short-b"]
 
 
 def test_a_killed_push_leaves_no_half_object_and_goes_on(small: Project, tmp_path: Path, remote: Remote) -> None:

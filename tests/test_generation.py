@@ -1,0 +1,144 @@
+"""Completions: batching, stop strings and resuming change nothing of what a model says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ROOT
+
+from grpo_cot.schema import SYSTEM_PROMPT
+
+pytestmark = pytest.mark.slow
+TINY = ROOT / "assets/tiny/model"
+QUESTIONS = (
+    "Ben has 12 apples. A friend gives Ben 7 apples. Ben gives away 5. How many apples does Ben have now?",
+    "Ada has 3 cups. Now there are twice as many cups. How many cups does Ada have now?",
+    "Sam starts the day with 40 nuts. Sam sells 8 of the nuts. How many nuts does Sam have now?",
+    "Uma has 9 rings.",
+    "How many r's are in strawberry?",
+)
+CONVERSATIONS = [
+    [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}] for question in QUESTIONS
+]
+GREEDY = {"do_sample": False, "max_new_tokens": 48, "stop_strings": ["</answer>"]}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Any, Any]:
+    """The embedded model and its tokenizer."""
+    from grpo_cot.models import load_base
+    from grpo_cot.recipes import ModelSection
+    from grpo_cot.tokenization import load_tokenizer
+
+    settings = ModelSection(dtype="float32", attn_implementation="sdpa", threads=1)
+    return load_base(TINY, settings, None), load_tokenizer(TINY)
+
+
+@pytest.fixture(scope="module")
+def encoder_decoder() -> Any:
+    """A random encoder-decoder with absolute positions in which padding on the wrong side would show."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    torch.manual_seed(0)
+    model = BartForConditionalGeneration(
+        BartConfig(
+            vocab_size=593, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+            decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=512,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None,
+            init_std=0.5,
+        )
+    )  # fmt: skip
+    return model.eval()
+
+
+def answers(model: Any, tokenizer: Any, sampling: dict[str, Any], batch_size: int, **more: Any) -> list[Any]:
+    from grpo_cot.generation import generate
+
+    settings = {"conversations": CONVERSATIONS, "chat_template_kwargs": {}, "seed": 1, "progress": "test"} | more
+    return generate(model, tokenizer, sampling=sampling, batch_size=batch_size, **settings)
+
+
+def test_a_completion_does_not_depend_on_its_batch(tiny: tuple[Any, Any]) -> None:
+    alone = answers(*tiny, GREEDY, 1)
+    assert len({completion.text for completion in alone}) > 1
+    for size in (2, 3, 64):
+        assert answers(*tiny, GREEDY, size) == alone
+
+
+def test_a_completion_ends_with_its_stop_string_or_at_the_limit(tiny: tuple[Any, Any]) -> None:
+    unlimited = answers(*tiny, GREEDY, 64)
+    assert any(completion.text.endswith("</answer>") for completion in unlimited)
+    assert not any(completion.truncated for completion in unlimited if "</answer>" in completion.text)
+    for completion in answers(*tiny, GREEDY | {"max_new_tokens": 5}, 64):
+        assert completion.tokens <= 5
+        assert completion.truncated == (completion.tokens == 5 and "</answer>" not in completion.text)
+
+
+def test_a_stop_string_in_the_prompt_stops_nothing(tiny: tuple[Any, Any]) -> None:
+    asked = [[{"role": "user", "content": f"{QUESTIONS[0]} <answer>"}]]
+    plain = answers(*tiny, {"do_sample": False, "max_new_tokens": 6}, 1, conversations=asked)
+    stopping = {"do_sample": False, "max_new_tokens": 6, "stop_strings": ["assistant\n", "<answer>"]}
+    assert answers(*tiny, stopping, 1, conversations=asked) == plain
+
+
+def test_stop_strings_are_found_across_the_borders_of_tokens(tokenizers_folder: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer
+
+    from grpo_cot.generation import StopText
+
+    for tokenizer in (
+        AutoTokenizer.from_pretrained(tokenizers_folder / "qwen2.5"),
+        AutoTokenizer.from_pretrained(TINY),
+    ):
+        for stop in ("</answer>", "\n\nQ:", " xin chào", "₫"):
+            prompt = tokenizer(f"{stop} before")["input_ids"]
+            criterion = StopText([stop], tokenizer, len(prompt))
+            text = f"Some words, then{stop} more"
+            # Both the usual tokens and one piece a character, which splits the string into as many as there can be.
+            pieces = [
+                token for character in text for token in tokenizer(character, add_special_tokens=False)["input_ids"]
+            ]
+            for ids in (tokenizer(text, add_special_tokens=False)["input_ids"], pieces):
+                if tokenizer.decode(ids) != text:
+                    continue  # the small vocabulary lacks the characters
+                heard = [bool(criterion(torch.tensor([prompt + ids[: end + 1]]), None)) for end in range(len(ids))]
+                said = [stop in tokenizer.decode(ids[: end + 1]) for end in range(len(ids))]
+                assert heard.index(True) == said.index(True)
+
+
+def test_what_sampling_leaves_out_is_off(tiny: tuple[Any, Any]) -> None:
+    # At this temperature every token is about as likely: the library's default of the 50 likeliest would show.
+    asked = CONVERSATIONS[:1] * 400
+    hot = {"do_sample": True, "temperature": 1000.0, "max_new_tokens": 1}
+    assert len({completion.text for completion in answers(*tiny, hot, 400, conversations=asked)}) > 100
+
+
+def test_a_resumed_run_says_what_an_uninterrupted_one_says(tiny: tuple[Any, Any]) -> None:
+    sampling = {"do_sample": True, "temperature": 1.0, "max_new_tokens": 24}
+    uninterrupted: dict[str, Any] = {}
+    expected = answers(*tiny, sampling, 2, finished=uninterrupted)
+    assert list(uninterrupted) == ["test 0", "test 1", "test 2"]
+    kept = {"test 0": [list(completion) for completion in uninterrupted["test 0"]]}  # as JSON gives it back
+    assert answers(*tiny, sampling, 2, finished=kept) == expected
+    assert kept.keys() == uninterrupted.keys()
+    assert answers(*tiny, sampling, 2, seed=2) != expected
+
+
+def test_an_encoder_decoders_completion_holds_neither_prompt_nor_start(
+    tiny: tuple[Any, Any], encoder_decoder: Any
+) -> None:
+    import torch
+
+    _, tokenizer = tiny
+    found = answers(encoder_decoder, tokenizer, {"do_sample": False, "max_new_tokens": 12}, 3)
+    for conversation, completion in zip(CONVERSATIONS, found, strict=True):
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        source = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+        written = [2]
+        while len(written) < 13 and (len(written) == 1 or written[-1] != 2):
+            logits = encoder_decoder(source, decoder_input_ids=torch.tensor([written])).logits
+            written.append(int(logits[0, -1].argmax()))
+        kept = [token for token in written[1:] if token != 2]
+        assert completion == (tokenizer.decode(kept, skip_special_tokens=True), len(kept), len(kept) == 12)
