@@ -43,7 +43,7 @@ def _phase(phase: PhasePlan) -> Iterator[str]:
     steps = "unknown until the rows are" if phase.steps is None else f"{phase.steps:,}"
     epochs = "unknown until the rows are" if phase.epochs is None else f"{phase.epochs:.2f}"
     yield f"  steps: {steps}; epochs over the training rows: {epochs}"
-    asked = f"{phase.prompts:,} prompts and " if phase.method == "grpo" else ""
+    asked = f"{phase.prompts:,} {'prompt' if phase.prompts == 1 else 'prompts'} and " if phase.method == "grpo" else ""
     examples = f"{phase.examples:,} {unit.get(phase.method, 'worked solutions')}"
     yield f"  a step: {asked}{examples}, at most {phase.tokens:,} tokens"
     for note in phase.notes:

@@ -20,7 +20,7 @@ COMMON = {
 SFT = {**COMMON, "max_length": 256, "loss_type": "nll"}
 DPO = {**COMMON, "max_length": 256, "loss_type": ["sigmoid"], "beta": 0.1}
 SAMPLES = {
-    "problems": 12, "count": 4,
+    "problems": 16, "count": 24,  # the base seldom answers rightly in the schema
     "sampling": {"do_sample": True, "temperature": 1.0, "max_new_tokens": 64, "stop_strings": ["</answer>"]},
 }  # fmt: skip
 SCHEMA = read_yaml(ROOT / "experiments/tiny-grpo.yaml")["prompt"]["system"]

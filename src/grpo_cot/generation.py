@@ -45,7 +45,7 @@ class StopText(StoppingCriteria):  # type: ignore[misc]  # Transformers is not f
         self._start = prompt_length
         # A token is at least a byte long; one more, since decoders drop a space before the first.
         self._reach = max(len(stop.encode()) for stop in stops) + 1
-        self._may_end: dict[int, bool] = {}
+        self._may_end = {tokenizer.pad_token_id: False}  # what a row that ended is filled with
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **unused: Any) -> torch.Tensor:
         """Booleans (rows,): whether generation of a row may end; `input_ids` (rows, tokens) includes the prompts."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from grpo_cot import harness
 from grpo_cot.answers import lenient_answer, numeric_value, same_answer
 from grpo_cot.files import InputError, Row
+from grpo_cot.harness import exact_match, flexible_extract, strict_match
 from grpo_cot.schema import sections, strict_answer
 from grpo_cot.similarity import ROUGE, bleu, rouge
 from grpo_cot.statistics import (
@@ -45,8 +45,8 @@ def read_completion(completion: str, gold: str, locale: str) -> Row:
         "format": found is not None,
         "strict_correct": same_answer(strict, gold, locale),
         "lenient_correct": same_answer(lenient, gold, locale),
-        "strict_match": harness.exact_match(harness.strict_match(completion), gold),
-        "flexible_extract": harness.exact_match(harness.flexible_extract(completion), gold),
+        "strict_match": exact_match(strict_match(completion), gold),
+        "flexible_extract": exact_match(flexible_extract(completion), gold),
     }
 
 

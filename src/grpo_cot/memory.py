@@ -5,8 +5,9 @@ parameters and adapter are counted exactly, by the classes that will hold them. 
 keeps of a forward pass over such tensors. The rest are formulas, each beside its source.
 
 Left out: fragmentation, copies that an optimiser makes during its step, buffers of several processes and any sharding
-(the figures are one process's that holds the whole model). The attention's kernel is taken to keep no matrix of
-length x length; the eager one does.
+(the figures are one process's that holds the whole model). Too high for models whose attention has dropout (GPT-2) or a
+trained position bias (T5), unless they checkpoint: traced on a CPU their attention keeps matrices of length x length,
+which a GPU's kernels mostly avoid.
 """
 
 from collections.abc import Iterator
@@ -109,7 +110,9 @@ class Blueprint:
                 )
             except ValueError as error:
                 raise InputError(f"lora: PEFT refuses it: {' '.join(str(error).split())[:200]}") from None
-        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._trained: list[torch.Tensor] = [
+            parameter for parameter in self.model.parameters() if parameter.requires_grad
+        ]
 
     @property
     def trained_parameters(self) -> int:
@@ -163,7 +166,7 @@ class Blueprint:
             byte = 1 + FLOAT32 / OPTIMISER_BLOCK
             return round(sum(2 * p.numel() * (byte if p.numel() >= SMALLEST_8BIT else FLOAT32) for p in self._trained))
         if name == "adafactor":
-            return FLOAT32 * sum(sum(p.shape[-2:]) if p.dim() > 1 else p.numel() for p in self._trained)
+            return FLOAT32 * sum(p.shape[-2] + p.shape[-1] if p.dim() > 1 else p.numel() for p in self._trained)
         raise InputError(
             f"optim is {name!r}, whose memory cannot be estimated; expected adamw_torch, adamw_torch_fused, "
             "adamw_8bit, adamw_bnb_8bit, paged_adamw_8bit or adafactor"
@@ -283,7 +286,8 @@ def _fake_weights(model: torch.nn.Module, lora: bool) -> Iterator[set[int]]:
     replaced: dict[torch.Tensor, torch.Tensor] = {}
     places: list[tuple[dict[str, Any], str, torch.Tensor]] = []
     for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
+        owners: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for tensors in owners:
             for name, tensor in tensors.items():
                 if tensor is None:
                     continue

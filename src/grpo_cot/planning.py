@@ -5,7 +5,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from grpo_cot.files import InputError, read_json, read_jsonl, read_yaml
 from grpo_cot.recipes import (
@@ -167,7 +167,9 @@ def training_rows(suite: Suite, data: Path) -> Rows:
         folder = os.environ.get(suite.folder_variable or "", suite.folder or "")
         file = Path(folder) / suite.splits["train"].path
         if folder and file.suffix == ".jsonl" and file.is_file():
-            return Rows(len(read_jsonl(file)) - held - len(suite.drop), f"of {suite.splits['train'].path}{kept}")
+            return Rows(
+                len(read_jsonl(file)) - held - len(suite.drop), f"counted in {suite.splits['train'].path}{kept}"
+            )
     elif isinstance(suite, HubSource) and suite.id in PUBLISHED_ROWS:
         return Rows(PUBLISHED_ROWS[suite.id] - held - len(suite.drop), f"as {suite.id} was published{kept}")
     return Rows(None, "not known before the step download")
@@ -276,7 +278,8 @@ def _workload(recipe: Recipe, number: int, settings: dict[str, Any]) -> "Workloa
     phase = recipe.phases[number]
     rows, prompt = settings["per_device_train_batch_size"], recipe.prompt.max_prompt_length
     fresh = number == 0 and phase.lora is not None  # its reference is the base, with the adapter switched off
-    drawn, drawn_length, temperature, reference, loss = 0, 0, 1.0, False, "usual"
+    drawn, drawn_length, temperature, reference = 0, 0, 1.0, False
+    loss: Literal["usual", "chunked", "selected"] = "usual"
     if isinstance(phase, GrpoPhase):
         targets = settings["max_completion_length"]
         length = prompt + targets

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
@@ -25,12 +26,13 @@ from grpo_cot.trainers import make_trainer, trainer_configuration
 from grpo_cot.training_data import own_completions
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
+datasets.disable_progress_bars()  # one bar is enough: the training's own
 VALIDATION = "eval-validation.jsonl"  # what checkpoints are selected on: never a set that is reported
 # Of several processes in one step (grpo_cot.distributed), the first writes the results.
 MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
-# Logged by the trainer, but different at every run (times) or after a resumption (the mean loss restarts at 0): kept
-# out of files that later steps read.
-VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss")
+# Logged by the trainer, but different at every run (times) or after a resumption (the mean loss and the tokens seen
+# restart at 0): kept out of files that later steps read.
+VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss|num_tokens")
 
 
 def train_phases(
@@ -105,19 +107,17 @@ def _train(
     configuration = trainer_configuration(recipe, phase, checkpoints, seed)
     tokenizer = load_tokenizer(base)
     adapter = recipe.phases[0].lora is not None
-    model: Any = load_base(before if before and not adapter else base, recipe.model, recipe.quantization)
-    if before and adapter:
-        model = load_adapter(model, before, trainable=True)
+    samples = None
+    if phase.method in ("rejection_sampling", "dpo"):
+        # From a copy of the model: bitsandbytes repacks a quantized CPU model that answers, and cannot train it then.
+        samples = own_completions(
+            _starting_model(recipe, base, before, trainable=False), tokenizer, prompts, phase.samples,
+            batch_size=recipe.evaluate.batch_size, chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=seed,
+        )  # fmt: skip
+    model = _starting_model(recipe, base, before, trainable=True)
     if model.config.is_encoder_decoder != (phase.method == "seq2seq"):
         kind = "an encoder-decoder" if model.config.is_encoder_decoder else "a causal model"
         raise InputError(f"{base} is {kind}, which the method {phase.method!r} cannot train")
-    samples = None
-    if phase.method in ("rejection_sampling", "dpo"):
-        model.eval()
-        samples = own_completions(
-            model, tokenizer, prompts, phase.samples, batch_size=recipe.evaluate.batch_size,
-            chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=seed,
-        )  # fmt: skip
     # The adapter is initialised before the trainer seeds anything (trl#6688).
     set_seed(seed)
     trainer = make_trainer(recipe, phase, configuration, model, tokenizer, prompts, validation, samples)
@@ -151,6 +151,13 @@ def _train(
             write_json(folder / "log.json", [_repeatable(entry) for entry in trainer.state.log_history])
             write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, inputs))
     trainer.accelerator.wait_for_everyone()
+
+
+def _starting_model(recipe: Recipe, base: Path, before: Path | None, *, trainable: bool) -> Any:
+    """What the phase before left, or the base."""
+    adapter = recipe.phases[0].lora is not None
+    model = load_base(before if before and not adapter else base, recipe.model, recipe.quantization)
+    return load_adapter(model, before, trainable=trainable) if before and adapter else model
 
 
 class _Progress(ProgressCallback):

@@ -23,7 +23,7 @@ def test_every_step_leaves_what_it_promises(finished: Project) -> None:
     ):  # fmt: skip
         assert (run / path).stat().st_size > 0, path
     assert not list(finished.folder.rglob("*.tmp"))
-    scratch = (finished.folder / ".cache/train").rglob("*")
+    scratch = [*(finished.folder / ".cache/train").rglob("*"), *(finished.folder / ".cache/evaluate").rglob("*")]
     assert {path.name for path in scratch if path.is_file()} == {"lock"}
 
 
@@ -34,8 +34,11 @@ def test_metrics_keep_their_contract(finished: Project) -> None:
         for share in ("strict_accuracy", "lenient_accuracy", "format_adherence"):
             assert metrics[model][share]["low"] <= metrics[model][share]["value"] <= metrics[model][share]["high"]
         assert {"reasoning_tokens", "truncated"} <= metrics[model].keys()
+        assert metrics[model]["perplexity"]["value"] > 1
+        assert metrics[model]["sacrebleu"]["signature"].startswith("nrefs:1|")
+        assert metrics[model]["pass_at"].keys() == metrics[model]["majority_at"].keys() == {"1", "2"}
     for reader in ("strict_accuracy", "lenient_accuracy"):
-        assert metrics["paired"][reader].keys() == {"difference", "low", "high", "p"}
+        assert metrics["paired"][reader].keys() == {"difference", "low", "high", "p", "detectable"}
     row = json.loads((finished.folder / "runs/short-a/grade/predictions.jsonl").read_text().splitlines()[0])
     assert {"id", "gold", "base", "trained"} <= row.keys()
     assert {"completion", "strict", "lenient", "numeric", "strict_correct", "lenient_correct"} <= row["trained"].keys()
@@ -57,7 +60,7 @@ def test_metrics_and_plots_can_be_shown(finished: Project) -> None:
 def test_the_comparison_is_paired(finished: Project) -> None:
     comparison = json.loads((finished.folder / "comparisons/a-b.json").read_text())
     assert comparison["n"] == 20
-    assert comparison["strict_accuracy"].keys() == {"a", "b", "difference", "low", "high", "p"}
+    assert comparison["strict_accuracy"].keys() == {"a", "b", "difference", "low", "high", "p", "detectable"}
 
 
 class _References(HTMLParser):

@@ -1,0 +1,310 @@
+"""What a recipe would do: counts, and memory from exact parameter counts."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ROOT
+
+from grpo_cot.files import InputError, read_yaml, write_jsonl, write_text
+from grpo_cot.planning import PhasePlan, Plan, choose, plan, training_rows
+from grpo_cot.recipes import load_recipe
+from grpo_cot.sources import SOURCE_FILE
+
+RECIPES = sorted(ROOT.glob("experiments/*.yaml"))
+PUBLISHED_ROWS = {
+    "vi-mt5-small": "mt5-small",
+    "vi-encoder-decoder": "encoder-decoder-scratch",
+    "vi-gpt2-medium": "gpt2-medium",
+    "vi-decoder-only": "decoder-only-scratch",
+    "vi-qwen2.5-3b-sft": "qwen2.5-3b-sft",
+    "vi-qwen2.5-3b-grpo": "qwen2.5-3b-grpo",
+}
+BASES = {
+    "vi-mt5-small": "mt5-small",
+    "vi-encoder-decoder": "encoder-decoder",
+    "vi-gpt2-medium": "gpt2-medium",
+    "vi-decoder-only": "decoder-only",
+    "vi-qwen2.5-3b-sft": "qwen2.5-3b-instruct",
+    "vi-qwen2.5-3b-grpo": "qwen2.5-3b-instruct",
+}
+
+
+def suite(name: str) -> Any:
+    return SOURCE_FILE.validate_python(read_yaml(ROOT / f"sources/datasets/{name}.yaml"))
+
+
+def planned(experiment: str, dataset: str | None = None, base: str | None = None) -> Plan:
+    return plan(ROOT, experiment, dataset, base)
+
+
+def only_phase(found: Plan) -> PhasePlan:
+    (phase,) = found.phases
+    return phase
+
+
+def test_every_published_row_has_its_recipe_at_full_size() -> None:
+    rows = read_yaml(ROOT / "src/grpo_cot/published_results.yaml")["rows"]
+    assert set(PUBLISHED_ROWS.values()) == rows.keys()
+    for name, row in PUBLISHED_ROWS.items():
+        assert load_recipe(ROOT / f"experiments/{name}.yaml").published_row == row
+
+
+def test_no_recipe_chooses_its_checkpoint_on_what_it_reports() -> None:
+    """Checkpoints are chosen on the split `validation` (grpo_cot.training), so no recipe may report that one first."""
+    for name in PUBLISHED_ROWS:
+        recipe = load_recipe(ROOT / f"experiments/{name}.yaml")
+        assert "validation" not in recipe.evaluate.sets
+        first = recipe.phases[0].settings
+        assert first["load_best_model_at_end"] and first["metric_for_best_model"] == "eval_loss"
+        assert recipe.evaluate.sample is None
+
+
+def test_the_second_phase_of_grpo_on_vi_gsm8k_follows_the_same_fine_tuning() -> None:
+    alone, both = (load_recipe(ROOT / f"experiments/vi-qwen2.5-3b-{name}.yaml") for name in ("sft", "grpo"))
+    assert both.phases[0] == alone.phases[0]
+    assert both.phases[1].settings["max_steps"] == 1000
+    assert (both.prompt, both.model, both.quantization, both.evaluate) == (
+        alone.prompt, alone.model, alone.quantization, alone.evaluate,
+    )  # fmt: skip
+
+
+def test_the_reference_recipe_is_as_published() -> None:
+    recipe = load_recipe(ROOT / "experiments/qwen2.5-3b-gsm8k.yaml")
+    (phase,) = recipe.phases
+    published = {
+        "learning_rate": 5e-6, "adam_beta1": 0.9, "adam_beta2": 0.99, "weight_decay": 0.1, "warmup_steps": 0.1,
+        "lr_scheduler_type": "cosine", "optim": "adamw_8bit", "num_generations": 8, "max_completion_length": 200,
+        "max_steps": 250, "max_grad_norm": 0.1, "beta": 0.04, "loss_type": "grpo",
+    }  # fmt: skip
+    assert published.items() <= phase.settings.items()
+    assert phase.lora is not None
+    assert (phase.lora["r"], phase.lora["lora_alpha"], len(phase.lora["target_modules"])) == (64, 64, 7)
+    assert recipe.prompt.max_prompt_length == 256
+    assert recipe.check.questions == ["How many r's in strawberry?"]
+    assert (recipe.check.sampling["temperature"], recipe.check.sampling["top_p"]) == (0.8, 0.95)
+
+
+def test_the_templates_of_plain_models_keep_the_text_and_add_no_roles() -> None:
+    from jinja2 import Template
+
+    messages = [{"role": "system", "content": "Rules."}, {"role": "user", "content": "How many?"}]
+    for name, expected in (
+        ("gpt2", "Rules.\n\nHow many?\n\n"), ("gpt2-medium", "Rules.\n\nHow many?\n\n"),
+        ("decoder-only", "Rules.\n\nHow many?\n\n"), ("mt5-small", "Rules.\nHow many?\n</s>"),
+        ("encoder-decoder", "Rules.\nHow many?\n</s>"),
+    ):  # fmt: skip
+        template = read_yaml(ROOT / f"sources/bases/{name}.yaml")["chat_template"]
+        assert Template(template).render(messages=messages, eos_token="</s>", add_generation_prompt=True) == expected
+
+
+def test_training_rows_are_counted_where_they_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GSM8K_DIR", raising=False)
+    assert training_rows(suite("generated"), tmp_path).count == 2000
+    assert training_rows(suite("gsm8k-hub"), tmp_path).count == 7473
+    assert training_rows(suite("vi_gsm8k"), tmp_path).count == 7473 - 500
+    unknown = training_rows(suite("gsm8k"), tmp_path)
+    assert unknown.count is None
+    assert "not known before the step download" in unknown.origin
+    write_jsonl(tmp_path / "train.jsonl", [{"id": "1"}, {"id": "2"}])
+    assert training_rows(suite("vi_gsm8k"), tmp_path).count == 2
+
+
+def test_training_rows_of_local_files_are_counted_in_them(
+    gsm8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GSM8K_DIR", str(gsm8k_folder))
+    assert training_rows(suite("gsm8k"), tmp_path).count == 7473
+    assert training_rows(suite("gsm8k-suite"), tmp_path).count == 7473 - 500
+
+
+def test_data_set_and_base_come_from_the_runs() -> None:
+    assert choose(ROOT, "tiny-grpo", None, None) == ("tiny-grpo", "generated", "tiny")
+    assert choose(ROOT, "tiny-grpo", "gsm8k", None) == ("tiny-grpo", "gsm8k", "tiny")
+
+
+def project(tmp_path: Path, params: str) -> Path:
+    for name in ("experiments/a", "sources/datasets/d1", "sources/datasets/d2", "sources/bases/b"):
+        write_text(tmp_path / f"{name}.yaml", "")
+    write_text(tmp_path / "params.yaml", params)
+    return tmp_path
+
+
+RUNS = """
+runs:
+  one: {recipe: a, dataset: d1, base: b, image: cpu, seed: 1}
+  two: {recipe: a, dataset: d2, base: b, image: cpu, seed: 1}
+datasets: [d1, d2]
+bases: [b]
+comparisons: {}
+"""
+NO_RUNS = "{runs: {}, datasets: [], bases: [], comparisons: {}}"
+
+
+@pytest.mark.parametrize(
+    ("params", "arguments", "says"),
+    [
+        (RUNS, ("a", None, None), "which dataset? Its runs have several; give --dataset NAME, one of: d1, d2"),
+        (NO_RUNS, ("a", "d1", None), "which base? It is in no run of params.yaml and suites/; give --base NAME"),
+        (NO_RUNS, ("aa", None, None), "experiments/aa.yaml does not exist; did you mean 'a'?"),
+        (NO_RUNS, ("a", "d3", "b"), "sources/datasets/d3.yaml does not exist; expected one of: d1, d2"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_chosen_is_one_sentence(
+    tmp_path: Path, params: str, arguments: tuple[str, str | None, str | None], says: str
+) -> None:
+    with pytest.raises(InputError, match=r"experiments|sources") as refusal:
+        choose(project(tmp_path, params), *arguments)
+    assert says in str(refusal.value)
+
+
+def test_a_run_is_planned_as_its_line_says(tmp_path: Path) -> None:
+    root = project(tmp_path, RUNS)
+    assert choose(root, "two", None, None) == ("a", "d2", "b")
+    write_text(root / "suites/s.yaml", RUNS.replace("one:", "three:").replace("d1, base", "d2, base"))
+    assert choose(root, "three", None, None) == ("a", "d2", "b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_every_recipe_is_accepted_by_the_libraries(path: Path) -> None:
+    from grpo_cot.library_settings import check_recipe
+
+    check_recipe(load_recipe(path), path)
+
+
+@pytest.mark.slow
+def test_the_default_runs_plan_counts_what_the_loaded_model_has() -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    found = planned("tiny-grpo")
+    phase = only_phase(found)
+    assert (phase.steps, phase.prompts, phase.examples) == (100, 8, 64)
+    assert phase.tokens == 64 * (256 + 72)
+    assert phase.epochs == pytest.approx(100 * 8 / 2000)
+    model = AutoModelForCausalLM.from_pretrained(ROOT / "assets/tiny/model")
+    assert found.parameters == model.num_parameters()
+    lora = load_recipe(ROOT / "experiments/tiny-grpo.yaml").phases[0].lora
+    assert lora is not None
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+    assert found.trained_parameters == adapted.get_nb_trainable_parameters()[0]
+    assert phase.memory.kept["adapter"] == 4 * found.trained_parameters
+    assert phase.memory.kept["optimiser"] == 8 * found.trained_parameters
+
+
+@pytest.mark.slow
+def test_four_bit_weights_are_as_large_as_bitsandbytes_makes_them() -> None:
+    """The quantized matrices, their scales, and what stays in the recipe's dtype, on the embedded model."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
+    assert recipe.quantization is not None
+    model = AutoModelForCausalLM.from_pretrained(
+        ROOT / "assets/tiny/model", quantization_config=BitsAndBytesConfig(**recipe.quantization), dtype=torch.float32
+    )
+    held = 0
+    for parameter in model.parameters():
+        held += parameter.numel() * parameter.element_size()
+        if state := getattr(parameter, "quant_state", None):
+            held += state.absmax.numel() * state.absmax.element_size() + state.state2.absmax.numel() * 4
+    assert only_phase(planned("tiny-grpo")).memory.kept["weights"] == pytest.approx(held, rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_reference_recipe_is_planned_from_its_source_alone() -> None:
+    found = planned("qwen2.5-3b-gsm8k", "gsm8k-hub", "qwen2.5-3b-instruct")
+    phase = only_phase(found)
+    assert found.parameters == 3_085_938_688  # as the model's page has it
+    assert found.trained_parameters == 119_734_272  # r 64 on seven matrices of 36 layers
+    assert 2.0e9 < phase.memory.kept["weights"] < 2.1e9
+    assert (phase.steps, phase.prompts, phase.examples) == (250, 1, 8)
+    assert phase.epochs == pytest.approx(250 / 7473)
+    assert phase.fits(16)
+    assert not phase.fits(8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED_ROWS)
+def test_the_recipes_at_full_size_fit_a_card_of_24_gb(name: str) -> None:
+    found = planned(name, "vi_gsm8k", BASES[name])
+    assert all(phase.fits(24) for phase in found.phases)
+    first = found.phases[0]
+    epochs = load_recipe(ROOT / f"experiments/{name}.yaml").phases[0].settings["num_train_epochs"]
+    assert first.steps == epochs * math.ceil(6973 / first.examples)
+    if name == "vi-mt5-small":
+        assert found.parameters == 300_176_768  # its files hold an output matrix that Transformers' class would tie
+    if name == "vi-qwen2.5-3b-grpo":
+        second = found.phases[1]
+        assert (second.steps, second.prompts, second.examples) == (1000, 2, 16)
+        assert second.memory.kept["reference"] == second.memory.kept["adapter"]  # the adapter as fine-tuning left it
+
+
+@pytest.mark.slow
+def test_activations_are_what_autograd_keeps_of_the_loaded_quantized_model() -> None:
+    from dataclasses import replace
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from grpo_cot.memory import Blueprint, Workload
+    from grpo_cot.planning import architecture
+
+    recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
+    lora, quantization = recipe.phases[0].lora, recipe.quantization
+    assert lora is not None and quantization is not None
+    blueprint = Blueprint(*architecture(ROOT, "tiny"), "float32", quantization, lora)
+    work = Workload(
+        rows=4, length=128, targets=64, drawn=0, drawn_length=0, loss="selected", optimiser="adamw_torch",
+        autocast=False, checkpointing=False, temperature=1.0, reference=False,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(
+        ROOT / "assets/tiny/model", quantization_config=BitsAndBytesConfig(**quantization), dtype=torch.float32
+    )
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora)).train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        held = model(input_ids=torch.zeros(work.rows, work.length, dtype=torch.long), use_cache=False)
+    real = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
+    del held
+    with_one_layers_gradients = real * (1 + 1 / model.config.num_hidden_layers)
+    assert blueprint.activations(work) == pytest.approx(with_one_layers_gradients, rel=0.06)
+    assert blueprint.activations(replace(work, rows=8)) == pytest.approx(2 * blueprint.activations(work), rel=0.01)
+    assert blueprint.activations(replace(work, checkpointing=True)) < 0.7 * blueprint.activations(work)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("vi-mt5-small", "vi_gsm8k", "gpt2"), "the base 'gpt2' is a causal model, which 'seq2seq' cannot train"),
+        (("tiny-grpo", None, "gpt2"), "PEFT refuses it"),
+        (("vi-mt5-small", "gsm8k", "mt5-small"), "evaluate.sets names 'polymath-vi', which the data set 'gsm8k' lacks"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(arguments: tuple[str, str | None, str | None], says: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        planned(*arguments)
+    assert says in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_a_base_without_sizes_says_what_to_do(tmp_path: Path) -> None:
+    from grpo_cot.planning import architecture
+
+    source = (ROOT / "sources/bases/qwen2.5-0.5b-instruct.yaml").read_text()
+    write_text(tmp_path / "sources/bases/other.yaml", source.partition("shape:")[0])
+    with pytest.raises(InputError, match=r"'shape' lacks 'model_type'.*dvc repro base@other"):
+        architecture(tmp_path, "other")
+    write_text(tmp_path / "sources/bases/other.yaml", source.replace("hidden_size", "hiden_size"))
+    with pytest.raises(InputError, match="unknown key 'hiden_size'; did you mean 'hidden_size'"):
+        architecture(tmp_path, "other")
