@@ -35,7 +35,8 @@ report: .venv/.ready ## an index page over all runs and comparisons present
 	@python scripts/index.py
 
 bench: .venv/.ready ## benchmarks against named peers
-	python bench/rewards.py && python bench/grpo_step.py && python bench/prompts.py
+	python bench/rewards.py && python bench/reading.py && python bench/grading.py && python bench/prompts.py \
+	  && python bench/grpo_step.py && python bench/evaluation.py
 
 verify: .venv/.ready ## read all of the cache (REMOTE=NAME: of a remote), name and repair what is corrupt
 	@python workflow/verify.py $(REMOTE)

@@ -8,11 +8,8 @@ from step import run
 
 from grpo_cot.auditing import broken, group_statistics, judge
 from grpo_cot.files import InputError, Row, read_jsonl, write_json
-from grpo_cot.generation import generate
 from grpo_cot.library_settings import check_rewards
-from grpo_cot.models import load_base
 from grpo_cot.recipes import GrpoPhase, Recipe, load_recipe
-from grpo_cot.tokenization import load_tokenizer
 
 
 def main(args: Namespace) -> str:
@@ -44,6 +41,11 @@ def main(args: Namespace) -> str:
 
 def base_samples(recipe: Recipe, phase: GrpoPhase, repeated: list[Row], base: Path, seed: int) -> dict[str, Any]:
     """What the rewards pay for the base's completions of these rows, sampled as the phase will sample."""
+    # Here, because they import torch, which a recipe without such samples does not need.
+    from grpo_cot.generation import generate
+    from grpo_cot.models import load_base
+    from grpo_cot.tokenization import load_tokenizer
+
     sampling = {
         "do_sample": True,
         "max_new_tokens": phase.grpo["max_completion_length"],

@@ -27,6 +27,8 @@ def main(args: Namespace) -> str:
                 shutil.copyfile(path, output / name)
         elif source.kind == "hub":
             download(str(source.id), str(source.revision), output, args.source, MODEL_FILES)
+            if not list(output.glob("*.safetensors")):  # older repositories have torch's own files alone
+                download(str(source.id), str(source.revision), output, args.source, ["pytorch_model*.bin*"])
         else:
             from_scratch(source, output, args.source)
         found = file_hashes(output)
@@ -38,7 +40,8 @@ def main(args: Namespace) -> str:
         if source.chat_template is not None:
             write_text(output / "chat_template.jinja", source.chat_template)
         write_json(output / "base.json", {"name": args.source.stem, "id": source.id, "revision": source.revision})
-    write_json(args.provenance, {"name": args.source.stem, **source.model_dump(exclude={"path", "chat_template"})})
+    facts = source.model_dump(exclude={"path", "chat_template", "shape"})
+    write_json(args.provenance, {"name": args.source.stem, **facts})
     return f"{len(found)} files in {args.output}"
 
 

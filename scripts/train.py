@@ -8,7 +8,7 @@ from pathlib import Path
 from step import run
 
 import grpo_cot
-from grpo_cot.checkpoints import Callers, exclusive, fingerprint
+from grpo_cot.checkpoints import Callers, exclusive, scratch_folder
 from grpo_cot.distributed import train_in_processes
 from grpo_cot.files import file_hashes, new_directory, read_json, write_json, write_text
 from grpo_cot.library_settings import check_recipe
@@ -40,10 +40,7 @@ def main(args: Namespace) -> str:
             "base": file_hashes(args.base),
             "code": file_hashes(Path(grpo_cot.__file__).parent),
         }
-        scratch = args.scratch / fingerprint(decisive)
-        for other in args.scratch.iterdir():
-            if other.is_dir() and other != scratch:
-                shutil.rmtree(other)
+        scratch = scratch_folder(args.scratch, decisive)
         if (scratch / "result/model.json").is_file():
             print("Taking over what an interrupted run had finished.", flush=True)
         if recipe.accelerate is None:

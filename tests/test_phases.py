@@ -166,7 +166,7 @@ def test_all_weights_of_both_architectures_train_load_answer_and_keep_the_best_c
     [
         ("tiny-mt5", {"method": "sft", "sft": SFT}, "an encoder-decoder, which the method 'sft' cannot train"),
         ("tiny", {"method": "seq2seq", "seq2seq": COMMON}, "a causal model, which the method 'seq2seq' cannot train"),
-        ("tiny", {"method": "sft", "sft": SFT | {"max_length": 20}}, "more than max_length 20; raise it"),
+        ("tiny", {"method": "sft", "sft": SFT | {"max_length": 20}}, "max_length is 20, and all 16 rows are longer"),
     ],
 )
 def test_a_phase_that_cannot_train_says_why(tmp_path: Path, base: str, phase: dict[str, Any], says: str) -> None:

@@ -105,18 +105,21 @@ def completion_dataset(
 ) -> Dataset:
     """Token ids with a mask of the completion (end token included), for a trainer that learns the completion alone.
 
+    Rows of more than `longest` tokens are left out, and counted on standard output: a cut one would teach the model to
+    stop in mid-sentence.
+
     Raises:
-        InputError: a row is longer than `longest` tokens; a cut one would teach the model to stop in mid-sentence.
+        InputError: every row is longer.
     """
-    encoded = []
-    for row, (prompt, completion) in zip(rows, _encoded(rows, tokenizer, chat_template_kwargs), strict=True):
-        if len(prompt) + len(completion) > longest:
-            raise InputError(
-                f"row {row['id']} has {len(prompt) + len(completion)} tokens with its completion, more than "
-                f"max_length {longest}; raise it, or lower prompt.max_prompt_length"
-            )
-        mask = [0] * len(prompt) + [1] * len(completion)
-        encoded.append({"input_ids": prompt + completion, "completion_mask": mask})
+    encoded = [
+        {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
+        for prompt, completion in _encoded(rows, tokenizer, chat_template_kwargs)
+        if len(prompt) + len(completion) <= longest
+    ]
+    if not encoded:
+        raise InputError(f"max_length is {longest}, and all {len(rows)} rows are longer with their completion; raise it")
+    if len(encoded) < len(rows):
+        print(f"{len(rows) - len(encoded)} of {len(rows)} rows are longer than max_length {longest} and left out.")
     return Dataset.from_list(encoded)
 
 
