@@ -53,7 +53,7 @@ def new_model(architecture: str, tokenizer: PreTrainedTokenizerBase) -> PreTrain
         MT5Config(
             vocab_size=len(tokenizer), d_model=96, d_kv=24, d_ff=192, num_layers=3, num_decoder_layers=3, num_heads=4,
             dropout_rate=0.0, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-            decoder_start_token_id=tokenizer.pad_token_id, tie_word_embeddings=False,
+            decoder_start_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
 

@@ -11,8 +11,8 @@ from grpo_cot.recipes import Base
 from grpo_cot.validation import nearest, validated
 
 TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
-                   "chat_template*"]  # fmt: skip
-MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES]
+                   "chat_template*", "config.json"]  # fmt: skip
+MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES]
 
 
 def main(args: Namespace) -> str:
@@ -31,7 +31,8 @@ def main(args: Namespace) -> str:
                 download(str(source.id), str(source.revision), output, args.source, ["pytorch_model*.bin*"])
         else:
             from_scratch(source, output, args.source)
-        found = file_hashes(output)
+        pinned = Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output
+        found = file_hashes(pinned)
         for name, expected in source.sha256.items():
             if found.get(name) != expected:
                 raise InputError(
@@ -42,7 +43,7 @@ def main(args: Namespace) -> str:
         write_json(output / "base.json", {"name": args.source.stem, "id": source.id, "revision": source.revision})
     facts = source.model_dump(exclude={"path", "chat_template", "shape"})
     write_json(args.provenance, {"name": args.source.stem, **facts})
-    return f"{len(found)} files in {args.output}"
+    return f"{len(list(args.output.iterdir()))} files in {args.output}"
 
 
 def download(repository: str, revision: str, output: Path, source: Path, files: list[str]) -> None:
@@ -78,6 +79,8 @@ def from_scratch(source: Base, output: Path, where: Path) -> None:
     if place and place.id:
         download(place.id, str(place.revision), output, where, TOKENIZER_FILES)
     tokenizer = load_tokenizer(folder)
+    if tokenizer.eos_token is None:
+        raise InputError(f"{where}: the tokenizer has no end token, without which a model never stops")
     tokenizer.save_pretrained(output)
     settings = dict(source.config or {})
     # Unknown keys are kept by the configuration's class, and would be ignored in silence.
@@ -89,7 +92,7 @@ def from_scratch(source: Base, output: Path, where: Path) -> None:
         known = type(configuration)().to_dict()
         if unknown := sorted(settings.keys() - known.keys()):
             raise InputError(f"{where}: config: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
-        if configuration.is_encoder_decoder and configuration.decoder_start_token_id is None:
+        if configuration.is_encoder_decoder and getattr(configuration, "decoder_start_token_id", None) is None:
             configuration.decoder_start_token_id = tokenizer.pad_token_id
         set_seed(int(source.seed or 0))
         kind = AutoModelForSeq2SeqLM if configuration.is_encoder_decoder else AutoModelForCausalLM

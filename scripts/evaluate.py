@@ -100,7 +100,7 @@ def decisive(recipe: Recipe, description: ModelDescription, args: Namespace) -> 
         "trained": [file_hashes(args.model.parent), file_hashes(args.model.parent / description.path)],
         "base": file_hashes(Path(description.base)),
         "packages": {package: version(package) for package in packages},
-        "code": file_hashes(Path(grpo_cot.__file__).parent),
+        "code": file_hashes(Path(grpo_cot.__file__).parent) | file_hashes(Path(__file__).parent),
         "device": DEVICE,
     }
 
@@ -134,7 +134,7 @@ def ask_both(
             found = likelihoods(
                 asked, tokenizer,
                 [problems[position]["messages"] for position in solved],
-                [worked(problems[position]["solution"], problems[position]["gold"]) for position in solved],
+                [worked(*(problems[position][part] for part in ("solution", "gold", "locale"))) for position in solved],
                 progress=f"{name} solutions", finished=finished, **settings,
             )  # fmt: skip
             for position, likelihood in zip(solved, found, strict=True):

@@ -40,6 +40,8 @@ def main(args: Namespace) -> str:
         "recipe": args.recipe.read_text(encoding="utf-8"),
         "methods": [phase.method for phase in recipe.phases],
         "seed": configuration["seed"],
+        "trained_rows": configuration["rows"],
+        "selected": configuration.get("selected"),
         "packages": configuration["packages"],
     }
     weights = {"merged": args.merged}

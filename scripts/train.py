@@ -12,6 +12,7 @@ from grpo_cot.checkpoints import Callers, exclusive, scratch_folder
 from grpo_cot.distributed import train_in_processes
 from grpo_cot.files import file_hashes, new_directory, read_json, write_json, write_text
 from grpo_cot.library_settings import check_recipe
+from grpo_cot.models import DEVICE
 from grpo_cot.recipes import load_recipe
 from grpo_cot.training import VALIDATION, package_versions, read_prompts, train_phases, verdict
 
@@ -39,6 +40,7 @@ def main(args: Namespace) -> str:
             "packages": package_versions(),
             "base": file_hashes(args.base),
             "code": file_hashes(Path(grpo_cot.__file__).parent),
+            "device": DEVICE,
         }
         scratch = scratch_folder(args.scratch, decisive)
         if (scratch / "result/model.json").is_file():

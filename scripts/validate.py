@@ -20,7 +20,14 @@ def check_params(path: Path) -> None:
         recipe = root / "experiments" / f"{run.recipe}.yaml"
         source = root / "sources/datasets" / f"{run.dataset}.yaml"
         splits = set(evaluation_sets(read_source(source)))
-        for chosen in load_recipe(recipe).evaluate.sets:
+        content = load_recipe(recipe)
+        judged = any(phase.settings.get("eval_strategy", "no") != "no" for phase in content.phases)
+        if judged and "validation" not in splits:
+            raise InputError(
+                f"{recipe}: a phase is judged on the split 'validation' while it trains, which the data set "
+                f"{run.dataset!r} of the run {name!r} lacks; hold rows out in its source file"
+            )
+        for chosen in content.evaluate.sets:
             if chosen not in splits:
                 raise InputError(
                     f"{recipe}: evaluate.sets names {chosen!r}, which the data set {run.dataset!r} of the run {name!r} "

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ COMMON = {
 SFT = {**COMMON, "max_length": 256, "loss_type": "nll"}
 DPO = {**COMMON, "max_length": 256, "loss_type": ["sigmoid"], "beta": 0.1}
 SAMPLES = {
-    "problems": 16, "count": 24,  # the base seldom answers rightly in the schema
+    "problems": 16, "batch_size": 20, "count": 24,  # the base seldom answers rightly in the schema
     "sampling": {"do_sample": True, "temperature": 1.0, "max_new_tokens": 64, "stop_strings": ["</answer>"]},
 }  # fmt: skip
 SCHEMA = read_yaml(ROOT / "experiments/tiny-grpo.yaml")["prompt"]["system"]
@@ -132,7 +133,7 @@ def test_rejection_sampling_keeps_what_is_right_and_dpo_pairs_it_with_what_is_wr
     assert first != second
     log = json.loads((result / "02-dpo/log.json").read_text())
     # Before its first step the policy is its reference: the continued adapter as the phase before left it.
-    assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
 @pytest.mark.slow
@@ -141,11 +142,14 @@ def test_all_weights_of_both_architectures_train_load_answer_and_keep_the_best_c
     tmp_path: Path, base: str, method: str
 ) -> None:
     from grpo_cot.generation import generate
+    from grpo_cot.likelihood import likelihoods
     from grpo_cot.models import load
 
     selecting = {
         "eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True, "metric_for_best_model": "eval_loss",
-        "learning_rate": 3e-2,  # so high that the last step is not the best
+        "per_device_eval_batch_size": 8,
+        # Ever larger steps, so that the last is not the best.
+        "learning_rate": 8e-2, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 8,
     }  # fmt: skip
     settings = (SFT if method == "sft" else COMMON) | selecting | {"max_steps": 8}
     result = train(recipe({"method": method, method: settings}, adapter=False), tmp_path, base, rows(8, "test"))
@@ -157,7 +161,18 @@ def test_all_weights_of_both_architectures_train_load_answer_and_keep_the_best_c
     )  # fmt: skip
     assert [0 < completion.tokens <= 8 for completion in said] == [True] * 3
     log = json.loads((result / f"01-{method}/log.json").read_text())
-    assert sum("eval_loss" in entry for entry in log) == 4
+    judged = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+    best = min(judged, key=judged.__getitem__)
+    assert len(judged) == 4 and best != 8
+    assert json.loads((result / f"01-{method}/configuration.json").read_text())["selected"]["step"] == best
+    # What was saved is that checkpoint: its loss on the validation rows, one row at a time, is the logged one.
+    held_out = likelihoods(
+        model, tokenizer, [row["messages"] for row in rows(8, "test")],
+        [worked(row["solution"], row["gold"]) for row in rows(8, "test")],
+        batch_size=1, chat_template_kwargs={}, progress="test", finished={},
+    )  # fmt: skip
+    loss = -sum(found.log_likelihood for found in held_out if found) / sum(found.tokens for found in held_out if found)
+    assert loss == pytest.approx(judged[best], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -164,8 +164,8 @@ def check_accelerate(recipe: Recipe, where: str) -> None:
         trained = "fp16" if phase.settings.get("fp16") else "bf16" if phase.settings.get("bf16") is not False else "no"
         if settings.get("mixed_precision", trained) != trained:
             raise InputError(
-                f"{where}.mixed_precision is {settings['mixed_precision']!r}, but phases.{number}.{phase.section} trains "
-                f"in {trained!r} by its bf16 and fp16; make them agree, or leave mixed_precision out"
+                f"{where}.mixed_precision is {settings['mixed_precision']!r}, but phases.{number}.{phase.section} "
+                f"trains in {trained!r} by its bf16 and fp16; make them agree, or leave mixed_precision out"
             )
 
 

@@ -1,5 +1,6 @@
 """How likely a model finds the gold solution: what perplexity is computed from, the prompt left out."""
 
+import math
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,8 +33,9 @@ def likelihoods(
     chat_template_kwargs: Mapping[str, Any],
     progress: str,
     finished: MutableMapping[str, Any],
-) -> list[Likelihood]:
-    """The likelihood of each target text and the end token as the answer to its conversation, in their order.
+) -> list[Likelihood | None]:
+    """The likelihood of each target text and the end token as the answer to its conversation, in their order; None
+    where both together have more tokens than the model has positions.
 
     Prompt and target (there is at least one) are encoded separately and joined, as a model meets them when it answers.
     The logarithm of the softmax is taken in float32, whatever the model computes in. `finished` is for resuming, as in
@@ -42,6 +44,16 @@ def likelihoods(
     prompts = encode(tokenizer, conversations, chat_template_kwargs)
     encoded = tokenizer(list(targets), add_special_tokens=False)["input_ids"]
     answers = [[*ids, tokenizer.eos_token_id] for ids in encoded]
+    positions = getattr(model.config, "max_position_embeddings", None) or math.inf  # encoder-decoders' are relative
+    fitting = [
+        index
+        for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+        if len(prompt) + len(answer) <= positions
+    ]
+    results: list[Likelihood | None] = [None] * len(prompts)
+    if not fitting:
+        return results
+    prompts, answers = ([texts[index] for index in fitting] for texts in (prompts, answers))
     longest = max(map(len, answers)) + 1
     size = max(1, min(batch_size, LOGITS // (longest * model.config.vocab_size)))
     prefix = shared_prefix(model, prompts)
@@ -58,7 +70,9 @@ def likelihoods(
 
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     found = in_batches(lengths, size, work, progress, "solution", finished)
-    return [Likelihood(*fields) for fields in found]
+    for index, fields in zip(fitting, found, strict=True):
+        results[index] = Likelihood(*fields)
+    return results
 
 
 def _after_prompt(

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from grpo_cot.files import InputError
-from grpo_cot.generation import generate
+from grpo_cot.generation import encode, generate
 from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base
 from grpo_cot.prompts import Message
 from grpo_cot.recipes import MergeSection
@@ -65,17 +65,13 @@ def parity(
         trained, tokenizer, conversations, {"do_sample": False, "max_new_tokens": section.new_tokens}, batch_size=32,
         chat_template_kwargs=chat_template_kwargs, seed=0, progress="parity",
     )  # fmt: skip
-    prompts = tokenizer.apply_chat_template(
-        list(map(list, conversations)), tokenize=False, add_generation_prompt=True, **chat_template_kwargs
-    )
+    prompts = encode(tokenizer, conversations, chat_template_kwargs)
     agreeing = tokens = 0
     differences = []
     with torch.inference_mode():
         for prompt, answer in zip(prompts, answers, strict=True):
-            read = [
-                tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(trained.device)
-                for text in (prompt, answer.text + tokenizer.eos_token)
-            ]
+            ids = tokenizer(answer.text + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+            read = [torch.tensor([part], device=trained.device) for part in (prompt, ids)]
             expected, found = (answer_logits(model, *read) for model in (trained, merged))
             agreeing += int((found.argmax(-1) == expected.argmax(-1)).sum())
             tokens += expected.shape[1]

@@ -297,7 +297,7 @@ def _workload(recipe: Recipe, number: int, settings: dict[str, Any]) -> "Workloa
         elif settings["loss_type"] == "chunked_nll":
             loss = "chunked"
         if isinstance(phase, RejectionSamplingPhase | DpoPhase):
-            drawn = recipe.evaluate.batch_size
+            drawn = phase.samples.batch_size
             drawn_length = prompt + phase.samples.sampling["max_new_tokens"]
     return Workload(
         rows, length, targets, drawn, drawn_length, loss, settings["optim"], settings["bf16"] or settings["fp16"],

@@ -61,6 +61,12 @@ class PhaseSection(Section):
         return settings
 
 
+class OwnSamplesSection(SamplesSection):
+    """What a phase draws from the model before it trains it; a batch's size decides what is drawn in it."""
+
+    batch_size: int = Field(gt=0)
+
+
 class GrpoPhase(PhaseSection):
     """Group relative policy optimisation on the recipe's rewards (Shao et al., 2024)."""
 
@@ -88,7 +94,7 @@ class RejectionSamplingPhase(PhaseSection):
 
     method: Literal["rejection_sampling"]
     lora: LibrarySettings | None
-    samples: SamplesSection
+    samples: OwnSamplesSection
     sft: LibrarySettings
 
 
@@ -99,7 +105,7 @@ class DpoPhase(PhaseSection):
 
     method: Literal["dpo"]
     lora: LibrarySettings | None
-    samples: SamplesSection
+    samples: OwnSamplesSection
     dpo: LibrarySettings
 
 
@@ -200,10 +206,11 @@ class Recipe(Section):
                 _check_batch(phase.grpo, processes, f"{where}.grpo")
             if phase.method in ("rejection_sampling", "dpo") and self.accelerate is not None:
                 raise ValueError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
+        selecting = any(phase.settings.get("load_best_model_at_end") for phase in self.phases)
+        if selecting and "validation" in self.evaluate.sets:
+            raise ValueError("'evaluate.sets' reports 'validation', on which a phase chooses its checkpoint")
         if len({phase.method == "seq2seq" for phase in self.phases}) > 1:
-            raise ValueError(
-                "'phases' mixes seq2seq with other methods, which train another kind of model"
-            )
+            raise ValueError("'phases' mixes seq2seq with other methods, which train another kind of model")
         return self
 
 
@@ -281,6 +288,8 @@ class Base(Section):
             if getattr(self, field) in (None, {}):
                 because = " (a commit, so that it cannot change)" if field == "revision" else ""
                 raise ValueError(f"a base of kind {self.kind!r} needs {field!r}{because}")
+        if self.tokenizer and self.tokenizer.path and not self.sha256:
+            raise ValueError("a tokenizer in the repository needs 'sha256', by which a change of it is noticed")
         others = {field for fields in needed.values() for field in fields} - {*needed[self.kind], "sha256"}
         if foreign := sorted(field for field in others if getattr(self, field) is not None):
             raise ValueError(f"a base of kind {self.kind!r} has no {foreign[0]!r}")

@@ -61,13 +61,18 @@ def strict_answer(completion: str) -> str | None:
     return found[1] if found else None
 
 
-def worked(solution: str, gold: str) -> str:
+def worked(solution: str, gold: str, locale: str = "en") -> str:
     """The completion that a worked solution would be: the target of supervised training and of perplexity.
+
+    The gold, which is in plain notation, is written in the locale's.
 
     >>> worked("2 + 3 = 5", "5")
     '<reasoning>\\n2 + 3 = 5\\n</reasoning>\\n<answer>\\n5\\n</answer>'
+    >>> worked("9 / 8", "1.125", "vi").split()[-2]
+    '1,125'
     """
-    return f"<reasoning>\n{solution}\n</reasoning>\n<answer>\n{gold}\n</answer>"
+    answer = gold.replace(".", ",") if locale == "vi" else gold
+    return f"<reasoning>\n{solution}\n</reasoning>\n<answer>\n{answer}\n</answer>"
 
 
 def decimal(digits: str, locale: str = "en", *, money: bool = False) -> Fraction | None:

@@ -9,14 +9,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from grpo_cot.files import InputError
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, padding on the left as generation needs.
+def load_tokenizer(folder: Path, padding_side: str = "left") -> PreTrainedTokenizerBase:
+    """A model's tokenizer, padding on the left as generation needs it.
 
     Raises:
         InputError: the folder holds no readable tokenizer.
     """
     with refusing_corrupt(folder):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side=padding_side)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -19,6 +19,7 @@ from grpo_cot.files import InputError, Row
 from grpo_cot.models import DEVICE
 from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase, Seq2SeqPhase, SftPhase
 from grpo_cot.rewards import reward_functions
+from grpo_cot.tokenization import load_tokenizer
 from grpo_cot.training_data import (
     completion_dataset,
     encoder_decoder_dataset,
@@ -48,6 +49,9 @@ def trainer_configuration(recipe: Recipe, phase: Phase, checkpoints: Path, seed:
         settings["chat_template_kwargs"] = recipe.prompt.chat_template_kwargs
     elif isinstance(phase, SftPhase | RejectionSamplingPhase):
         settings["completion_only_loss"] = True
+    if isinstance(phase, GrpoPhase | DpoPhase) and recipe.phases[0].lora is None:
+        # What the trainer loads its reference with, which must compute as the policy does.
+        settings["model_init_kwargs"] = recipe.model.model_dump(include={"dtype", "attn_implementation"})
     try:
         return CONFIGURATIONS[phase.section](**settings)
     except (ValueError, TypeError) as error:
@@ -70,15 +74,24 @@ def make_trainer(
         if isinstance(phase, SftPhase | RejectionSamplingPhase):
             return _sft(recipe, phase, configuration, model, tokenizer, prompts, validation, samples)
         if isinstance(phase, DpoPhase):
-            return DPOTrainer(
+            pairs, extra = preference_pairs(samples or []), recipe.prompt.chat_template_kwargs
+            return _EncodedDPOTrainer(
                 model=model, args=configuration, processing_class=tokenizer, peft_config=_lora(phase),
-                train_dataset=preference_dataset(preference_pairs(samples or []), recipe.prompt.chat_template_kwargs),
+                train_dataset=preference_dataset(pairs, tokenizer, extra, phase.dpo["max_length"]),
             )  # fmt: skip
         return _seq2seq(recipe, phase, configuration, model, tokenizer, prompts, validation)
     except (ValueError, TypeError, ImportError, OSError) as error:  # the last two: no vLLM, no answer of its server
         if isinstance(error, OSError) and error.errno:
             raise
         raise _refused(error) from error
+
+
+class _EncodedDPOTrainer(DPOTrainer):
+    """DPOTrainer on rows that are token ids already: its own preparation adds what a template writes after the end
+    token, or no end token at all, and generation and SFT would not agree with it."""
+
+    def _prepare_dataset(self, dataset: Dataset, *arguments: Any) -> Dataset:
+        return dataset
 
 
 def _grpo(
@@ -135,7 +148,8 @@ def _seq2seq(
         if _selects(configuration)
         else None,
         processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model),
+        # Decoders start at the left: labels are padded at the other end than the prompts of causal models.
+        data_collator=DataCollatorForSeq2Seq(load_tokenizer(Path(tokenizer.name_or_path), padding_side="right"), model),
     )
 
 

@@ -1,4 +1,4 @@
-"""Training: an ordered list of phases, each starting from the adapter that the one before it left."""
+"""Training: an ordered list of phases, each starting from what the one before it left."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from grpo_cot.checkpoints import last_whole_checkpoint
 from grpo_cot.files import InputError, Row, new_directory, read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base
-from grpo_cot.recipes import GrpoPhase, Phase, Recipe
+from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase
 from grpo_cot.tokenization import load_tokenizer
 from grpo_cot.trainers import make_trainer, trainer_configuration
 from grpo_cot.training_data import own_completions
@@ -108,29 +108,30 @@ def _train(
     tokenizer = load_tokenizer(base)
     adapter = recipe.phases[0].lora is not None
     samples = None
-    if phase.method in ("rejection_sampling", "dpo"):
-        # From a copy of the model: bitsandbytes repacks a quantized CPU model that answers, and cannot train it then.
-        samples = own_completions(
-            _starting_model(recipe, base, before, trainable=False), tokenizer, prompts, phase.samples,
-            batch_size=recipe.evaluate.batch_size, chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=seed,
-        )  # fmt: skip
+    if isinstance(phase, RejectionSamplingPhase | DpoPhase):
+        samples = _samples(recipe, phase, prompts, base, seed, before, checkpoints.with_suffix(".samples.jsonl"))
     model = _starting_model(recipe, base, before, trainable=True)
     if model.config.is_encoder_decoder != (phase.method == "seq2seq"):
         kind = "an encoder-decoder" if model.config.is_encoder_decoder else "a causal model"
         raise InputError(f"{base} is {kind}, which the method {phase.method!r} cannot train")
+    left = {
+        name: parameter.detach().float().clone()
+        for name, parameter in model.named_parameters()
+        if before and adapter and parameter.requires_grad
+    }
     # The adapter is initialised before the trainer seeds anything (trl#6688).
     set_seed(seed)
     trainer = make_trainer(recipe, phase, configuration, model, tokenizer, prompts, validation, samples)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     # On a quantized base the trainer casts the adapter to bfloat16, while a checkpoint is read back as float32: only in
-    # float32 throughout does a resumed run end where an uninterrupted one does. (Not under ZeRO-3: it holds shards
-    # already, and cannot mix types.)
+    # float32 throughout does a resumed run end where an uninterrupted one does, and a later phase start where the one
+    # before it ended. (Not under ZeRO-3: it holds shards already, and cannot mix types.)
     zero3 = is_deepspeed_zero3_enabled()
     if adapter and not zero3:
-        for parameter in trainer.model.parameters():
+        for name, parameter in trainer.model.named_parameters():
             if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+                parameter.data = left[name].to(parameter.device) if name in left else parameter.data.float()
     if trainer.is_fsdp_enabled:
         # Every forward pass gathers weights from all processes, so none may stop generating before the others. This is
         # how generate() is told; Accelerate leaves it out.
@@ -149,7 +150,11 @@ def _train(
             if samples is not None:
                 write_jsonl(folder / "samples.jsonl", samples)
             write_json(folder / "log.json", [_repeatable(entry) for entry in trainer.state.log_history])
-            write_json(folder / "configuration.json", _resolved(recipe, phase, configuration, seed, inputs))
+            resolved = _resolved(recipe, phase, configuration, seed, inputs)
+            resolved["rows"] = len(trainer.train_dataset)
+            if trainer.state.best_metric is not None:  # of the validation split
+                resolved["selected"] = {"step": trainer.state.best_global_step, "eval_loss": trainer.state.best_metric}
+            write_json(folder / "configuration.json", resolved)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -158,6 +163,24 @@ def _starting_model(recipe: Recipe, base: Path, before: Path | None, *, trainabl
     adapter = recipe.phases[0].lora is not None
     model = load_base(before if before and not adapter else base, recipe.model, recipe.quantization)
     return load_adapter(model, before, trainable=trainable) if before and adapter else model
+
+
+def _samples(
+    recipe: Recipe, phase: RejectionSamplingPhase | DpoPhase, prompts: Sequence[Row], base: Path, seed: int,
+    before: Path | None, kept: Path,
+) -> list[Row]:  # fmt: skip
+    """The model's own completions, kept for a resumed run: on a GPU a second draw need not be the first.
+
+    They come from a copy of the model: bitsandbytes repacks a quantized CPU model that answers, and cannot train it
+    then.
+    """
+    if not kept.is_file():
+        drawn = own_completions(
+            _starting_model(recipe, base, before, trainable=False), load_tokenizer(base), prompts, phase.samples,
+            chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=seed,
+        )  # fmt: skip
+        write_jsonl(kept, drawn)
+    return read_jsonl(kept)
 
 
 class _Progress(ProgressCallback):
@@ -233,7 +256,8 @@ def verdict(log: Sequence[Mapping[str, float]], phase: Phase) -> list[str]:
     if held_out:
         said.append(f"On the validation split it went from {held_out[0]:.3f} to {held_out[-1]:.3f}.")
     if len(held_out) > 2 and held_out[-1] > 1.05 * min(held_out):
-        said.append("It rose again at the end there: the phase overfits; train for less.")
+        kept = "that checkpoint is kept" if phase.settings.get("load_best_model_at_end") else "train for less"
+        said.append(f"It was lowest in between, at {min(held_out):.3f}: {kept}.")
     return said
 
 

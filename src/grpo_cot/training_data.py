@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_cot.evaluation import sampled
 from grpo_cot.files import InputError, Row
-from grpo_cot.generation import generate
-from grpo_cot.recipes import SamplesSection
+from grpo_cot.generation import encode, generate
+from grpo_cot.recipes import OwnSamplesSection
 from grpo_cot.rewards import correctness_in_schema
 from grpo_cot.schema import worked
 
@@ -22,7 +22,11 @@ def worked_solutions(prompts: Sequence[Row]) -> list[Row]:
         InputError: the data set gives no worked solutions.
     """
     rows = [
-        {"id": row["id"], "messages": row["messages"], "completion": worked(row["solution"], row["gold"])}
+        {
+            "id": row["id"],
+            "messages": row["messages"],
+            "completion": worked(row["solution"], row["gold"], row["locale"]),
+        }
         for row in prompts
         if row["solution"]
     ]
@@ -33,16 +37,16 @@ def worked_solutions(prompts: Sequence[Row]) -> list[Row]:
 
 def own_completions(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Row],
-    section: SamplesSection, *, batch_size: int, chat_template_kwargs: Mapping[str, Any], seed: int,
+    section: OwnSamplesSection, *, chat_template_kwargs: Mapping[str, Any], seed: int,
 ) -> list[Row]:  # fmt: skip
     """Rows of a problem (id, messages) and the different completions, right and wrong, that the model drew for it.
 
-    Right is what follows the schema and states the gold's value.
+    Right is what follows the schema and states the gold's value. What the length limit cut off is neither.
     """
     chosen = sampled(prompts, section.problems, seed)
     repeated = [row for row in chosen for _ in range(section.count)]
     drawn = generate(
-        model, tokenizer, [row["messages"] for row in repeated], section.sampling, batch_size=batch_size,
+        model, tokenizer, [row["messages"] for row in repeated], section.sampling, batch_size=section.batch_size,
         chat_template_kwargs=chat_template_kwargs, seed=seed, progress="samples",
     )  # fmt: skip
     paid = correctness_in_schema(
@@ -57,7 +61,8 @@ def own_completions(
         right: dict[str, None] = {}  # an ordered set
         wrong: dict[str, None] = {}
         for completion, reward in zip(drawn[group], paid[group], strict=True):
-            (right if reward else wrong)[completion.text] = None
+            if not completion.truncated:
+                (right if reward else wrong)[completion.text] = None
         rows.append({"id": row["id"], "messages": row["messages"], "right": list(right), "wrong": list(wrong)})
     return rows
 
@@ -105,22 +110,16 @@ def completion_dataset(
 ) -> Dataset:
     """Token ids with a mask of the completion (end token included), for a trainer that learns the completion alone.
 
-    Rows of more than `longest` tokens are left out, and counted on standard output: a cut one would teach the model to
-    stop in mid-sentence.
-
     Raises:
-        InputError: every row is longer.
+        InputError: as `_fitting`.
     """
-    encoded = [
-        {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
-        for prompt, completion in _encoded(rows, tokenizer, chat_template_kwargs)
-        if len(prompt) + len(completion) <= longest
-    ]
-    if not encoded:
-        raise InputError(f"max_length is {longest}, and all {len(rows)} rows are longer with their completion; raise it")
-    if len(encoded) < len(rows):
-        print(f"{len(rows) - len(encoded)} of {len(rows)} rows are longer than max_length {longest} and left out.")
-    return Dataset.from_list(encoded)
+    encoded = _fitting(rows, _encoded(rows, ("completion",), tokenizer, chat_template_kwargs), longest)
+    return Dataset.from_list(
+        [
+            {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
+            for prompt, completion in encoded
+        ]
+    )
 
 
 def encoder_decoder_dataset(
@@ -130,33 +129,48 @@ def encoder_decoder_dataset(
     return Dataset.from_list(
         [
             {"input_ids": prompt, "attention_mask": [1] * len(prompt), "labels": completion}
-            for prompt, completion in _encoded(rows, tokenizer, chat_template_kwargs)
+            for prompt, completion in _encoded(rows, ("completion",), tokenizer, chat_template_kwargs)
         ]
     )
 
 
-def preference_dataset(rows: Sequence[Row], chat_template_kwargs: Mapping[str, Any]) -> Dataset:
-    """Conversations as TRL's DPOTrainer takes them."""
-    extra = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}
+def preference_dataset(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any], longest: int
+) -> Dataset:
+    """Token ids as DPOTrainer's own preparation would leave them, end tokens included.
+
+    Raises:
+        InputError: as `_fitting`.
+    """
+    encoded = _fitting(rows, _encoded(rows, ("chosen", "rejected"), tokenizer, chat_template_kwargs), longest)
     return Dataset.from_list(
-        [
-            {
-                "prompt": row["messages"],
-                **{name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")},
-                **extra,
-            }
-            for row in rows
-        ]
+        [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected} for prompt, chosen, rejected in encoded]
     )
+
+
+def _fitting(rows: Sequence[Row], encoded: Sequence[list[list[int]]], longest: int) -> list[list[list[int]]]:
+    """The rows of no more than `longest` tokens, prompt and answer; the others are counted on standard output. A cut
+    row would teach the model to stop in mid-sentence.
+
+    Raises:
+        InputError: every row is longer.
+    """
+    kept = [parts for parts in encoded if len(parts[0]) + max(map(len, parts[1:])) <= longest]
+    if not kept:
+        raise InputError(f"max_length is {longest}, and all {len(rows)} rows are longer; raise it")
+    if len(kept) < len(rows):
+        print(f"{len(rows) - len(kept)} of {len(rows)} rows are longer than max_length {longest} and left out.")
+    return kept
 
 
 def _encoded(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any]
-) -> list[tuple[list[int], list[int]]]:
-    # Prompt and completion apart, as they meet when the model answers: the completion's first token is its own.
-    prompts = tokenizer.apply_chat_template(
-        [row["messages"] for row in rows], tokenize=False, add_generation_prompt=True, **chat_template_kwargs
-    )
-    completions = [row["completion"] + tokenizer.eos_token for row in rows]
-    ids = [tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, completions)]
-    return list(zip(*ids, strict=True))
+    rows: Sequence[Row], answers: Sequence[str], tokenizer: PreTrainedTokenizerBase,
+    chat_template_kwargs: Mapping[str, Any],
+) -> list[list[list[int]]]:  # fmt: skip
+    # Prompt and answers apart, as they meet when the model answers: an answer's first token is its own.
+    prompts = encode(tokenizer, [row["messages"] for row in rows], chat_template_kwargs)
+    ends = [
+        tokenizer([row[name] + tokenizer.eos_token for row in rows], add_special_tokens=False)["input_ids"]
+        for name in answers
+    ]
+    return [list(parts) for parts in zip(prompts, *ends, strict=True)]
