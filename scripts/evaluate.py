@@ -15,12 +15,13 @@ from step import run
 import grpo_cot
 from grpo_cot import vllm_engine
 from grpo_cot.checkpoints import Callers, Journal, exclusive, scratch_folder
+from grpo_cot.descriptions import ModelDescription, read_description
 from grpo_cot.evaluation import Ask, both, reasoning_tokens, sampled
 from grpo_cot.files import InputError, Row, file_hashes, new_directory, read_jsonl, write_jsonl
 from grpo_cot.generation import Completion, generate
 from grpo_cot.library_settings import check_section
 from grpo_cot.likelihood import Likelihood, likelihoods
-from grpo_cot.models import DEVICE, ModelDescription, load, read_description
+from grpo_cot.models import DEVICE, load
 from grpo_cot.recipes import EvaluateSection, Recipe, load_recipe
 from grpo_cot.schema import worked
 from grpo_cot.tokenization import load_tokenizer

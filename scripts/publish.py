@@ -6,8 +6,8 @@ from pathlib import Path
 
 from step import run
 
+from grpo_cot.descriptions import read_description
 from grpo_cot.files import InputError, new_directory, read_json, read_jsonl, write_json
-from grpo_cot.models import read_description
 from grpo_cot.publishing import lay_out, push
 from grpo_cot.recipes import load_recipe
 

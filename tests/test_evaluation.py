@@ -92,8 +92,8 @@ def test_the_base_is_the_model_without_its_adapter_and_the_adapter_is_back_after
     import torch
     from peft import LoraConfig, get_peft_model
 
+    from grpo_cot.descriptions import ModelDescription
     from grpo_cot.evaluation import both
-    from grpo_cot.models import ModelDescription
     from grpo_cot.recipes import ModelSection
 
     plain = tiny_models()["embedded"]

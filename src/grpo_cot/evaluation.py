@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from grpo_cot.descriptions import ModelDescription
 from grpo_cot.files import Row
-from grpo_cot.models import ModelDescription, load_base
+from grpo_cot.models import load_base
 from grpo_cot.prompts import Message
 from grpo_cot.schema import sections
 

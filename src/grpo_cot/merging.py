@@ -18,9 +18,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from grpo_cot.descriptions import ModelDescription
 from grpo_cot.files import InputError
 from grpo_cot.generation import encode, generate
-from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base
+from grpo_cot.models import DEVICE, load_adapter, load_base
 from grpo_cot.prompts import Message
 from grpo_cot.recipes import MergeSection
 

@@ -2,11 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftModel
-from pydantic import BaseModel, ConfigDict
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,37 +17,12 @@ from transformers import (
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from grpo_cot.files import InputError, read_json
+from grpo_cot.descriptions import ModelDescription, read_description
+from grpo_cot.files import InputError
 from grpo_cot.recipes import ModelSection
 from grpo_cot.tokenization import load_tokenizer, refusing_corrupt
-from grpo_cot.validation import validated
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-class ModelDescription(BaseModel):
-    """model.json: what a training phase left behind and how it is to be loaded.
-
-    `path` is relative to the file's folder, `base` to the repository's. `model` and `quantization` are the recipe's
-    sections that training used: a model loaded otherwise is another model.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    kind: Literal["adapter", "full"]
-    architecture: Literal["causal", "seq2seq"]
-    path: str
-    base: str
-    model: ModelSection
-    quantization: dict[str, Any] | None
-
-
-def read_description(model_json: Path) -> ModelDescription:
-    """model.json's content.
-
-    Raises:
-        InputError: the file is missing or does not fit.
-    """
-    return validated(ModelDescription, read_json(model_json), model_json)
 
 
 def placement() -> dict[str, str] | None:

@@ -18,8 +18,9 @@ from transformers import ProgressCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from grpo_cot.checkpoints import last_whole_checkpoint
+from grpo_cot.descriptions import ModelDescription
 from grpo_cot.files import InputError, Row, new_directory, read_json, read_jsonl, write_json, write_jsonl
-from grpo_cot.models import DEVICE, ModelDescription, load_adapter, load_base
+from grpo_cot.models import DEVICE, load_adapter, load_base
 from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase
 from grpo_cot.tokenization import load_tokenizer
 from grpo_cot.trainers import make_trainer, trainer_configuration

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
+from grpo_cot.descriptions import ModelDescription, read_description
 from grpo_cot.evaluation import Ask
 from grpo_cot.files import InputError, read_json
 from grpo_cot.generation import Completion, completion, encode, end_tokens
-from grpo_cot.models import ModelDescription, read_description
 from grpo_cot.tokenization import load_tokenizer
 
 CHUNK = 1024  # prompts that vLLM is given at once, and that a kill can lose
