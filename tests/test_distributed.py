@@ -126,7 +126,7 @@ def test_four_bits_are_sharded_only_in_the_type_of_the_other_weights(section: di
         (changed(FSDP, "use_cpu", True), "on CPUs Accelerate shards nothing and does not say so"),
         (changed(ZERO_2, "deepspeed_config.zero_stge", 2), "did you mean 'zero_stage'?"),
         (changed(ZERO_2, "deepspeed_config", {"offload_optimizer_device": "none"}), "'zero_stage' is missing"),
-        (changed(ZERO_2, "deepspeed_config.gradient_clipping", 1.0), "this is set by grpo.max_grad_norm"),
+        (changed(ZERO_2, "deepspeed_config.gradient_clipping", 1.0), "this is set by the phase's own max_grad_norm"),
         (changed(ZERO_3, "deepspeed_config.zero3_save_16bit_model", False), "zero3_save_16bit_model must be true"),
     ],
 )

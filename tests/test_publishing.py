@@ -30,6 +30,7 @@ def facts() -> dict[str, Any]:
         },
         "merge": {"dtype": "bfloat16", "base": "trained", "token_agreement": 1.0, "tokens": 5, "logit_difference": 0},
         "prompt": [{"role": "user", "content": "1 + 1?"}], "recipe": "prompt: {}\n", "seed": 1,
+        "trained_rows": 812, "selected": {"step": 40, "eval_loss": 0.5},
         "packages": {"trl": "1.14.2"},
     }  # fmt: skip
 
@@ -39,7 +40,9 @@ def test_the_card_says_of_every_evaluated_set_its_figures_licence_and_what_it_re
     assert "trained with sft, then rejection sampling on gsm8k" in text
     assert "| test: 500 problems, greedy |" in text and "| mgsm-en: 250 problems, greedy |" in text
     assert (
-        "6973 rows of gsm8k (hub `openai/gsm8k` at `" + "7" * 40 + "`, licence MIT); dropped: train-9 (no gold)."
+        "learnt from 812 rows, made of the 6973 training problems of gsm8k (hub `openai/gsm8k` at `"
+        + "7" * 40
+        + "`, licence MIT); its checkpoint, of step 40, was chosen on the split `validation`; dropped: train-9 (no gold)."
         in text
     )
     assert (

@@ -80,6 +80,8 @@ def make_trainer(
                 train_dataset=preference_dataset(pairs, tokenizer, extra, phase.dpo["max_length"]),
             )  # fmt: skip
         return _seq2seq(recipe, phase, configuration, model, tokenizer, prompts, validation)
+    except InputError:
+        raise
     except (ValueError, TypeError, ImportError, OSError) as error:  # the last two: no vLLM, no answer of its server
         if isinstance(error, OSError) and error.errno:
             raise
