@@ -42,8 +42,8 @@ def test_the_card_says_of_every_evaluated_set_its_figures_licence_and_what_it_re
     assert (
         "learnt from 812 rows, made of the 6973 training problems of gsm8k (hub `openai/gsm8k` at `"
         + "7" * 40
-        + "`, licence MIT); its checkpoint, of step 40, was chosen on the split `validation`; dropped: train-9 (no gold)."
-        in text
+        + "`, licence MIT); its checkpoint, of step 40, was chosen on the split `validation`; "
+        "dropped: train-9 (no gold)." in text
     )
     assert (
         "- mgsm-en (files, licence CC-BY-4.0), 250 rows. All of them are also in test. Professionally made.\n" in text
