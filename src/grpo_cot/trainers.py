@@ -58,6 +58,22 @@ def trainer_configuration(recipe: Recipe, phase: Phase, checkpoints: Path, seed:
         raise _refused(error) from error
 
 
+def check_prompts(recipe: Recipe, phase: Phase, prompts: Sequence[Row]) -> None:
+    """Refuse too few prompts before any weights are loaded.
+
+    Raises:
+        InputError: one step of GRPO asks more prompts than there are.
+    """
+    if isinstance(phase, GrpoPhase):
+        processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
+        groups = phase.grpo["per_device_train_batch_size"] * phase.grpo.get("gradient_accumulation_steps", 1)
+        groups = groups * processes // phase.grpo["num_generations"]
+        if len(prompts) < groups:
+            raise InputError(
+                f"{len(prompts)} training prompts are fewer than the {groups} that one step asks; add rows"
+            )
+
+
 def make_trainer(
     recipe: Recipe, phase: Phase, configuration: Any, model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Row], validation: Sequence[Row],
@@ -100,11 +116,6 @@ def _grpo(
     recipe: Recipe, phase: GrpoPhase, configuration: GRPOConfig, model: Any, tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Row],
 ) -> GRPOTrainer:  # fmt: skip
-    processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
-    groups = phase.grpo["per_device_train_batch_size"] * phase.grpo.get("gradient_accumulation_steps", 1)
-    groups = groups * processes // phase.grpo["num_generations"]
-    if len(prompts) < groups:
-        raise InputError(f"{len(prompts)} training prompts are fewer than the {groups} that one step asks; add rows")
     columns = ("gold", "locale", "id")
     return GRPOTrainer(
         model=model,

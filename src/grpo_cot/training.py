@@ -23,7 +23,7 @@ from grpo_cot.files import InputError, Row, new_directory, read_json, read_jsonl
 from grpo_cot.models import DEVICE, load_adapter, load_base
 from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase
 from grpo_cot.tokenization import load_tokenizer
-from grpo_cot.trainers import make_trainer, trainer_configuration
+from grpo_cot.trainers import check_prompts, make_trainer, trainer_configuration
 from grpo_cot.training_data import own_completions
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
@@ -104,6 +104,7 @@ def _train(
     processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
     if DEVICE == "cpu" and phase.settings.get("tf32"):
         raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
+    check_prompts(recipe, phase, prompts)
     # First of all, for it connects the processes and says how they share the weights that are loaded next.
     configuration = trainer_configuration(recipe, phase, checkpoints, seed)
     tokenizer = load_tokenizer(base)
