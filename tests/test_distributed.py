@@ -140,17 +140,6 @@ def test_a_section_that_cannot_work_is_one_sentence(section: dict[str, Any], say
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["server", "colocate"])
-def test_vllm_needs_an_unquantized_base(mode: str) -> None:
-    from grpo_cot.library_settings import check_recipe
-
-    server = {"use_vllm": True, "vllm_mode": mode, "vllm_server_base_url": "http://localhost:8000"}
-    check_recipe(recipe(DDP, **server), "recipe")
-    with pytest.raises(InputError, match=r"use_vllm is true on a quantized base: .* set quantization to null"):
-        check_recipe(recipe(DDP, NF4, **server), "recipe")
-
-
-@pytest.mark.slow
 def test_every_key_that_we_refuse_is_accelerates() -> None:
     from accelerate.utils import DistributedType
 

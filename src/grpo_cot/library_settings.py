@@ -193,11 +193,6 @@ def check_recipe(recipe: Recipe, where: object) -> None:
         place = f"{where}: phases.{number}"
         check_section(phase.section, phase.settings, f"{place}.{phase.section}")
         _construct(_trainer_class(phase.section), _settings_here(phase, processes), f"{place}.{phase.section}")
-        if phase.settings.get("use_vllm") and recipe.quantization is not None:
-            raise InputError(
-                f"{place}.grpo.use_vllm is true on a quantized base: vLLM is sent the adapter merged into the base's "
-                "quantized weights, which loses most of its effect and wears the base down; set quantization to null"
-            )
         if isinstance(phase, RejectionSamplingPhase | DpoPhase):
             _check_sampling(phase.samples.sampling, f"{place}.samples.sampling")
         if phase.lora is not None:

@@ -67,13 +67,29 @@ class OwnSamplesSection(SamplesSection):
     batch_size: int = Field(gt=0)
 
 
+class RolloutsSection(Section):
+    """How vLLM gets the weights that it samples with, and how far its log-probabilities may be from the trainer's.
+
+    `merge`: the adapter merged into the base (TRL's way; only onto a base that is not quantized). `adapter`: the adapter
+    alone, as a LoRA request. `shared`: Unsloth's, one copy of the base for both. `log_probability_gap` is the largest
+    mean absolute difference of a sampled token's log-probability, over a batch, that training goes on with.
+    """
+
+    sync: Literal["merge", "adapter", "shared"]
+    log_probability_gap: float = Field(gt=0)
+
+
 class GrpoPhase(PhaseSection):
-    """Group relative policy optimisation on the recipe's rewards (Shao et al., 2024)."""
+    """Group relative policy optimisation on the recipe's rewards (Shao et al., 2024).
+
+    `rollouts` is null where Transformers samples, and given with `grpo.use_vllm`.
+    """
 
     section: ClassVar[str] = "grpo"
 
     method: Literal["grpo"]
     lora: LibrarySettings | None
+    rollouts: RolloutsSection | None
     grpo: LibrarySettings
 
 
@@ -174,6 +190,7 @@ class Recipe(Section):
     prompt: PromptSection
     rewards: dict[str, FiniteFloat]
     audit: AuditSection
+    backend: Literal["transformers", "unsloth"]  # what trains: TRL on PEFT's and Transformers' classes, or on Unsloth's
     model: ModelSection
     quantization: LibrarySettings | None
     phases: list[Phase] = Field(min_length=1)
@@ -204,6 +221,7 @@ class Recipe(Section):
                 raise ValueError(f"{where}.lora must be null: a later phase continues what the first one trains")
             if phase.method == "grpo":
                 _check_batch(phase.grpo, processes, f"{where}.grpo")
+                _check_rollouts(self, phase, f"{where}.rollouts")
             if phase.method in ("rejection_sampling", "dpo") and self.accelerate is not None:
                 raise ValueError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
         selecting = any(phase.settings.get("load_best_model_at_end") for phase in self.phases)
@@ -243,6 +261,33 @@ def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
             f"{where}.save_steps is {values['save_steps']}, no multiple of the {reuse} steps that share one "
             "generation: a resumed run would not repeat an uninterrupted one"
         )
+
+
+def _check_rollouts(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
+    """Refuse a sync that would not give vLLM the trained model."""
+    asked = bool(phase.grpo.get("use_vllm"))
+    if asked != (phase.rollouts is not None):
+        found, wanted = ("null", "give sync and log_probability_gap") if asked else ("given", "set it to null")
+        raise ValueError(f"{where} is {found}, but grpo.use_vllm is {str(asked).lower()}; {wanted}")
+    if phase.rollouts is None:
+        return
+    sync, mode = phase.rollouts.sync, phase.grpo.get("vllm_mode")
+    if sync == "merge" and recipe.quantization:
+        raise ValueError(
+            f"{where}.sync is 'merge' on a quantized base: merging into 4 bits and back loses most of the adapter's "
+            "effect, and moves the base; use 'adapter' (or 'shared' with the backend unsloth), or set quantization to "
+            "null"
+        )
+    if (sync == "shared") != (recipe.backend == "unsloth"):
+        other = "'shared'" if recipe.backend == "unsloth" else "'adapter' or 'merge'"
+        raise ValueError(f"{where}.sync is {sync!r}, but the backend is {recipe.backend}; expected {other}")
+    if sync != "merge" and mode != "colocate":
+        raise ValueError(
+            f"{where}.sync is {sync!r}, which needs vLLM in the trainer's own process: set grpo.vllm_mode to colocate, "
+            "or sync to 'merge' on a base that is not quantized"
+        )
+    if sync != "merge" and recipe.phases[0].lora is None:
+        raise ValueError(f"{where}.sync is {sync!r}, but phases.1.lora is null: there is no adapter; expected 'merge'")
 
 
 class Tokenizer(Section):
