@@ -34,7 +34,9 @@ def main(args: Namespace) -> str:
         }
         decisive = {
             "inputs": inputs,
-            "recipe": recipe.model_dump(include={"rewards", "backend", "model", "quantization", "phases", "accelerate"}),
+            "recipe": recipe.model_dump(
+                include={"rewards", "backend", "model", "quantization", "phases", "accelerate"}
+            ),
             "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
             "seed": args.seed,
             "packages": package_versions(),

@@ -70,8 +70,8 @@ class OwnSamplesSection(SamplesSection):
 class RolloutsSection(Section):
     """How vLLM gets the weights that it samples with, and how far its log-probabilities may be from the trainer's.
 
-    `merge`: the adapter merged into the base (TRL's way; only onto a base that is not quantized). `adapter`: the adapter
-    alone, as a LoRA request. `shared`: Unsloth's, one copy of the base for both. `log_probability_gap` is the largest
+    `merge`: the adapter merged into the base (TRL's way; only onto a base that is not quantized). `adapter`: it alone,
+    as a LoRA request. `shared`: Unsloth's, one copy of the base for both. `log_probability_gap` is the largest
     mean absolute difference of a sampled token's log-probability, over a batch, that training goes on with.
     """
 
