@@ -1,14 +1,21 @@
-"""Step base: put a base model under DVC, each file checked against its pinned hash."""
+"""Step base: put a base model under DVC, each file checked against its pinned hash, or make one."""
 
 import shutil
 from argparse import Namespace
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from step import run
 
-from grpo_cot.files import InputError, file_hashes, new_directory, read_yaml, write_json, write_text
-from grpo_cot.recipes import Base
+import grpo_cot
+from grpo_cot.bases import Base, Pretraining
+from grpo_cot.checkpoints import Callers, exclusive, scratch_folder
+from grpo_cot.files import InputError, file_hashes, new_directory, read_yaml, write_json, write_jsonl, write_text
 from grpo_cot.validation import nearest, validated
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
                    "chat_template*", "config.json"]  # fmt: skip
@@ -18,6 +25,7 @@ MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "generation_config.j
 def main(args: Namespace) -> str:
     """The files that the source pins, and base.json, which says what they are."""
     source = validated(Base, read_yaml(args.source), args.source)
+    model = None
     with new_directory(args.output) as output:
         if source.kind == "embedded":
             for name in source.sha256:
@@ -30,20 +38,31 @@ def main(args: Namespace) -> str:
             if not list(output.glob("*.safetensors")):  # older repositories have torch's own files alone
                 download(str(source.id), str(source.revision), output, args.source, ["pytorch_model*.bin*"])
         else:
-            from_scratch(source, output, args.source)
-        pinned = Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output
-        found = file_hashes(pinned)
-        for name, expected in source.sha256.items():
-            if found.get(name) != expected:
-                raise InputError(
-                    f"{args.source}: {name} has sha256 {found.get(name)}, expected {expected}: not the pinned file"
-                )
+            model = from_scratch(source, output, args.source)
+        check_pins(source, output, args.source)
         if source.chat_template is not None:
             write_text(output / "chat_template.jinja", source.chat_template)
+        if model is not None:
+            if source.pretraining:
+                pretrained(model, source.pretraining, source, output, args)
+            model.save_pretrained(output)
         write_json(output / "base.json", {"name": args.source.stem, "id": source.id, "revision": source.revision})
-    facts = source.model_dump(exclude={"path", "chat_template", "shape"})
+    unsaid = () if source.pretraining else ("pretraining",)
+    facts = source.model_dump(exclude={"path", "chat_template", "shape", *unsaid})
     write_json(args.provenance, {"name": args.source.stem, **facts})
     return f"{len(list(args.output.iterdir()))} files in {args.output}"
+
+
+def check_pins(source: Base, output: Path, where: Path) -> None:
+    """Compare the files that came, or those of the embedded tokenizer, with the hashes that the source pins.
+
+    Raises:
+        InputError: a file is missing, or another one.
+    """
+    found = file_hashes(Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output)
+    for name, expected in source.sha256.items():
+        if found.get(name) != expected:
+            raise InputError(f"{where}: {name} has sha256 {found.get(name)}, expected {expected}: not the pinned file")
 
 
 def download(repository: str, revision: str, output: Path, source: Path, files: list[str]) -> None:
@@ -64,8 +83,8 @@ def download(repository: str, revision: str, output: Path, source: Path, files: 
     shutil.rmtree(output / ".cache", ignore_errors=True)
 
 
-def from_scratch(source: Base, output: Path, where: Path) -> None:
-    """A tokenizer, and random weights in the architecture that the source describes.
+def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
+    """Random weights in the architecture that the source describes; the tokenizer is written to `output`.
 
     Raises:
         InputError: Transformers does not know the architecture, or refuses its sizes.
@@ -96,11 +115,41 @@ def from_scratch(source: Base, output: Path, where: Path) -> None:
             configuration.decoder_start_token_id = tokenizer.pad_token_id
         set_seed(int(source.seed or 0))
         kind = AutoModelForSeq2SeqLM if configuration.is_encoder_decoder else AutoModelForCausalLM
-        model = kind.from_config(configuration)
+        model: PreTrainedModel = kind.from_config(configuration)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{where}: config: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
-    model.save_pretrained(output)
+    return model
+
+
+def pretrained(model: "PreTrainedModel", settings: Pretraining, source: Base, output: Path, args: Namespace) -> None:
+    """Train random weights as the source says, going on where an interrupted training stopped; they end in bfloat16.
+
+    Raises:
+        InputError: it needs a GPU, and there is none.
+    """
+    import torch
+
+    from grpo_cot.pretraining import pretrain
+    from grpo_cot.tokenization import load_tokenizer
+
+    callers = Callers()
+    with exclusive(args.scratch):
+        decisive = {
+            "source": source.model_dump(exclude={"licence", "shape"}),
+            "packages": {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")},
+            "code": file_hashes(Path(grpo_cot.__file__).parent),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        }
+        scratch = scratch_folder(args.scratch, decisive)
+        try:
+            curve = pretrain(model, load_tokenizer(output), settings, int(source.seed or 0), scratch)
+        except InputError as error:
+            raise InputError(f"{args.source}: {error}") from None
+        write_jsonl(output / "pretraining.jsonl", curve)
+        if callers.alive():  # otherwise nobody records this model, and the next run ends at its last checkpoint
+            shutil.rmtree(scratch)
+    model.to(torch.bfloat16)
 
 
 if __name__ == "__main__":
-    run(main, __doc__, source=Path, output=Path, provenance=Path)
+    run(main, __doc__, source=Path, output=Path, provenance=Path, scratch=Path)

@@ -1,31 +1,40 @@
 """Step merge: one 16-bit model that plain Transformers loads, gated on parity with what was trained."""
 
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
-import torch
 from step import run
 
+from grpo_cot.descriptions import read_description
 from grpo_cot.files import InputError, new_directory, read_jsonl, write_json
-from grpo_cot.merging import gate, merge, parity, save
-from grpo_cot.models import load
+from grpo_cot.merging import merge
+from grpo_cot.parity import gate, parity_in_its_own_process
+from grpo_cot.process_memory import peak_memory, resident_memory
 from grpo_cot.recipes import load_recipe
+from grpo_cot.tokenization import load_tokenizer
 
 
 def main(args: Namespace) -> str:
-    """The merged folder, and merge.json with the parity figures."""
+    """The merged folder, and merge.json with the parity figures; peaks of memory go to the record."""
+    imported = resident_memory()
     recipe = load_recipe(args.recipe)
     section = recipe.merge
-    trained, tokenizer, description = load(args.model)
-    prompts = read_jsonl(args.prompts / "eval-test.jsonl")[: section.prompts]
+    description = read_description(args.model)
+    tokenizer = load_tokenizer(Path(description.base))
+    conversations = [row["messages"] for row in read_jsonl(args.prompts / "eval-test.jsonl")[: section.prompts]]
     with new_directory(args.output) as output:
-        save(
-            merge(description, args.model.parent / description.path, section), tokenizer, Path(description.base), output
+        started = time.monotonic()
+        reason = merge(description, args.model.parent / description.path, section, tokenizer, output)
+        if reason:
+            print(f"Merged with the whole model in memory, because {reason}.", file=sys.stderr)
+        args.measured["merging_seconds"] = round(time.monotonic() - started, 2)
+        args.measured["merging_mib_above_imports"] = (peak_memory() - imported) // 2**20
+        figures, peak = parity_in_its_own_process(
+            args.model, output, conversations, recipe.prompt.chat_template_kwargs, section
         )
-        figures = parity(
-            trained, output, tokenizer, [row["messages"] for row in prompts], recipe.prompt.chat_template_kwargs,
-            section, getattr(torch, description.model.dtype),
-        )  # fmt: skip
+        args.measured["parity_mib_above_imports"] = peak // 2**20
         try:
             holds = gate(figures, section, quantized=bool(description.quantization))
         except InputError as error:

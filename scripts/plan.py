@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grpo_cot.files import InputError
-from grpo_cot.planning import CARDS, USABLE, PhasePlan, Plan, plan
+from grpo_cot.planning import CARDS, PhasePlan, Plan, plan
+from grpo_cot.workloads import USABLE
 
 
 def main() -> None:
@@ -53,13 +54,16 @@ def _phase(phase: PhasePlan) -> Iterator[str]:
     moments = [
         ("throughout", memory.kept),
         ("in a training step", memory.training),
+        ("in the optimiser's step", memory.update),
         ("while sampling", memory.sampling),
     ]
     for moment, parts in moments:
         for part, size in parts.items():
             yield f"    {part:<18} {_size(size)}  {moment}"
+    yield f"    {'peak':<18} {_size(memory.total)}  throughout, and the fullest of the others"
+    with_vllm = f", vLLM's {phase.vllm.share:.0%} included" if phase.vllm else ""
     cards = [f"{card} GB {'yes' if phase.fits(card) else 'no'}" for card in CARDS]
-    yield f"    {'peak':<18} {_size(memory.total)}  within {USABLE:.0%} of {', '.join(cards)}"
+    yield f"    fits a card ({USABLE:.0%} of it is used at most{with_vllm}): {', '.join(cards)}"
 
 
 def _size(size: int) -> str:

@@ -244,6 +244,18 @@ def test_the_default_data_set_keeps_its_training_and_test_rows() -> None:
     assert hashlib.sha256(json.dumps(kept).encode()).hexdigest() == DEFAULT_ROWS
 
 
+def test_the_harder_generator_is_chosen_by_name_and_shares_no_question_between_splits() -> None:
+    suite = read_source(DATASETS / "generated-harder.yaml")
+    splits, record = load(suite, "generated-harder")
+    assert record["rows"] == {"train": 4000, "validation": 200, "test": 1000}
+    questions = [row["question"] for rows in splits.values() for row in rows]
+    assert len(set(questions)) == 5200
+    assert any("%" in question for question in questions)
+    assert all(1 <= int(row["gold"]) <= 9999 and row["solution"] for row in splits["test"])
+    with pytest.raises(InputError, match="problems: input should be 'basic' or 'harder', found 'hardest'"):
+        validated(SOURCE_FILE, suite.model_dump() | {"problems": "hardest"}, "x.yaml")
+
+
 def test_gsm8k_is_read_in_full(gsm8k_folder: Path) -> None:
     splits, record = load(read_source(DATASETS / "gsm8k.yaml"), "gsm8k")
     assert record["rows"] == {"train": 7473, "test": 1319}

@@ -1,5 +1,6 @@
 """What a recipe would do: counts, and memory from exact parameter counts."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from grpo_cot.files import InputError, read_yaml, write_jsonl, write_text
 from grpo_cot.planning import PhasePlan, Plan, choose, plan, training_rows
 from grpo_cot.recipes import load_recipe
 from grpo_cot.sources import SOURCE_FILE
+from grpo_cot.workloads import Workload
 
 RECIPES = sorted(ROOT.glob("experiments/*.yaml"))
 PUBLISHED_ROWS = {
@@ -243,43 +245,70 @@ def test_the_recipes_at_full_size_fit_a_card_of_24_gb(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_activations_are_what_autograd_keeps_of_the_loaded_quantized_model() -> None:
+def test_a_step_is_estimated_as_the_loaded_quantized_model_runs_it() -> None:
+    """Bytes alive at the fullest moment of a forward and a backward pass with padding; bench/memory.py does more."""
     from dataclasses import replace
 
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from trl.trainer.utils import selective_log_softmax_and_entropy
 
-    from grpo_cot.memory import Blueprint, Workload
+    from grpo_cot.live_bytes import LiveBytes
+    from grpo_cot.memory import Blueprint
     from grpo_cot.planning import architecture
+    from grpo_cot.workloads import workload
 
     recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
     lora, quantization = recipe.phases[0].lora, recipe.quantization
     assert lora is not None and quantization is not None
-    blueprint = Blueprint(*architecture(ROOT, "tiny"), "float32", quantization, lora)
-    work = Workload(
-        rows=4, length=128, targets=64, drawn=0, drawn_length=0, loss="selected", optimiser="adamw_torch",
-        autocast=False, checkpointing=False, temperature=1.0, reference=False,
-    )  # fmt: skip
+    blueprint = Blueprint(*architecture(ROOT, "tiny"), recipe.model, quantization, lora)
+    work = replace(workload(recipe, 0, on_gpu=False), rows=4, length=128, targets=64)
     model = AutoModelForCausalLM.from_pretrained(
         ROOT / "assets/tiny/model", quantization_config=BitsAndBytesConfig(**quantization), dtype=torch.float32
     )
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora)).train()
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    ids, mask = torch.ones(4, 128, dtype=torch.long), torch.ones(4, 128, dtype=torch.long)
+    mask[0, 0] = 0
+    live = LiveBytes(blueprint.part)
+    live.ignore([*model.parameters(), *model.buffers()])
+    with live:
+        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=65, use_cache=False).logits[:, :-1]
+        chosen, _ = selective_log_softmax_and_entropy(
+            logits[:, -64:], ids[:, 64:], entropy_requires_grad=False, row_mask=mask[:, 64:]
+        )
+        del logits
+        chosen.sum().backward()
+    real = sum(live.peaks[""].values())
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+    def size(changed: Workload) -> int:
+        return sum(blueprint.step(changed).values())
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = model(input_ids=torch.zeros(work.rows, work.length, dtype=torch.long), use_cache=False)
-    real = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
-    del held
-    with_one_layers_gradients = real * (1 + 1 / model.config.num_hidden_layers)
-    assert blueprint.activations(work) == pytest.approx(with_one_layers_gradients, rel=0.06)
-    assert blueprint.activations(replace(work, rows=8)) == pytest.approx(2 * blueprint.activations(work), rel=0.01)
-    assert blueprint.activations(replace(work, checkpointing=True)) < 0.7 * blueprint.activations(work)
+    assert size(work) == pytest.approx(real, rel=0.02)
+    assert size(replace(work, rows=8)) == pytest.approx(2 * real, rel=0.05)
+    assert size(replace(work, checkpointing=True)) < 0.7 * real
+    assert size(replace(work, padded=False)) < real
+
+
+@pytest.mark.slow
+def test_vllm_beside_training_holds_the_base_a_second_time_unless_it_shares_it(tmp_path: Path) -> None:
+    for name in ("sources", "assets"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    content = read_yaml(ROOT / "experiments/qwen2.5-3b-gsm8k.yaml")
+    (phase,) = content["phases"]
+    phase["grpo"] |= {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3}
+    found = {}
+    for backend, sync in (("transformers", "adapter"), ("unsloth", "shared")):
+        phase["rollouts"] = {"sync": sync, "log_probability_gap": 0.1}
+        write_text(tmp_path / f"experiments/{sync}.yaml", json.dumps(content | {"backend": backend}))
+        found[sync] = only_phase(plan(tmp_path, sync, "gsm8k-hub", "qwen2.5-3b-instruct"))
+    own, shared = found["adapter"], found["shared"]
+    assert own.memory == shared.memory
+    assert not own.memory.sampling  # the keys and values are vLLM's
+    assert "30% of the card for a second copy of the base" in " ".join(own.notes)
+    assert "the one base of both" in " ".join(shared.notes)
+    assert own.vllm is not None and own.vllm.needs > own.memory.kept["weights"]
+    assert (own.fits(16), shared.fits(16)) == (False, True)
 
 
 @pytest.mark.slow

@@ -1,12 +1,16 @@
-"""The generator: its problems are right, repeatable, and split by structure."""
+"""The generators: their problems are right, repeatable, varied, and split by structure."""
 
+import ast
 import importlib.util
 import itertools
 import re
+from collections import Counter
+from fractions import Fraction
 
+import pytest
 from support import ROOT
 
-from grpo_cot.problems import problems, split_of
+from grpo_cot.problems import GENERATORS, Generator, harder_problems, problems, split_of
 from grpo_cot.schema import gold
 
 
@@ -28,15 +32,61 @@ def test_every_worked_answer_is_right_and_ends_in_its_gold() -> None:
         assert 1 <= value <= 99
 
 
-def test_the_same_seed_gives_the_same_stream() -> None:
-    first, second, other = (list(itertools.islice(problems("test", seed), 50)) for seed in (3, 3, 4))
+def exact(expression: str) -> Fraction:
+    """The value of an arithmetic expression, by Python's own parser and without rounding."""
+
+    def value(node: ast.expr) -> Fraction:
+        if isinstance(node, ast.BinOp):
+            left, right = value(node.left), value(node.right)
+            return {ast.Add: left + right, ast.Sub: left - right, ast.Mult: left * right, ast.Div: left / right}[
+                type(node.op)  # type: ignore[index]
+            ]
+        assert isinstance(node, ast.Constant)
+        return Fraction(node.value)  # type: ignore[arg-type]
+
+    return value(ast.parse(expression, mode="eval").body)
+
+
+def test_every_harder_problem_tells_its_numbers_and_its_steps_lead_to_their_expressions_value() -> None:
+    for problem in itertools.islice(harder_problems("train", 1), 3000):
+        assert exact(problem.structure) == problem.value
+        for step in problem.steps:
+            left, right = step.split(" = ")
+            assert exact(left) == int(right)
+            assert 1 <= int(right) <= 9999
+        assert gold(problem.answer) == str(problem.value) == problem.steps[-1].split(" = ")[1]
+        # Every number of the expression is told, but for the hundred of a percentage; and no other one is.
+        told = set(re.findall(r"\d+", problem.question))
+        assert told == set(re.findall(r"\d+", problem.structure.replace("/100)", ")")))
+        assert not re.search(r"[{}]", problem.question)
+
+
+def test_the_harder_problems_are_longer_larger_and_of_many_kinds() -> None:
+    basic, harder = (list(itertools.islice(GENERATORS[name]("train", 5), 5000)) for name in ("basic", "harder"))
+    lengths = Counter(len(problem.steps) for problem in harder)
+    assert lengths.keys() == {2, 3, 4, 5, 6}
+    assert min(lengths.values()) > 800
+    for size in (lambda problem: len(problem.question.split()), lambda problem: problem.value):
+        assert sum(map(size, harder)) > 1.2 * sum(map(size, basic))
+    assert len({problem.masked for problem in harder}) > 0.98 * 5000
+    for kind, least in ((r"\d%", 500), (r" / \d+ =", 500), ("OTHER", 500), ("an hour", 500), ("dollars", 500)):
+        assert sum(bool(re.search(kind, " ".join((p.masked, *p.steps)))) for p in harder) > least, kind
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_the_same_seed_gives_the_same_stream(generator: Generator) -> None:
+    stream = GENERATORS[generator]
+    first, second, other = (list(itertools.islice(stream("test", seed), 50)) for seed in (3, 3, 4))
     assert first == second
     assert first != other
 
 
-def test_a_structure_belongs_to_one_split_whatever_its_phrasing() -> None:
-    train = list(itertools.islice(problems("train", 1), 5000))
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_a_structure_belongs_to_one_split_whatever_its_phrasing(generator: Generator) -> None:
+    train = list(itertools.islice(GENERATORS[generator]("train", 1), 5000))
+    test = list(itertools.islice(GENERATORS[generator]("test", 1), 1000))
     assert {split_of(problem.structure) for problem in train} == {"train"}
+    assert not {problem.masked for problem in train} & {problem.masked for problem in test}
     share = sum(split_of(f"{a}+{b}") == "test" for a in range(100) for b in range(100)) / 10_000
     assert 0.08 < share < 0.12
 

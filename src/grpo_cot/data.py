@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from grpo_cot.files import InputError, Row, read_json, read_jsonl, read_yaml
 from grpo_cot.overlap import normalised
-from grpo_cot.problems import Split, problems
+from grpo_cot.problems import GENERATORS, Split
 from grpo_cot.schema import gold, number
 from grpo_cot.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, PinnedFile, Suite
 from grpo_cot.validation import validated
@@ -50,7 +50,7 @@ def _generated(suite: GeneratorSuite) -> dict[str, list[Row]]:
     streams: dict[Split, tuple[str, ...]] = {"train": ("train", "validation"), "test": ("test",)}
     for stream, parts in streams.items():
         wanted = sum(counts.get(part, 0) for part in parts)
-        drawn = itertools.islice(problems(stream, suite.seed), 2 * wanted)
+        drawn = itertools.islice(GENERATORS[suite.problems](stream, suite.seed), 2 * wanted)
         different = list({problem.question: problem for problem in drawn}.values())
         if len(different) < wanted:
             raise InputError(f"the generator has fewer than {wanted} different problems for the split {stream!r}")

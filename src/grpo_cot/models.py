@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import is_flash_attn_2_available
 
 from grpo_cot.descriptions import ModelDescription, read_description
 from grpo_cot.files import InputError
@@ -42,8 +43,7 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
     Raises:
         InputError: the files are corrupt or incomplete, or the hardware lacks what the settings ask for.
     """
-    if settings.attn_implementation == "flash_attention_2" and DEVICE == "cpu":
-        raise InputError("model.attn_implementation is 'flash_attention_2', which needs a GPU; use 'sdpa' on a CPU")
+    check_attention(settings)
     torch.set_num_threads(settings.threads)
     with refusing_corrupt(folder):
         architecture = AutoConfig.from_pretrained(folder)
@@ -58,11 +58,34 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
         )
         if absent := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
             raise ValueError(f"{len(absent)} weights are missing or misshapen, {absent[0]} first")
+    drop_generation_defaults(model)
+    model.eval()
+    return model
+
+
+def check_attention(settings: ModelSection) -> None:
+    """Refuse Flash Attention 2 where it cannot run, before any weights are read.
+
+    Raises:
+        InputError: there is no GPU, or no package flash-attn. (Without it Transformers would take a kernel off the Hub,
+            whatever version is there at the time.)
+    """
+    if settings.attn_implementation != "flash_attention_2":
+        return
+    if DEVICE == "cpu":
+        raise InputError("model.attn_implementation is 'flash_attention_2', which needs a GPU; use 'sdpa' on a CPU")
+    if not is_flash_attn_2_available():
+        raise InputError(
+            "model.attn_implementation is 'flash_attention_2', but the package flash-attn (2.3.3 or newer) is not "
+            "installed here; install it, or use 'sdpa'"
+        )
+
+
+def drop_generation_defaults(model: PreTrainedModel) -> None:
+    """Drop the generation defaults that a model brings along, but for its end, padding and start tokens."""
     defaults = model.generation_config
     kept = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
     model.generation_config = GenerationConfig(**{name: getattr(defaults, name) for name in kept})
-    model.eval()
-    return model
 
 
 def load(model_json: Path) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, ModelDescription]:

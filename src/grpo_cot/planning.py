@@ -1,18 +1,16 @@
 """What a recipe would do, before it does it: steps, prompts, completions, epochs, and the GPU memory that it needs."""
 
-import dataclasses
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from grpo_cot.files import InputError, read_json, read_jsonl, read_yaml
 from grpo_cot.recipes import (
     Base,
     DpoPhase,
     GrpoPhase,
-    Phase,
     Recipe,
     RejectionSamplingPhase,
     Seq2SeqPhase,
@@ -21,14 +19,14 @@ from grpo_cot.recipes import (
 )
 from grpo_cot.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
 from grpo_cot.validation import nearest, validated
+from grpo_cot.workloads import USABLE, settings_with_defaults, workload
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from grpo_cot.memory import Blueprint, Memory, Workload
+    from grpo_cot.memory import Blueprint, Memory
 
 CARDS = (8, 16, 24, 48, 80)  # GiB
-USABLE = 0.9  # of a card: the allocator's fragments take their part, and an estimate is no measurement
 # Training rows of Hub data sets as published; vi_gsm8k is GSM8K's rows translated.
 PUBLISHED_ROWS = {"openai/gsm8k": 7473, "hllj/vi_gsm8k": 7473}
 
@@ -57,11 +55,28 @@ class PhasePlan:
     epochs: float | None
     notes: list[str]
     memory: "Memory"
-    vllm_share: float  # of the card, which vLLM takes for itself beside training
+    vllm: "VllmShare | None"
 
     def fits(self, card: int) -> bool:
         """Whether the phase is estimated to fit a card of that many GiB."""
-        return self.memory.total <= (USABLE - self.vllm_share) * card * 2**30
+        size = card * 2**30
+        if self.vllm is None:
+            return self.memory.total <= USABLE * size
+        beside = self.memory.total - (self.memory.kept["weights"] if self.vllm.shares_base else 0)
+        return beside <= (USABLE - self.vllm.share) * size and self.vllm.needs <= self.vllm.share * size
+
+
+@dataclass(frozen=True)
+class VllmShare:
+    """What vLLM takes of a card beside training: a share of it, whatever it holds there.
+
+    `needs`: bytes of the base and of one sequence's keys and values, without which it does not start. `shares_base`:
+    whether that is the base that training uses (Unsloth), and not a copy of vLLM's own.
+    """
+
+    share: float
+    needs: int
+    shares_base: bool
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,7 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
     if encoder_decoder != (recipe.phases[0].method == "seq2seq"):
         kind = "an encoder-decoder" if encoder_decoder else "a causal model"
         raise InputError(f"{path}: the base {base!r} is {kind}, which {recipe.phases[0].method!r} cannot train")
-    blueprint = Blueprint(configuration, untied, recipe.model.dtype, recipe.quantization, recipe.phases[0].lora)
+    blueprint = Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
     processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
     return Plan(
         recipe_name, dataset, base, rows, processes, blueprint.parameters, blueprint.trained_parameters,
@@ -216,9 +231,9 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
     from grpo_cot.memory import estimate
 
     phase = recipe.phases[number]
-    settings = _with_defaults(phase)
+    settings = settings_with_defaults(phase)
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * processes
-    work = _workload(recipe, number, settings)
+    work = workload(recipe, number, on_gpu=True)
     notes, prompts, length = [], batch, work.length
     if isinstance(phase, GrpoPhase):
         generated = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
@@ -242,14 +257,18 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
         if isinstance(phase, Seq2SeqPhase):
             length += work.targets
             notes.append("targets are taken to be at most as long as evaluate.sampling.max_new_tokens")
-    share = 0.0
-    if settings.get("use_vllm"):
-        server = settings["vllm_mode"] == "server"
-        share = 0.0 if server else settings["vllm_gpu_memory_utilization"]
-        notes.append("rollouts in vLLM " + ("on its server" if server else f"which takes {share:.0%} of the card"))
-    return PhasePlan(
-        phase.method, steps, prompts, batch, batch * length, epochs, notes, estimate(blueprint, work), share
-    )
+    vllm = None
+    if isinstance(phase, GrpoPhase) and phase.rollouts and settings["vllm_mode"] == "colocate":
+        needs = blueprint.weights() + blueprint.cache(work.drawn_length)
+        vllm = VllmShare(settings["vllm_gpu_memory_utilization"], needs, phase.rollouts.sync == "shared")
+        whose = "the one base of both" if vllm.shares_base else "a second copy of the base"
+        notes.append(f"rollouts in vLLM, which takes {vllm.share:.0%} of the card for {whose} and for its KV cache")
+    elif settings.get("use_vllm"):
+        notes.append("rollouts in vLLM on its server, which has a card of its own")
+    if recipe.backend == "unsloth":
+        notes.append("memory is that of the backend transformers; Unsloth's own kernels and checkpoints hold less")
+    memory = estimate(blueprint, work)
+    return PhasePlan(phase.method, steps, prompts, batch, batch * length, epochs, notes, memory, vllm)
 
 
 def _steps(settings: dict[str, Any], rows: int | None, batch: int) -> tuple[int | None, float | None]:
@@ -258,48 +277,3 @@ def _steps(settings: dict[str, Any], rows: int | None, batch: int) -> tuple[int 
     if settings["max_steps"] > 0:
         return settings["max_steps"], settings["max_steps"] / an_epoch if an_epoch else None
     return math.ceil(settings["num_train_epochs"] * an_epoch) if an_epoch else None, settings["num_train_epochs"]
-
-
-def _with_defaults(phase: Phase) -> dict[str, Any]:
-    """A phase's settings over the installed library's defaults."""
-    from grpo_cot.trainers import CONFIGURATIONS
-
-    fields = dataclasses.fields(CONFIGURATIONS[phase.section])
-    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
-    settings = {**defaults, **phase.settings}
-    if settings["bf16"] is None:  # TRL's configurations decide it so
-        settings["bf16"] = not settings["fp16"]
-    return settings
-
-
-def _workload(recipe: Recipe, number: int, settings: dict[str, Any]) -> "Workload":
-    from grpo_cot.memory import Workload
-
-    phase = recipe.phases[number]
-    rows, prompt = settings["per_device_train_batch_size"], recipe.prompt.max_prompt_length
-    fresh = number == 0 and phase.lora is not None  # its reference is the base, with the adapter switched off
-    drawn, drawn_length, temperature, reference = 0, 0, 1.0, False
-    loss: Literal["usual", "chunked", "selected"] = "usual"
-    if isinstance(phase, GrpoPhase):
-        targets = settings["max_completion_length"]
-        length = prompt + targets
-        if not settings["use_vllm"]:
-            generated = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
-            drawn, drawn_length = rows * generated, length
-        temperature, loss = settings["temperature"], "selected"
-        reference = settings["beta"] != 0 and not fresh
-    elif isinstance(phase, Seq2SeqPhase):
-        length, targets = prompt, recipe.evaluate.sampling["max_new_tokens"]
-    else:
-        length = targets = settings["max_length"]
-        if phase.method == "dpo":
-            rows, loss, reference = 2 * rows, "selected", not fresh
-        elif settings["loss_type"] == "chunked_nll":
-            loss = "chunked"
-        if isinstance(phase, RejectionSamplingPhase | DpoPhase):
-            drawn = phase.samples.batch_size
-            drawn_length = prompt + phase.samples.sampling["max_new_tokens"]
-    return Workload(
-        rows, length, targets, drawn, drawn_length, loss, settings["optim"], settings["bf16"] or settings["fp16"],
-        settings["gradient_checkpointing"], temperature, reference,
-    )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from grpo_cot.bases import Base as Base
 from grpo_cot.files import InputError, read_yaml
 from grpo_cot.prompts import PromptSection
 from grpo_cot.validation import validated
@@ -288,59 +289,6 @@ def _check_rollouts(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
         )
     if sync != "merge" and recipe.phases[0].lora is None:
         raise ValueError(f"{where}.sync is {sync!r}, but phases.1.lora is null: there is no adapter; expected 'merge'")
-
-
-class Tokenizer(Section):
-    """The tokenizer of a base model that is made from scratch: an embedded folder, or a Hub repository at a commit."""
-
-    path: str | None = None
-    id: str | None = None
-    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "Tokenizer":
-        if bool(self.path) == bool(self.id and self.revision):
-            raise ValueError("a tokenizer needs 'path', or 'id' and 'revision' (a commit, so that it cannot change)")
-        return self
-
-
-class Base(Section):
-    """A base model's source file.
-
-    `embedded`: a folder of the repository. `hub`: a repository at a commit. `scratch`: random weights, drawn with
-    `seed` into the architecture that `config` describes in Transformers' own words (`model_type` and its sizes).
-    `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. A `chat_template`
-    is for models that bring none. `shape` is the sizes that a plan needs before anything is downloaded, in the words of
-    `config`: of a Hub model all of them, of one from scratch the size of its tokenizer's vocabulary.
-    """
-
-    kind: Literal["embedded", "hub", "scratch"]
-    path: str | None = None
-    id: str | None = None
-    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
-    tokenizer: Tokenizer | None = None
-    config: LibrarySettings | None = None
-    seed: int | None = None
-    chat_template: str | None = None
-    shape: LibrarySettings | None = None
-    licence: str
-    sha256: dict[str, str] = {}
-
-    @model_validator(mode="after")
-    def _place_fits_kind(self) -> "Base":
-        needed = {"embedded": ("path", "sha256"), "hub": ("id", "revision"), "scratch": ("tokenizer", "config", "seed")}
-        for field in needed[self.kind]:
-            if getattr(self, field) in (None, {}):
-                because = " (a commit, so that it cannot change)" if field == "revision" else ""
-                raise ValueError(f"a base of kind {self.kind!r} needs {field!r}{because}")
-        if self.tokenizer and self.tokenizer.path and not self.sha256:
-            raise ValueError("a tokenizer in the repository needs 'sha256', by which a change of it is noticed")
-        others = {field for fields in needed.values() for field in fields} - {*needed[self.kind], "sha256"}
-        if foreign := sorted(field for field in others if getattr(self, field) is not None):
-            raise ValueError(f"a base of kind {self.kind!r} has no {foreign[0]!r}")
-        if self.kind == "embedded" and self.shape is not None:
-            raise ValueError("a base of kind 'embedded' has no 'shape': its config.json is there")
-        return self
 
 
 class Run(Section):

@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
+from grpo_cot.problems import Generator
+
 Locale = Literal["en", "vi"]  # how numbers are written: 70,000 and 2.5, or 70.000 and 2,5
 SetName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # names a file: SET.jsonl, eval-SET.jsonl
 
@@ -113,12 +115,13 @@ class _Suite(_Model):
 
 
 class GeneratorSuite(_Suite):
-    """Problems from the embedded generator; `splits` says how many of each.
+    """Problems from one of the embedded generators; `splits` says how many of each.
 
     The structures of test problems never train. Validation problems are further ones of the training stream.
     """
 
     kind: Literal["generator"]
+    problems: Generator = "basic"
     seed: int
     licence: str
     splits: dict[Literal["train", "validation", "test"], Annotated[int, Field(gt=0)]]

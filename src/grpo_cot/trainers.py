@@ -19,6 +19,7 @@ from grpo_cot.files import InputError, Row
 from grpo_cot.models import DEVICE
 from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase, Seq2SeqPhase, SftPhase
 from grpo_cot.rewards import reward_functions
+from grpo_cot.rollouts import rollout_trainer
 from grpo_cot.tokenization import load_tokenizer
 from grpo_cot.training_data import (
     completion_dataset,
@@ -117,16 +118,17 @@ def _grpo(
     prompts: Sequence[Row],
 ) -> GRPOTrainer:  # fmt: skip
     columns = ("gold", "locale", "id")
-    return GRPOTrainer(
-        model=model,
-        reward_funcs=list(reward_functions(recipe.rewards)[0]),
-        args=configuration,
-        train_dataset=Dataset.from_list(
+    arguments = {
+        "model": model,
+        "reward_funcs": list(reward_functions(recipe.rewards)[0]),
+        "args": configuration,
+        "train_dataset": Dataset.from_list(
             [{"prompt": row["messages"], **{name: row[name] for name in columns}} for row in prompts]
         ),
-        processing_class=tokenizer,
-        peft_config=_lora(phase),
-    )
+        "processing_class": tokenizer,
+        "peft_config": _lora(phase),
+    }
+    return GRPOTrainer(**arguments) if phase.rollouts is None else rollout_trainer(recipe, phase, arguments)
 
 
 def _sft(

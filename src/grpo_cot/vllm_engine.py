@@ -16,8 +16,11 @@ from grpo_cot.descriptions import ModelDescription, read_description
 from grpo_cot.evaluation import Ask
 from grpo_cot.files import InputError, read_json
 from grpo_cot.generation import Completion, completion, encode, end_tokens
+from grpo_cot.recipes import ModelSection
 from grpo_cot.tokenization import load_tokenizer
 
+ASKED, INSTEAD = "evaluate.engine is 'vllm'", "set evaluate.engine to transformers"
+PACKAGES = {"vllm": "vLLM", "vllm_bnb_plugin": "vllm-bnb-plugin (vLLM's loader of 4-bit bases)"}
 CHUNK = 1024  # prompts that vLLM is given at once, and that a kill can lose
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's max_lora_rank may be
 # GenerationConfig's names and SamplingParams' for the same; the others that a recipe may use are handled one by one.
@@ -70,40 +73,58 @@ def engine_arguments(description: ModelDescription, weights: Path) -> dict[str, 
         InputError: vLLM cannot load it so.
     """
     if description.architecture != "causal":
-        raise InputError("evaluate.engine is 'vllm', which runs no encoder-decoders; set it to transformers")
-    arguments: dict[str, Any] = {"dtype": description.model.dtype}
-    if description.quantization:
+        raise InputError(f"{ASKED}, which runs no encoder-decoders; {INSTEAD}")
+    rank = read_json(weights / "adapter_config.json")["r"] if description.kind == "adapter" else None
+    return load_arguments(description.model, description.quantization, rank, asked=ASKED, instead=INSTEAD)
+
+
+def load_arguments(
+    model: ModelSection, quantization: Mapping[str, Any] | None, rank: int | None, *, asked: str, instead: str
+) -> dict[str, Any]:
+    """The arguments of vllm.LLM that load a base as training does, with room for an adapter of `rank`, if any.
+
+    `asked` and `instead` say in an error what in the recipe asks for vLLM, and what to do without it.
+
+    Raises:
+        InputError: vLLM cannot load it so.
+    """
+    arguments: dict[str, Any] = {"dtype": model.dtype}
+    if quantization:
         for key, expected in IN_FLIGHT.items():
-            if (found := description.quantization.get(key)) != expected:
+            if (found := quantization.get(key)) != expected:
                 raise InputError(
-                    f"evaluate.engine is 'vllm', which quantizes with {key}: {str(expected).lower()} only, but "
-                    f"quantization.{key} is {found!r}; change it, or set evaluate.engine to transformers"
+                    f"{asked}, which quantizes with {key}: {str(expected).lower()} only, but "
+                    f"quantization.{key} is {found!r}; change it, or {instead}"
                 )
         arguments["quantization"] = "bitsandbytes"
-    if description.kind == "adapter":
-        rank = read_json(weights / "adapter_config.json")["r"]
+    if rank is not None:
+        if model.dtype == "float32":
+            raise InputError(
+                f"{asked}, which applies adapters in 16 bits only, but model.dtype is 'float32'; set it to bfloat16, "
+                f"or {instead}"
+            )
         largest = next((allowed for allowed in LORA_RANKS if allowed >= rank), None)
         if largest is None:
             raise InputError(
-                f"the adapter's rank is {rank}, but vLLM's largest is {LORA_RANKS[-1]}; "
-                "set evaluate.engine to transformers"
+                f"{asked}, but the adapter's rank is {rank} and vLLM's largest {LORA_RANKS[-1]}; {instead}"
             )
         arguments |= {"enable_lora": True, "max_lora_rank": largest}
     return arguments
 
 
-def check_available() -> None:
-    """Check that vLLM can run here.
+def check_available(asked: str = ASKED, instead: str = INSTEAD) -> None:
+    """Check that vLLM can run here; `asked` and `instead` as for `load_arguments`.
 
     Raises:
         InputError: it is not installed, or there is no GPU.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise InputError(
-            "evaluate.engine is 'vllm', which is not installed here: run with the image cuda, or set it to transformers"
-        )
+    for module, package in PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            raise InputError(
+                f"{asked}: it takes {package}, which is not installed here: run with the image cuda, or {instead}"
+            )
     if not torch.cuda.is_available():
-        raise InputError("evaluate.engine is 'vllm', which needs a GPU; there is none: set it to transformers")
+        raise InputError(f"{asked}: it takes vLLM, which needs a GPU; there is none: {instead}")
 
 
 def answer_both(

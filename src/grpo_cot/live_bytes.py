@@ -1,0 +1,82 @@
+"""How many bytes of tensors are alive, followed operation by operation: on a CPU, and on tensors without content."""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """While it is entered, counts the storage of every tensor that an operation takes or makes, until it is freed.
+
+    `part(tensor, operation)` names what a storage that is met for the first time belongs to. `peaks` holds for every
+    moment (see `moment`) the bytes by part when they were most. What a kernel allocates within itself is not seen.
+    """
+
+    def __init__(self, part: Callable[[torch.Tensor, Any], str]) -> None:
+        """Count nothing yet."""
+        super().__init__()
+        self.peaks: dict[str, dict[str, int]] = {}
+        self._part = part
+        self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage] | None, int, str]] = {}
+        self._parts: Counter[str] = Counter()
+        self._total = self._most = 0
+        self._moment = ""
+
+    def moment(self, name: str) -> None:
+        """What comes next belongs to the moment of that name, which can come again; its peak is the highest of all."""
+        self._moment = name
+        self._most = sum(self.peaks.get(name, {}).values())
+        self._compare()
+
+    def assign(self, tensors: Iterable[torch.Tensor], part: str) -> None:
+        """Count these tensors as a part of that name, whatever they were taken for."""
+        for tensor in tensors:
+            self._see(tensor, part)
+            storage = tensor.untyped_storage()
+            reference, size, before = self._alive[storage._cdata]
+            if before != part:
+                self._alive[storage._cdata] = (reference, size, part)
+                self._parts[before] -= size
+                self._parts[part] += size
+        self._compare()
+
+    def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Never count these tensors; they must outlive this object's use."""
+        for tensor in tensors:
+            self._alive[tensor.untyped_storage()._cdata] = (None, 0, "")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and count its tensors."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, result)):
+            if isinstance(leaf, torch.Tensor):
+                self._see(leaf, None, func)
+        self._compare()
+        return result
+
+    def _see(self, tensor: torch.Tensor, part: str | None, operation: Any = None) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive or tensor.device.type == "meta":
+            return
+        part = part or self._part(tensor, operation)
+        size = storage.nbytes()
+        self._alive[key] = (weakref.ref(storage, partial(self._freed, key)), size, part)
+        self._parts[part] += size
+        self._total += size
+
+    def _freed(self, key: int, _: Any) -> None:
+        _, size, part = self._alive.pop(key)
+        self._parts[part] -= size
+        self._total -= size
+
+    def _compare(self) -> None:
+        if self._total > self._most:
+            self._most = self._total
+            self.peaks[self._moment] = {part: size for part, size in self._parts.items() if size}
