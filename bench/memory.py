@@ -63,11 +63,11 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any] | None, dict[str, Any] | Non
     "grpo, NF4 QLoRA, checkpointing": (
         "grpo", LORA, NF4 | {"bnb_4bit_compute_dtype": "float32"}, "float32", {"gradient_checkpointing": True},
     ),
-    "grpo, NF4 QLoRA, bfloat16": (
-        "grpo", LORA, NF4 | {"bnb_4bit_compute_dtype": "bfloat16"}, "bfloat16",
-        {"bf16": True, "per_device_train_batch_size": 16},
-    ),
     "sft, full weights": ("sft", None, None, "float32", {}),
+    "sft, NF4 QLoRA, bfloat16": (
+        "sft", LORA, NF4 | {"bnb_4bit_compute_dtype": "bfloat16"}, "bfloat16",
+        {"bf16": True, "per_device_train_batch_size": 8},
+    ),
     "sft, NF4 QLoRA, chunked loss, checkpointing": (
         "sft", LORA, NF4 | {"bnb_4bit_compute_dtype": "float32"}, "float32",
         {"loss_type": "chunked_nll", "gradient_checkpointing": True, "per_device_train_batch_size": 16},

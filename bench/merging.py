@@ -73,7 +73,7 @@ def make_base(folder: Path) -> None:
         files[-1][name] = tensor.shape
         room -= tensor.nbytes
     source = torch.Generator().manual_seed(1)
-    index = {}
+    index: dict[str, str] = {}
     for number, shapes in enumerate(files, start=1):
         file = f"model-{number:05d}-of-{len(files):05d}.safetensors"
         tensors = {

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
                    "chat_template*", "config.json"]  # fmt: skip
+# Of the library, what a pretraining's result depends on.
+DECISIVE = ("phrasings.py", "pretraining.py", "problems.py", "schema.py", "tokenization.py")
 MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES]
 
 
@@ -137,7 +139,7 @@ def pretrained(model: "PreTrainedModel", settings: Pretraining, source: Base, ou
         decisive = {
             "source": source.model_dump(exclude={"licence", "shape"}),
             "packages": {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")},
-            "code": file_hashes(Path(grpo_cot.__file__).parent),
+            "code": [file_hashes(Path(grpo_cot.__file__).parent)[name] for name in DECISIVE],
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         }
         scratch = scratch_folder(args.scratch, decisive)

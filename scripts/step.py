@@ -26,6 +26,7 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=True)
     parser.add_argument("--record", type=Path)
     args = parser.parse_args()
+    args.measured = {}  # what a step measures of itself, for the record alone
     step = Path(sys.argv[0]).stem
     started = datetime.now(UTC)
     clock = time.monotonic()
@@ -55,6 +56,7 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
                 "engine": os.environ.get("GRPO_COT_ENGINE"),
                 "image": os.environ.get("GRPO_COT_IMAGE"),
                 "image_id": os.environ.get("GRPO_COT_IMAGE_ID"),
+                **args.measured,
             },
         )
     print(f"{step}: {said}", flush=True)

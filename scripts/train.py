@@ -8,18 +8,23 @@ from pathlib import Path
 from step import run
 
 import grpo_cot
+from grpo_cot import unsloth_backend
 from grpo_cot.checkpoints import Callers, exclusive, scratch_folder
-from grpo_cot.distributed import train_in_processes
 from grpo_cot.files import file_hashes, new_directory, read_json, write_json, write_text
-from grpo_cot.library_settings import check_recipe
-from grpo_cot.models import DEVICE
 from grpo_cot.recipes import load_recipe
-from grpo_cot.training import VALIDATION, package_versions, read_prompts, train_phases, verdict
 
 
 def main(args: Namespace) -> str:
     """The trained weights with model.json and summary.json, and the curves as DVC plots."""
     recipe = load_recipe(args.recipe)
+    if recipe.backend == "unsloth":
+        unsloth_backend.enable()
+    # Only now: Unsloth rewrites libraries that these import.
+    from grpo_cot.distributed import train_in_processes
+    from grpo_cot.library_settings import check_recipe
+    from grpo_cot.models import DEVICE
+    from grpo_cot.training import VALIDATION, package_versions, read_prompts, train_phases, verdict
+
     check_recipe(recipe, args.recipe)
     callers = Callers()
     # Dashboards (report_to) record times, so they live outside the step's outputs.
@@ -39,7 +44,7 @@ def main(args: Namespace) -> str:
             ),
             "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
             "seed": args.seed,
-            "packages": package_versions(),
+            "packages": package_versions(recipe),
             "base": file_hashes(args.base),
             "code": file_hashes(Path(grpo_cot.__file__).parent),
             "device": DEVICE,

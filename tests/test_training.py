@@ -15,7 +15,12 @@ def recipe(phases: list[dict[str, object]], quantization: object = None) -> Reci
     grpo = content["phases"][0]["grpo"] | {"max_steps": 2, "save_steps": 100, "max_completion_length": 16}
     lora = content["phases"][0]["lora"]
     content["phases"] = [
-        {"method": "grpo", "lora": lora if phase["lora"] else None, "grpo": grpo | {"beta": phase["beta"]}}
+        {
+            "method": "grpo",
+            "lora": lora if phase["lora"] else None,
+            "rollouts": None,
+            "grpo": grpo | {"beta": phase["beta"]},
+        }
         for phase in phases
     ]
     content["quantization"] = quantization

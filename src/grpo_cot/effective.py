@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import BitsAndBytesConfig, Trainer, get_scheduler
@@ -105,14 +105,19 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | set) else value
 
 
+def _same(name: str, wanted: Any, got: Any) -> bool:
+    # Transformers writes "all tokens" as 0, vLLM as -1.
+    return bool(wanted == got or (name == "top_k" and {wanted, got} <= {None, 0, -1}))
+
+
 def _settings(phase: Phase, asked: Any, configuration: Any) -> Iterator[Difference]:
     evaluates = _plain(asked.eval_strategy) != "no"
     free = (THEIR_OWN if evaluates else THEIR_OWN | OF_EVALUATION) - phase.settings.keys()
     for field in dataclasses.fields(library_class(type(asked))):
         if not field.init or field.name in free:
             continue
-        wanted, got = _plain(getattr(asked, field.name)), _plain(getattr(configuration, field.name, ABSENT))
-        if wanted != got:
+        wanted, got = (_plain(getattr(owner, field.name)) for owner in (asked, configuration))
+        if not _same(field.name, wanted, got):
             yield f"{phase.section}.{field.name}", wanted, got
     # In one process with several GPUs each of them gets a batch.
     if configuration.train_batch_size != asked.per_device_train_batch_size == configuration.per_device_train_batch_size:
@@ -139,8 +144,9 @@ def _attributes(phase: Phase, asked: Any, trainer: Any) -> Iterator[Difference]:
             owners.append((trainer.vllm_generation, sampling | {"max_completion_length": length}))
     for owner, settings in owners:
         for name in settings.keys() & vars(owner).keys():
-            if _plain(settings[name]) != _plain(vars(owner)[name]):
-                yield f"{phase.section}.{name}", _plain(settings[name]), _plain(vars(owner)[name])
+            asked_for, got = _plain(settings[name]), _plain(vars(owner)[name])
+            if not _same(name, asked_for, got):
+                yield f"{phase.section}.{name}", asked_for, got
     precision = "bf16" if asked.bf16 else "fp16" if asked.fp16 else "no"
     if trainer.accelerator.mixed_precision != precision:
         yield f"{phase.section}.mixed_precision", precision, trainer.accelerator.mixed_precision
@@ -158,11 +164,11 @@ def _weights(recipe: Recipe, model: Any) -> Iterator[Difference]:
     """The type of the base's weights and of those that are trained, and how attention is computed."""
     if model.config._attn_implementation != recipe.model.attn_implementation:
         yield "model.attn_implementation", recipe.model.attn_implementation, model.config._attn_implementation
+    if is_deepspeed_zero3_enabled():  # holds shards, in types of its own
+        return
     kept = _plain(model.get_input_embeddings().weight.dtype)
     if kept != recipe.model.dtype:
         yield "model.dtype", recipe.model.dtype, kept
-    if is_deepspeed_zero3_enabled():  # holds shards, in types of its own
-        return
     # The adapter is trained in float32 (grpo_cot.training), all weights in the base's type.
     trained = "float32" if recipe.phases[0].lora is not None else recipe.model.dtype
     found = {_plain(parameter.dtype) for parameter in model.parameters() if parameter.requires_grad}
@@ -188,8 +194,8 @@ def _adapter(recipe: Recipe, model: Any) -> Iterator[Difference]:
             yield f"lora.{name}", _plain(getattr(asked, name)), _plain(getattr(got, name))
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     if isinstance(asked.target_modules, set) and not (asked.layers_to_transform or asked.exclude_modules):
-        wrapped = {name.removesuffix(".base_layer") for name in _linear(model)}
-        wanted = {name for name in wrapped if any(name.split(".")[-1] == end for end in asked.target_modules)}
+        names = {name.removesuffix(".base_layer") for name, _ in model.named_modules()}
+        wanted = {name for name in names if any(name.endswith(f".{target}") for target in asked.target_modules)}
         if missed := wanted ^ layers.keys():
             yield "lora.target_modules", sorted(asked.target_modules), f"{len(missed)} layers otherwise ({min(missed)})"
     if not (asked.rank_pattern or asked.alpha_pattern):
@@ -197,10 +203,6 @@ def _adapter(recipe: Recipe, model: Any) -> Iterator[Difference]:
         found = {(layer.r["default"], layer.scaling["default"]) for layer in layers.values()}
         if found != {(asked.r, scale)}:
             yield "lora.r and scale", (asked.r, scale), sorted(found)
-
-
-def _linear(model: Any) -> list[str]:
-    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
 
 
 def _quantization(recipe: Recipe, model: Any) -> Iterator[Difference]:
@@ -215,13 +217,15 @@ def _quantization(recipe: Recipe, model: Any) -> Iterator[Difference]:
     if not layers:
         yield "quantization", "4 bits" if asked.load_in_4bit else "8 bits", ABSENT
     for layer in layers[:1] if asked.load_in_4bit else ():
-        state = layer.weight.quant_state
-        for name, wanted, got in (
-            ("quant_type", asked.bnb_4bit_quant_type, layer.weight.quant_type),
-            ("use_double_quant", asked.bnb_4bit_use_double_quant, state is not None and state.nested),
-            ("compute_dtype", asked.bnb_4bit_compute_dtype, layer.compute_dtype),
-            ("quant_storage", asked.bnb_4bit_quant_storage, layer.weight.quant_storage),
+        weight: Any = layer.weight
+        state = weight.quant_state  # None where the weights are still to be sharded
+        for name, got in (
+            ("quant_type", weight.quant_type),
+            ("use_double_quant", state.nested if state else asked.bnb_4bit_use_double_quant),
+            ("compute_dtype", layer.compute_dtype),
+            ("quant_storage", weight.quant_storage),
         ):
+            wanted = getattr(asked, f"bnb_4bit_{name}")
             if wanted != got:
                 yield f"quantization.bnb_4bit_{name}", _plain(wanted), _plain(got)
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from grpo_cot import unsloth_backend
 from grpo_cot.files import InputError
 from grpo_cot.library_values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE, REQUIRED, SELECTING
 from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase
@@ -72,7 +73,8 @@ def _trainer_class(section: str) -> Any:
     from transformers import Seq2SeqTrainingArguments
     from trl import DPOConfig, GRPOConfig, SFTConfig
 
-    return {"grpo": GRPOConfig, "sft": SFTConfig, "dpo": DPOConfig, "seq2seq": Seq2SeqTrainingArguments}[section]
+    found = {"grpo": GRPOConfig, "sft": SFTConfig, "dpo": DPOConfig, "seq2seq": Seq2SeqTrainingArguments}[section]
+    return unsloth_backend.library_class(found)
 
 
 def check_section(section: str, settings: Mapping[str, Any], where: str) -> None:
@@ -179,6 +181,7 @@ def check_recipe(recipe: Recipe, where: object) -> None:
     from transformers import BitsAndBytesConfig
 
     check_rewards(recipe.rewards, where)
+    unsloth_backend.check(recipe, where)
     if recipe.quantization is not None:
         place = f"{where}: quantization"
         check_section("quantization", recipe.quantization, place)
@@ -193,6 +196,10 @@ def check_recipe(recipe: Recipe, where: object) -> None:
         place = f"{where}: phases.{number}"
         check_section(phase.section, phase.settings, f"{place}.{phase.section}")
         _construct(_trainer_class(phase.section), _settings_here(phase, processes), f"{place}.{phase.section}")
+        if isinstance(phase, GrpoPhase) and phase.rollouts is not None:
+            from grpo_cot.rollouts import check_rollouts
+
+            check_rollouts(recipe, phase, place)
         if isinstance(phase, RejectionSamplingPhase | DpoPhase):
             _check_sampling(phase.samples.sampling, f"{place}.samples.sampling")
         if phase.lora is not None:

@@ -10,6 +10,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+# What autograd does in place, but not while a mode like this one is entered: adding up two gradients of one tensor
+# (torch/csrc/autograd/input_buffer.cpp), and putting a part's gradient into zeros (gather and index in
+# torch/csrc/autograd/FunctionsManual.cpp). Their first argument is then taken to be gone when the result is there.
+IN_PLACE = (torch.ops.aten.add.Tensor, torch.ops.aten.scatter_add.default, torch.ops.aten.index_put.default)
+
 
 class LiveBytes(TorchDispatchMode):
     """While it is entered, counts the storage of every tensor that an operation takes or makes, until it is freed.
@@ -54,6 +59,8 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and count its tensors."""
         result = func(*args, **(kwargs or {}))
+        if func in IN_PLACE and _computes_gradients():
+            self._give_up(args[0])
         for leaf in tree_leaves((args, kwargs, result)):
             if isinstance(leaf, torch.Tensor):
                 self._see(leaf, None, func)
@@ -71,6 +78,15 @@ class LiveBytes(TorchDispatchMode):
         self._parts[part] += size
         self._total += size
 
+    def _give_up(self, tensor: torch.Tensor) -> None:
+        """Count a tensor no more, though it is alive."""
+        key = tensor.untyped_storage()._cdata
+        if key in self._alive:
+            reference, size, part = self._alive[key]
+            self._alive[key] = (reference, 0, part)
+            self._parts[part] -= size
+            self._total -= size
+
     def _freed(self, key: int, _: Any) -> None:
         _, size, part = self._alive.pop(key)
         self._parts[part] -= size
@@ -80,3 +96,7 @@ class LiveBytes(TorchDispatchMode):
         if self._total > self._most:
             self._most = self._total
             self.peaks[self._moment] = {part: size for part, size in self._parts.items() if size}
+
+
+def _computes_gradients() -> bool:
+    return not torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1

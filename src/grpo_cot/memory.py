@@ -24,8 +24,17 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig, DynamicCache, PreTrainedConfig
+from transformers import (
+    AttentionInterface,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BitsAndBytesConfig,
+    DynamicCache,
+    PreTrainedConfig,
+)
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
@@ -37,6 +46,10 @@ from grpo_cot.live_bytes import LiveBytes
 from grpo_cot.recipes import LibrarySettings, ModelSection
 from grpo_cot.workloads import Workload, optimiser_state, optimiser_step
 
+# What flash_attention_2 keeps (it takes the padding out) is what torch's own kernel keeps when it gets no mask.
+UNPADDED = "sdpa_without_a_mask"
+AttentionInterface.register(UNPADDED, sdpa_attention_forward)
+AttentionMaskInterface.register(UNPADDED, lambda *_, **__: None)
 CONTEXT = 2**30  # CUDA's context and its libraries' workspaces: commonly 0.5 to 1 GiB
 
 
@@ -71,8 +84,7 @@ class Blueprint:
         quantized = BitsAndBytesConfig(**quantization) if quantization else None
         self._dtype: torch.dtype = getattr(torch, settings.dtype)
         kind = AutoModelForSeq2SeqLM if configuration.is_encoder_decoder else AutoModelForCausalLM
-        # What flash_attention_2 keeps is what sdpa's kernel without a mask keeps (see `Workload.padded`).
-        attention = "eager" if settings.attn_implementation == "eager" else "sdpa"
+        attention = UNPADDED if settings.attn_implementation == "flash_attention_2" else settings.attn_implementation
         with torch.device("meta"):
             self.model: Any = kind.from_config(configuration, dtype=self._dtype, attn_implementation=attention)
             embeddings, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
@@ -192,11 +204,13 @@ class Blueprint:
 
     def _loss(self, work: Workload, forward: Any) -> torch.Tensor:
         """The forward pass with what the trainer's loss makes of it."""
-        inputs = {"input_ids": torch.zeros(work.rows, work.length, dtype=torch.long), "use_cache": False}
-        if work.padded:
-            inputs["attention_mask"] = torch.ones(work.rows, work.length, dtype=torch.long)
+        # A mask is given, as it is unless all sequences happen to be of one length: attention keeps more then.
+        ids, mask = (torch.ones(work.rows, work.length, dtype=torch.long) for _ in range(2))
+        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
         if work.loss == "usual":
             labels = torch.zeros(work.rows, work.targets, dtype=torch.long)
+            if self.model.config.is_encoder_decoder:
+                inputs["decoder_input_ids"] = labels
             outputs = forward(self.model, **inputs, labels=labels)
             if not (work.on_gpu or self.model.config.is_encoder_decoder):
                 with torch.no_grad():  # a metric of SFTTrainer; on a GPU the kernel for it makes no copies
@@ -344,11 +358,10 @@ def _autocast(work: Workload) -> Iterator[Any]:
 
 
 def scales(state: Any) -> list[torch.Tensor]:
-    """The tensors of a quantization's scales, down to the scales of scales."""
+    """A quantization's scales and the scales of scales; not the tables of values, which all layers share."""
     if state is None:
         return []
-    found = [held for held in (state.absmax, state.code, state.offset) if isinstance(held, torch.Tensor)]
-    return found + scales(state.state2)
+    return [state.absmax, *([] if state.offset is None else [state.offset]), *scales(state.state2)]
 
 
 def sampled_token(model: Any, cache: DynamicCache, work: Workload, new: int, seen: int, device: str = "cpu") -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_cot.bases import Base
 from grpo_cot.files import InputError, read_json, read_jsonl, read_yaml
 from grpo_cot.recipes import (
-    Base,
     DpoPhase,
     GrpoPhase,
     Recipe,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from grpo_cot.memory import Blueprint, Memory
 
 CARDS = (8, 16, 24, 48, 80)  # GiB
+VLLM_WORKSPACE = 2**30  # for its own forward pass and CUDA graphs; a guess, not measured
 # Training rows of Hub data sets as published; vi_gsm8k is GSM8K's rows translated.
 PUBLISHED_ROWS = {"openai/gsm8k": 7473, "hllj/vi_gsm8k": 7473}
 
@@ -70,8 +71,8 @@ class PhasePlan:
 class VllmShare:
     """What vLLM takes of a card beside training: a share of it, whatever it holds there.
 
-    `needs`: bytes of the base and of one sequence's keys and values, without which it does not start. `shares_base`:
-    whether that is the base that training uses (Unsloth), and not a copy of vLLM's own.
+    `needs`: bytes of the base, of one sequence's keys and values and of its workspace, without which it does not start.
+    `shares_base`: whether that is the base that training uses (Unsloth), and not a copy of vLLM's own.
     """
 
     share: float
@@ -259,7 +260,7 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
             notes.append("targets are taken to be at most as long as evaluate.sampling.max_new_tokens")
     vllm = None
     if isinstance(phase, GrpoPhase) and phase.rollouts and settings["vllm_mode"] == "colocate":
-        needs = blueprint.weights() + blueprint.cache(work.drawn_length)
+        needs = blueprint.weights() + blueprint.cache(work.drawn_length) + VLLM_WORKSPACE
         vllm = VllmShare(settings["vllm_gpu_memory_utilization"], needs, phase.rollouts.sync == "shared")
         whose = "the one base of both" if vllm.shares_base else "a second copy of the base"
         notes.append(f"rollouts in vLLM, which takes {vllm.share:.0%} of the card for {whose} and for its KV cache")

@@ -188,7 +188,7 @@ class _Padding:
         return batch
 
 
-class _Progress(ProgressCallback):
+class _Progress(ProgressCallback):  # type: ignore[misc]  # Transformers has no types
     """The trainer's progress bar with the loss beside it, instead of a line a figure."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:

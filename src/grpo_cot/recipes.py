@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from grpo_cot.bases import Base as Base
 from grpo_cot.files import InputError, read_yaml
 from grpo_cot.prompts import PromptSection
 from grpo_cot.validation import validated

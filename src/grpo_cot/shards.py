@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes import MatmulLtState
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
@@ -94,14 +93,14 @@ class Weights:
         place = self.sources[name]
         # Read, not mapped: mapped pages would count as this process's memory until the file is closed.
         with refusing_corrupt(self.folder), safe_open(place.file, framework="pt", backend="pread") as file:
-            tensor = file.get_tensor(place.key).to(self.shapes[name].dtype)
+            tensor: torch.Tensor = file.get_tensor(place.key).to(self.shapes[name].dtype)
         if self._quantizer is None or not self._quantizer.param_needs_quantization(self.model, name):
             return tensor
         module = self.model.get_submodule(name.rpartition(".")[0])
         quantized = self._quantizer.get_quantize_ops().convert({name: tensor.to(DEVICE)}, model=self.model)[name]
-        dequantized = dequantize_bnb_weight(quantized, MatmulLtState())
+        dequantized: torch.Tensor = dequantize_bnb_weight(quantized, getattr(module, "state", None))
         module.quant_state = None  # bitsandbytes keeps the scales there
-        return (dequantized.T if issubclass(module.source_cls, Conv1D) else dequantized).cpu()
+        return (dequantized.T if issubclass(module.source_cls, Conv1D) else dequantized).to(tensor)
 
     def tied(self, name: str) -> list[str]:
         """The tensors that the model's classes hold to be one with this one, itself included."""

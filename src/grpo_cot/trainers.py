@@ -15,6 +15,7 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
+from grpo_cot import unsloth_backend
 from grpo_cot.files import InputError, Row
 from grpo_cot.models import DEVICE
 from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase, Seq2SeqPhase, SftPhase
@@ -53,8 +54,11 @@ def trainer_configuration(recipe: Recipe, phase: Phase, checkpoints: Path, seed:
     if isinstance(phase, GrpoPhase | DpoPhase) and recipe.phases[0].lora is None:
         # What the trainer loads its reference with, which must compute as the policy does.
         settings["model_init_kwargs"] = recipe.model.model_dump(include={"dtype", "attn_implementation"})
+    configuration = CONFIGURATIONS[phase.section]
+    if recipe.backend == "unsloth":
+        settings = unsloth_backend.explicit(configuration, settings)
     try:
-        return CONFIGURATIONS[phase.section](**settings)
+        return configuration(**settings)
     except (ValueError, TypeError) as error:
         raise _refused(error) from error
 
@@ -93,7 +97,7 @@ def make_trainer(
         if isinstance(phase, DpoPhase):
             pairs, extra = preference_pairs(samples or []), recipe.prompt.chat_template_kwargs
             return _EncodedDPOTrainer(
-                model=model, args=configuration, processing_class=tokenizer, peft_config=_lora(phase),
+                model=model, args=configuration, processing_class=tokenizer, peft_config=_lora(recipe, phase),
                 train_dataset=preference_dataset(pairs, tokenizer, extra, phase.dpo["max_length"]),
             )  # fmt: skip
         return _seq2seq(recipe, phase, configuration, model, tokenizer, prompts, validation)
@@ -126,7 +130,7 @@ def _grpo(
             [{"prompt": row["messages"], **{name: row[name] for name in columns}} for row in prompts]
         ),
         "processing_class": tokenizer,
-        "peft_config": _lora(phase),
+        "peft_config": _lora(recipe, phase),
     }
     return GRPOTrainer(**arguments) if phase.rollouts is None else rollout_trainer(recipe, phase, arguments)
 
@@ -146,7 +150,7 @@ def _sft(
         if _selects(configuration)
         else None,
         processing_class=tokenizer,
-        peft_config=_lora(phase),
+        peft_config=_lora(recipe, phase),
     )
 
 
@@ -172,8 +176,10 @@ def _selects(configuration: Any) -> bool:
     return str(configuration.eval_strategy.value) != "no"
 
 
-def _lora(phase: Phase) -> LoraConfig | None:
-    return LoraConfig(task_type="CAUSAL_LM", **phase.lora) if phase.lora is not None else None
+def _lora(recipe: Recipe, phase: Phase) -> LoraConfig | None:
+    if phase.lora is None or recipe.backend == "unsloth":  # Unsloth's model has its adapter already
+        return None
+    return LoraConfig(task_type="CAUSAL_LM", **phase.lora)
 
 
 def _refused(error: Exception) -> InputError:

@@ -1,6 +1,7 @@
 """Training: an ordered list of phases, each starting from what the one before it left."""
 
 import errno
+import gc
 import json
 import os
 import re
@@ -14,13 +15,16 @@ import datasets
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import ProgressCallback, set_seed
+from transformers import ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from grpo_cot import unsloth_backend
 from grpo_cot.checkpoints import last_whole_checkpoint
 from grpo_cot.descriptions import ModelDescription
+from grpo_cot.effective import compare, compare_running, snapshot
 from grpo_cot.files import InputError, Row, new_directory, read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.models import DEVICE, load_adapter, load_base
+from grpo_cot.probing import LongestBatch, out_of_memory
 from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase
 from grpo_cot.tokenization import load_tokenizer
 from grpo_cot.trainers import check_prompts, make_trainer, trainer_configuration
@@ -48,7 +52,8 @@ def train_phases(
     revisions) and is written beside the weights. A phase that selects its checkpoint does so on `validation`.
 
     Raises:
-        InputError: the base is corrupt, there is nothing to learn from, or the disk is full.
+        InputError: the base is corrupt, there is nothing to learn from, the disk is full, the GPU is too small, or the
+            trainer does not do what the recipe asks.
     """
     result = scratch / "result"
     for number, phase in enumerate(recipe.phases, start=1):
@@ -61,6 +66,8 @@ def train_phases(
                 recipe, phase, prompts, validation, base, seed, inputs, before, scratch / f"checkpoints-{name}",
                 result / name,
             )  # fmt: skip
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(recipe, number, base) from error
         except (OSError, RuntimeError, SafetensorError) as error:
             if disk_is_full(error, scratch):
                 raise InputError(
@@ -68,6 +75,8 @@ def train_phases(
                     "training goes on from the last whole checkpoint"
                 ) from error
             raise
+        gc.collect()  # a trainer is a ring of references, and holds the GPU's memory (vLLM's share, too)
+        torch.cuda.empty_cache()
         if MAIN:
             shutil.rmtree(scratch / f"checkpoints-{name}", ignore_errors=True)
     description = ModelDescription(
@@ -86,9 +95,11 @@ def read_prompts(folder: Path) -> tuple[list[Row], list[Row]]:
     return read_jsonl(folder / "train.jsonl"), read_jsonl(validation) if validation.is_file() else []
 
 
-def package_versions() -> dict[str, str]:
+def package_versions(recipe: Recipe) -> dict[str, str]:
     """The installed version of every package that decides the result."""
-    return {package: version(package) for package in PACKAGES}
+    unsloth = ("unsloth", "unsloth_zoo") if recipe.backend == "unsloth" else ()
+    vllm = ("vllm",) if any(phase.settings.get("vllm_mode") == "colocate" for phase in recipe.phases) else ()
+    return {package: version(package) for package in (*PACKAGES, *unsloth, *vllm)}
 
 
 def disk_is_full(error: Exception, folder: Path) -> bool:
@@ -107,12 +118,16 @@ def _train(
     check_prompts(recipe, phase, prompts)
     # First of all, for it connects the processes and says how they share the weights that are loaded next.
     configuration = trainer_configuration(recipe, phase, checkpoints, seed)
+    asked = snapshot(configuration)
     tokenizer = load_tokenizer(base)
     adapter = recipe.phases[0].lora is not None
     samples = None
     if isinstance(phase, RejectionSamplingPhase | DpoPhase):
         samples = _samples(recipe, phase, prompts, base, seed, before, checkpoints.with_suffix(".samples.jsonl"))
-    model = _starting_model(recipe, base, before, trainable=True)
+    if recipe.backend == "unsloth":
+        model = unsloth_backend.load(recipe, phase, base, before, seed)
+    else:
+        model = _starting_model(recipe, base, before, trainable=True)
     if model.config.is_encoder_decoder != (phase.method == "seq2seq"):
         kind = "an encoder-decoder" if model.config.is_encoder_decoder else "a causal model"
         raise InputError(f"{base} is {kind}, which the method {phase.method!r} cannot train")
@@ -134,6 +149,10 @@ def _train(
         for name, parameter in trainer.model.named_parameters():
             if parameter.requires_grad:
                 parameter.data = left[name].to(parameter.device) if name in left else parameter.data.float()
+    compare(recipe, phase, asked, trainer)
+    trainer.add_callback(_Comparison(recipe, phase, asked))
+    if DEVICE == "cuda":  # a CPU's memory is not full from one moment to the next
+        trainer.add_callback(LongestBatch(trainer, phase, recipe))
     if trainer.is_fsdp_enabled:
         # Every forward pass gathers weights from all processes, so none may stop generating before the others. This is
         # how generate() is told; Accelerate leaves it out.
@@ -185,6 +204,16 @@ def _samples(
     return read_jsonl(kept)
 
 
+class _Comparison(TrainerCallback):
+    """Compares what exists only when training begins with what the recipe asks."""
+
+    def __init__(self, recipe: Recipe, phase: Phase, asked: Any) -> None:
+        self._asked = (recipe, phase, asked)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        compare_running(*self._asked, state, kwargs)
+
+
 class _Progress(ProgressCallback):
     """The trainer's progress bar with the reward or the loss beside it, instead of thirty figures a step."""
 
@@ -234,7 +263,7 @@ def _resolved(recipe: Recipe, phase: Phase, configuration: Any, seed: int, input
         **({"accelerate": recipe.accelerate} if recipe.accelerate else {}),
         "lora": phase.lora,
         phase.section: settings,
-        "packages": package_versions(),
+        "packages": package_versions(recipe),
         "threads": torch.get_num_threads(),
     }
 

@@ -23,8 +23,8 @@ class Workload:
     logits are held, and that the decoder of an encoder-decoder reads. `drawn`: sequences that Transformers samples at
     once (0: none), from `drawn_prompt` tokens to `drawn_length` in all. `loss`: `usual` (cross-entropy of all logits),
     `chunked` (TRL's `chunked_nll`), `selected` (GRPO) or `preference` (DPO). `reference`: whether a copy of what is
-    trained is held. `padded`: whether attention gets a mask, as it does unless all sequences are of one length.
-    `on_gpu`: whether it runs on a GPU, where TRL's losses and torch's optimisers take other ways than on a CPU.
+    trained is held. `on_gpu`: whether it runs on a GPU, where TRL's losses and torch's optimisers take other ways than
+    on a CPU.
     """
 
     rows: int
@@ -40,7 +40,6 @@ class Workload:
     accumulates: bool
     temperature: float
     reference: bool
-    padded: bool
     on_gpu: bool
 
 
@@ -73,8 +72,7 @@ def workload(recipe: Recipe, number: int, *, on_gpu: bool) -> Workload:
     return Workload(
         rows, length, targets, drawn, prompt, drawn_length, loss, settings["optim"],
         settings["bf16"] or settings["fp16"], settings["gradient_checkpointing"],
-        settings["gradient_accumulation_steps"] > 1, temperature, reference,
-        recipe.model.attn_implementation != "flash_attention_2", on_gpu,
+        settings["gradient_accumulation_steps"] > 1, temperature, reference, on_gpu,
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def test_a_step_depends_on_exactly_the_code_it_runs(step: str) -> None:
 READS: dict[str, tuple[set[str] | None, set[str]]] = {
     "prepare": ({"prompt"}, {"data/D", "models/M"}),
     "audit": ({"prompt", "rewards", "audit", "model", "quantization", "phases"}, {"prompts", "models/M"}),
-    "train": ({"prompt", "rewards", "model", "quantization", "phases", "accelerate"},
+    "train": ({"prompt", "rewards", "backend", "model", "quantization", "phases", "accelerate"},
               {"prompts", "audit-passed.json", "models/M"}),
     "check": ({"prompt", "check"}, {"train", "models/M"}),
     "evaluate": ({"prompt", "evaluate"}, {"prompts", "train", "models/M"}),

@@ -1,6 +1,6 @@
 """One GRPO step of the reference recipe's shape: seconds, tokens a second by part, and peak memory.
 
-    python bench/gpu/step.py VARIANT --base FOLDER --completion 200 [--steps 8] [--attention sdpa]
+    python bench/gpu/grpo_steps.py VARIANT --base FOLDER --completion 200 [--steps 8] [--attention sdpa]
 
 VARIANT: `bare` (a TRL script without this project), `transformers`, `unsloth` (sampling through Unsloth's shared vLLM),
 `vllm` (the backend transformers, sampling in vLLM with the adapter alone). The last line is a JSON object. All but
@@ -16,13 +16,16 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from shape import ROOT, longest_prompts
 
 from grpo_cot import training
+from grpo_cot.attestation import SyncAttestation
 from grpo_cot.models import DEVICE
 from grpo_cot.recipes import Recipe, load_recipe
+from grpo_cot.trainers import make_trainer
 from grpo_cot.validation import validated
 
 WARM = 2
@@ -57,16 +60,18 @@ class Clock:
 
     def watch(self, trainer: Any) -> Any:
         """Have the trainer's own methods timed: a whole step, its rollouts, its scoring without gradients."""
-        trainer.training_step = self._timed("step", trainer.training_step)
-        trainer._generate_single_turn = self._timed("rollout", trainer._generate_single_turn)
+        trainer.training_step = self.timed("step", trainer.training_step)
+        trainer._generate_single_turn = self.timed("rollout", trainer._generate_single_turn)
         score = trainer._get_per_token_logps_and_entropies
-        timed = self._timed("scoring", score)
+        timed = self.timed("scoring", score)
         trainer._get_per_token_logps_and_entropies = lambda *given, **named: (
             score(*given, **named) if torch.is_grad_enabled() else timed(*given, **named)
         )
         return trainer
 
-    def _timed(self, part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(self, part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method that adds its seconds to a part of the step that it runs in."""
+
         def call(*given: Any, **named: Any) -> Any:
             if part == "step":
                 self.steps.append(defaultdict(float))
@@ -88,8 +93,9 @@ class Clock:
     def report(self, batch_tokens: int) -> dict[str, float | None]:
         """Medians over the steps that count; `batch_tokens` is what a training pass reads at most."""
         counted = self.steps[WARM:]
-        middle = {part: statistics.median(step[part] for step in counted) for part in ("step", "rollout", "scoring")}
-        middle["training"] = middle["step"] - middle["rollout"] - middle["scoring"]
+        parts = ("step", "rollout", "scoring", "attestation")
+        middle = {part: statistics.median(step[part] for step in counted) for part in parts}
+        middle["training"] = 2 * middle["step"] - sum(middle.values())
         return {
             **{f"{part}_seconds": seconds for part, seconds in middle.items()},
             "rollout_tokens_per_second": statistics.median(self.completion_tokens[WARM:]) / middle["rollout"],
@@ -139,13 +145,16 @@ def measure(recipe: Recipe, variant: str, base: Path) -> dict[str, Any]:
         if variant == "bare":
             bare(recipe, prompts, base, Path(folder), clock)
         else:
-            make = training.make_trainer
-            training.make_trainer = lambda *given: clock.watch(make(*given))
-            training.train_phases(recipe, prompts, [], base, 1, Path(folder), {})
+            attested = clock.timed("attestation", SyncAttestation.weights)
+            with (
+                patch.object(SyncAttestation, "weights", attested),
+                patch.object(training, "make_trainer", lambda *given: clock.watch(make_trainer(*given))),
+            ):
+                training.train_phases(recipe, prompts, [], base, 1, Path(folder), {})
     length = max(row["tokens"] for row in prompts) + settings["max_completion_length"]
     peak = torch.cuda.max_memory_allocated() / 2**30 if DEVICE == "cuda" else None
     return {
-        **clock.report(groups * length), "peak_memory_gib": peak, "prompt_tokens": length, "completions": groups,
+        **clock.report(groups * length), "peak_memory_gib": peak, "sequence_tokens": length, "completions": groups,
     }  # fmt: skip
 
 

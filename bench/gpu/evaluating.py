@@ -1,6 +1,6 @@
 """The pipeline's evaluation step on a random base and a random adapter on it, loading included.
 
-    python bench/gpu/evaluation.py ENGINE --base FOLDER [--problems 256] [--tokens 200]
+    python bench/gpu/evaluating.py ENGINE --base FOLDER [--problems 256] [--tokens 200]
 
 ENGINE: `transformers` or `vllm`. The last line is a JSON object: seconds of the step, and completion tokens a second,
 of base and trained together.

@@ -1,6 +1,6 @@
 """Everything that this project claims for a GPU, measured on the one that is here.
 
-    python bench/gpu/run.py [PART ...] [--source qwen2.5-3b-instruct]
+    python bench/gpu/measure.py [PART ...] [--source qwen2.5-3b-instruct]
 
 Parts (all, unless named): ceilings, step, evaluation, merging, attention, small. Each measurement is a process of its
 own; one that fails is written down with its reason, and the others go on. Results go to
@@ -41,17 +41,17 @@ def measurements(parts: list[str], base: Path) -> dict[str, list[str]]:
         for completion in COMPLETIONS:
             for variant in ("bare", "transformers", "unsloth", "vllm"):
                 found[f"step {variant} 256+{completion}"] = [
-                    "step.py", variant, *here["base"], "--completion", str(completion)
+                    "grpo_steps.py", variant, *here["base"], "--completion", str(completion)
                 ]  # fmt: skip
     if "evaluation" in parts:
         for engine in ("transformers", "vllm"):
-            found[f"evaluation {engine}"] = ["evaluation.py", engine, *here["base"]]
+            found[f"evaluation {engine}"] = ["evaluating.py", engine, *here["base"]]
     if "merging" in parts:
-        found["merging"] = ["../merging.py", *here["base"]]
+        found["merging"] = ["merge_steps.py", *here["base"]]
     if "attention" in parts:
         found["attention"] = ["attention.py", *here["base"]]
         found["step transformers, flash attention 256+1024"] = [
-            "step.py", "transformers", *here["base"], "--completion", "1024", "--attention", "flash_attention_2"
+            "grpo_steps.py", "transformers", *here["base"], "--completion", "1024", "--attention", "flash_attention_2"
         ]  # fmt: skip
     if "small" in parts:
         found["gpu-small"] = ["small.py"]
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--source", default="qwen2.5-3b-instruct")
     args = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("run: there is no GPU that torch can use; nothing was measured")
+        sys.exit("measure: there is no GPU that torch can use; nothing was measured")
     planned = plan(ROOT, "grpo-cot-3b", "gsm8k-hub", args.source)
     memory = planned.phases[0].memory
     device = torch.cuda.get_device_name()

@@ -1,0 +1,64 @@
+"""The pipeline's merge of a random adapter into a random base, on both bases.
+
+    python bench/gpu/merge_steps.py --base FOLDER
+
+The last line is a JSON object: for each base the step's seconds, what its record measured (seconds of the merging
+process, MiB above imports of it and of parity's), and parity's figures. The gate is open here: the weights are random,
+and rounding errors grow in such a model from layer to layer as they do in no trained one.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from evaluating import random_adapter
+from shape import ROOT, longest_prompts
+
+from grpo_cot.files import read_json, write_json, write_jsonl
+from grpo_cot.recipes import load_recipe
+
+
+def merge(folder: Path, base: str) -> dict[str, Any]:
+    """Run the step once; `folder` has prompts/ and train/."""
+    recipe = load_recipe(ROOT / "experiments/grpo-cot-3b.yaml").model_dump()
+    recipe["merge"] |= {"base": base, "token_agreement": 0.0, "logit_difference": 1e9}
+    write_json(folder / "recipe.yaml", recipe)  # JSON is YAML
+    started = time.perf_counter()
+    subprocess.run(
+        [
+            sys.executable, "scripts/merge.py", "--recipe", folder / "recipe.yaml", "--prompts", folder / "prompts",
+            "--model", folder / "train/model.json", "--output", folder / base, "--figures", folder / "merge.json",
+            "--record", folder / "record.json",
+        ],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    measured = {
+        key: value for key, value in read_json(folder / "record.json").items() if key.startswith(("mer", "par"))
+    }
+    return {"seconds": seconds, **measured, **read_json(folder / "merge.json")}
+
+
+def main() -> None:
+    """Merge on both bases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, required=True)
+    base = parser.parse_args().base
+    section = load_recipe(ROOT / "experiments/grpo-cot-3b.yaml").prompt
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_jsonl(folder / "prompts/eval-test.jsonl", longest_prompts(base, section, 32))
+        random_adapter(base, folder / "train")
+        torch.cuda.empty_cache()
+        print(json.dumps({kind: merge(folder, kind) for kind in ("dequantized", "original")}))
+
+
+if __name__ == "__main__":
+    main()
