@@ -26,6 +26,7 @@ from trl import GRPOTrainer
 from grpo_cot.files import Row, read_yaml
 from grpo_cot.generation import encode
 from grpo_cot.memory import Blueprint, Memory, estimate, scales
+from grpo_cot.models import DEVICE
 from grpo_cot.recipes import Recipe
 from grpo_cot.schema import worked
 from grpo_cot.tokenization import load_tokenizer
@@ -77,6 +78,8 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any] | None, dict[str, Any] | Non
 
 def main() -> None:
     """Run the configurations named, or all, and print the table."""
+    if DEVICE != "cpu":
+        sys.exit("this reads torch's allocator for the CPU: run it with CUDA_VISIBLE_DEVICES= (bench/gpu is for GPUs)")
     chosen = sys.argv[1:] or list(CONFIGURATIONS)
     off = []
     with tempfile.TemporaryDirectory() as folder:
@@ -164,7 +167,7 @@ def measured(recipe: Recipe, rows: list[Row], base: Path, scratch: Path) -> tupl
         return updated
 
     transformers.Trainer.training_step, GRPOTrainer._generate_single_turn = training_step, single_turn
-    torch.optim.AdamW.step = adam_step  # type: ignore[method-assign]
+    torch.optim.AdamW.step = adam_step  # type: ignore[assignment, method-assign]
     try:
         train_phases(recipe, rows, [], base, 1, scratch, {})
     finally:
@@ -197,7 +200,7 @@ def staying(trainer: Any, adapter: bool) -> dict[str, int]:
 def peaks_of(watched: profile) -> dict[str, int]:
     """The most bytes at once since the start, within each moment; sampling is no part of training here."""
     assert watched.profiler is not None and watched.profiler.kineto_results is not None
-    events = sorted(watched.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    events: list[Any] = sorted(watched.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     moments = [
         (event.name(), event.start_ns(), event.end_ns())
         for event in events

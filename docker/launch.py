@@ -22,7 +22,7 @@ from images import ROOT, required_image
 from grpo_cot.files import InputError, read_yaml
 
 NETWORK = {"download", "base", "publish"}  # train as well where its recipe needs it: see network_and_tokens
-WEIGHTS = {"audit", "train", "check", "evaluate", "merge"}  # on a GPU where the image is made for one
+GPU = {"base", "audit", "train", "check", "evaluate", "merge"}  # steps that use one where the image is made for it
 # What a variable's name ends on, or a part of it, where it holds a secret.
 SECRET = re.compile(r"(TOKEN|SECRET|CREDENTIALS?|PASS(WORD|PHRASE|WD)?|KEY|(^|_)PAT)(_|$)", re.IGNORECASE)
 PROXIES = [
@@ -162,7 +162,7 @@ def source_folders(arguments: list[str]) -> list[tuple[str | None, Path]]:
 def in_a_container(engine: str, step: str, image_name: str, arguments: list[str]) -> None:
     """Become the engine's client, which runs the step in its image."""
     network, tokens = network_and_tokens(step, arguments)
-    gpu = image_name == "cuda" and step in WEIGHTS
+    gpu = image_name == "cuda" and step in GPU
     if gpu and not gpu_present():
         raise InputError(f"the step {step} needs a GPU in the image {image_name!r}, and nvidia-smi finds none here")
     reference, image_id = checked_image(engine, image_name)
@@ -273,6 +273,12 @@ def hold_the_stage(name: str) -> None:
     os.set_inheritable(lock, True)
 
 
+def image_for(step: str, image: str, arguments: list[str]) -> str:
+    """The image that a step runs in: as asked, but a base that is pretrained here needs the GPU's."""
+    pretrained = step == "base" and read_yaml(argument(arguments, "source")).get("kind") == "pretrained"
+    return "cuda" if pretrained else image
+
+
 def main() -> None:
     """Read the command line and become the step."""
     parser = argparse.ArgumentParser(prog="docker/run", description=__doc__, allow_abbrev=False)
@@ -285,7 +291,7 @@ def main() -> None:
     if engine == "host":
         on_the_host(chosen.step, arguments)
     elif engine in ("docker", "podman", "apptainer"):
-        in_a_container(engine, chosen.step, chosen.image, arguments)
+        in_a_container(engine, chosen.step, image_for(chosen.step, chosen.image, arguments), arguments)
     else:
         raise InputError(f"GRPO_COT_ENGINE is {engine!r}, expected host, docker, podman or apptainer")
 

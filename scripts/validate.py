@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from grpo_cot.data import read_source
 from grpo_cot.bases import Base
+from grpo_cot.data import read_source
 from grpo_cot.files import InputError, read_yaml
 from grpo_cot.library_settings import check_recipe
 from grpo_cot.recipes import load_params, load_recipe

@@ -194,8 +194,9 @@ def compared(wanted: Recipe, number: int, scratch: Path, *, stated: bool = True)
     from grpo_cot import effective, models, trainers, unsloth_backend
     from grpo_cot.tokenization import load_tokenizer
 
+    state_defaults = unsloth_backend.explicit
     if not stated:
-        trainers.explicit = lambda kind, settings: settings
+        unsloth_backend.explicit = lambda kind, settings: dict(settings)
     phase, base = wanted.phases[number], ROOT / "assets/tiny/model"
     try:
         configuration = trainers.trainer_configuration(wanted, phase, scratch, 1)
@@ -216,7 +217,7 @@ def compared(wanted: Recipe, number: int, scratch: Path, *, stated: bool = True)
     except InputError as error:
         return str(error)
     finally:
-        trainers.explicit = unsloth_backend.explicit
+        unsloth_backend.explicit = state_defaults
     return "as asked"
 
 

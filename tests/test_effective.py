@@ -139,7 +139,9 @@ OVERRIDES: dict[str, Callable[[pytest.MonkeyPatch, Any], None]] = {
     "grpo.learning_rate asked 0.001, got 5e-05": lambda patch, trainer: patch.setattr(
         trainer.args, "learning_rate", 5e-5
     ),
-    "grpo.per_device_train_batch_size asked 16, got 32": lambda patch, trainer: patch.setattr(trainer.args, "_n_gpu", 2),
+    "grpo.per_device_train_batch_size asked 16, got .32 over 2 GPUs": lambda patch, trainer: patch.setattr(
+        trainer.args, "_n_gpu", 2
+    ),
     "grpo.mixed_precision asked 'no', got 'bf16'": lambda patch, trainer: patch.setitem(
         trainer.accelerator.state._shared_state, "_mixed_precision", "bf16"
     ),

@@ -14,6 +14,7 @@ from grpo_cot.problems import problems
 from grpo_cot.recipes import Recipe
 
 BASE = ROOT / "assets/tiny/model"
+MT5 = ROOT / "assets/tiny-mt5/model"
 COMMON = {
     "max_steps": 2, "learning_rate": 1e-3, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
     "logging_steps": 1, "report_to": "none", "optim": "adamw_torch",
@@ -24,14 +25,19 @@ GRPO = COMMON | {
 }  # fmt: skip
 SFT = COMMON | {"per_device_train_batch_size": 4, "max_length": 256, "loss_type": "nll"}
 
+DPO = COMMON | {"per_device_train_batch_size": 4, "max_length": 256, "loss_type": ["sigmoid"], "beta": 0.1}
+SEQ2SEQ = COMMON | {"per_device_train_batch_size": 4}
+SAMPLES = {"problems": 8, "batch_size": 8, "count": 2, "sampling": {"do_sample": True, "max_new_tokens": 8}}
+
 
 def recipe(method: str, *, quantized: bool = True, **settings: Any) -> Recipe:
     content = read_yaml(ROOT / "tests/pipeline/short.yaml")
     content["rewards"] = {"random": 1.0}
     content["prompt"]["max_prompt_length"] = 200
     phase = {"method": method, "lora": content["phases"][0]["lora"] if quantized else None}
-    defaults = {"grpo": GRPO, "sft": SFT}[method]
-    phase |= {method: defaults | settings} | ({"rollouts": None} if method == "grpo" else {})
+    defaults = {"grpo": GRPO, "sft": SFT, "dpo": DPO, "seq2seq": SEQ2SEQ}[method]
+    phase |= {method: defaults | settings}
+    phase |= {"grpo": {"rollouts": None}, "dpo": {"samples": SAMPLES}}.get(method, {})
     return Recipe.model_validate(
         content | {"phases": [phase], "quantization": content["quantization"] if quantized else None}
     )
@@ -56,10 +62,13 @@ def prepared(wanted: Recipe, folder: Path) -> Any:
     from grpo_cot.trainers import make_trainer, trainer_configuration
 
     (phase,) = wanted.phases
-    model = load_base(BASE, wanted.model, wanted.quantization)
+    base = MT5 if phase.method == "seq2seq" else BASE
+    model = load_base(base, wanted.model, wanted.quantization)
     set_seed(1)
+    drawn = [{**row, "right": [row["solution"]], "wrong": ["0"]} for row in rows()]
+    samples = drawn if phase.method == "dpo" else None
     return make_trainer(
-        wanted, phase, trainer_configuration(wanted, phase, folder, 1), model, load_tokenizer(BASE), rows(), [], None
+        wanted, phase, trainer_configuration(wanted, phase, folder, 1), model, load_tokenizer(base), rows(), [], samples
     )
 
 
@@ -71,6 +80,8 @@ def prepared(wanted: Recipe, folder: Path) -> Any:
         ("grpo", {"gradient_accumulation_steps": 2, "quantized": False}),
         ("sft", {"loss_type": "chunked_nll"}),
         ("sft", {"quantized": False}),
+        ("dpo", {}),
+        ("seq2seq", {"quantized": False}),
     ],
 )
 def test_the_longest_batch_is_run_and_training_is_to_the_byte_as_without(
@@ -90,13 +101,14 @@ def test_the_longest_batch_is_run_and_training_is_to_the_byte_as_without(
             *(parameter.detach().clone() for parameter in trainer.model.parameters()),
             *(parameter.grad for parameter in trainer.model.parameters()),
             torch.get_rng_state(), random.getstate(), numpy.random.get_state(), trainer.optimizer.state_dict(),
-            trainer.model.training, {mode: dict(values) for mode, values in trainer._metrics.items()},
+            trainer.model.training, {mode: dict(values) for mode, values in getattr(trainer, "_metrics", {}).items()},
         ]  # fmt: skip
 
     class Checked(LongestBatch):  # type: ignore[misc]
         def on_train_begin(self, args: Any, *others: Any, **keywords: Any) -> None:
             before = state(probed)
-            embedding = probed.model.get_input_embeddings()
+            reader = probed.model.get_encoder() if method == "seq2seq" else probed.model
+            embedding = reader.get_input_embeddings()
             hook = embedding.register_forward_hook(lambda module, given, made: seen.append(tuple(given[0].shape)))
             trained = next(parameter for parameter in probed.model.parameters() if parameter.requires_grad)
             marked = trained.register_hook(lambda gradient: gradients.append(True))
@@ -118,7 +130,9 @@ def test_the_longest_batch_is_run_and_training_is_to_the_byte_as_without(
         assert set(seen[2:]) == {(8, 200 + 12)}
         assert len(gradients) == drawn // 8
     else:
-        assert seen == [(4, max(len(row["input_ids"]) for row in probed.train_dataset))]
+        columns = ("prompt_ids", "chosen_ids") if method == "dpo" else ("input_ids",)
+        longest = max(sum(len(row[name]) for name in columns) for row in probed.train_dataset)
+        assert (8 if method == "dpo" else 4, longest) in seen
         assert len(gradients) == 1
     for name, parameter in plain.model.named_parameters():
         assert torch.equal(parameter, probed.model.get_parameter(name)), name

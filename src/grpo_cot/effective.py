@@ -119,10 +119,6 @@ def _settings(phase: Phase, asked: Any, configuration: Any) -> Iterator[Differen
         wanted, got = (_plain(getattr(owner, field.name)) for owner in (asked, configuration))
         if not _same(field.name, wanted, got):
             yield f"{phase.section}.{field.name}", wanted, got
-    # In one process with several GPUs each of them gets a batch.
-    if configuration.train_batch_size != asked.per_device_train_batch_size == configuration.per_device_train_batch_size:
-        name = f"{phase.section}.per_device_train_batch_size"
-        yield name, asked.per_device_train_batch_size, configuration.train_batch_size
 
 
 def _attributes(phase: Phase, asked: Any, trainer: Any) -> Iterator[Difference]:
@@ -147,6 +143,9 @@ def _attributes(phase: Phase, asked: Any, trainer: Any) -> Iterator[Difference]:
             asked_for, got = _plain(settings[name]), _plain(vars(owner)[name])
             if not _same(name, asked_for, got):
                 yield f"{phase.section}.{name}", asked_for, got
+    if trainer.args.n_gpu > 1:  # in one process, where each of them gets a batch
+        batch = f"{trainer.args.train_batch_size} over {trainer.args.n_gpu} GPUs (give the step one of them)"
+        yield f"{phase.section}.per_device_train_batch_size", asked.per_device_train_batch_size, batch
     precision = "bf16" if asked.bf16 else "fp16" if asked.fp16 else "no"
     if trainer.accelerator.mixed_precision != precision:
         yield f"{phase.section}.mixed_precision", precision, trainer.accelerator.mixed_precision

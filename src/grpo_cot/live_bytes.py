@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 IN_PLACE = (torch.ops.aten.add.Tensor, torch.ops.aten.scatter_add.default, torch.ops.aten.index_put.default)
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, counts the storage of every tensor that an operation takes or makes, until it is freed.
 
     `part(tensor, operation)` names what a storage that is met for the first time belongs to. `peaks` holds for every
@@ -25,7 +25,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self, part: Callable[[torch.Tensor, Any], str]) -> None:
         """Count nothing yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peaks: dict[str, dict[str, int]] = {}
         self._part = part
         self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage] | None, int, str]] = {}

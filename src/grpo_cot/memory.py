@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from accelerate.utils import convert_outputs_to_fp32
 from bitsandbytes.functional import quantize_4bit
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -176,8 +176,10 @@ class Blueprint:
                     if work.accumulates:
                         parameter.grad = torch.zeros_like(parameter)
                         live.assign([parameter.grad], "gradients")
-                    parameter.register_post_accumulate_grad_hook(lambda one: live.assign([one.grad], "gradients"))
-                self._loss(work, forward).backward()
+                    parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                        lambda one: live.assign([one.grad], "gradients")
+                    )
+                self._loss(work, forward).backward()  # type: ignore[no-untyped-call]
         self.model.gradient_checkpointing_disable()
         if work.checkpointing and self.lora:
             self.model.disable_input_require_grads()
@@ -226,7 +228,7 @@ class Blueprint:
                 reference = forward(self.model, **inputs).logits  # alive until the loss is there
         ids = torch.zeros(logits.shape[:2], dtype=torch.long)
         if work.on_gpu:
-            chosen: torch.Tensor = _FusedLogProbabilities.apply(logits)
+            chosen: torch.Tensor = _FusedLogProbabilities.apply(logits)  # type: ignore[no-untyped-call]
         else:
             chosen, _ = selective_log_softmax_and_entropy(
                 logits, ids, entropy_requires_grad=False, temperature=work.temperature, row_mask=torch.ones_like(ids)
@@ -265,7 +267,8 @@ class Blueprint:
         """
         replaced: dict[torch.Tensor, torch.Tensor] = {}
         places: list[tuple[dict[str, Any], str, torch.Tensor]] = []
-        frozen, trained = [], []
+        frozen: list[torch.Tensor] = []
+        trained: list[torch.Tensor] = []
         with FakeTensorMode(allow_non_fake_inputs=True):
             for module in self.model.modules():
                 owners: list[dict[str, Any]] = [module._parameters, module._buffers]
@@ -296,7 +299,7 @@ class Blueprint:
         new = torch.empty(tensor.shape, dtype=dtype, device="cpu")
         if not (isinstance(module, Linear4bit) and name == "weight"):
             return torch.nn.Parameter(new, requires_grad=tensor.requires_grad)
-        weight = module.weight
+        weight: Any = module.weight
         packed, state = quantize_4bit(
             new, blocksize=weight.blocksize, compress_statistics=weight.compress_statistics,
             quant_type=weight.quant_type,
@@ -310,12 +313,12 @@ class _FusedLogProbabilities(torch.autograd.Function):
     """What TRL's kernel for a GPU keeps (trl/kernels/logprob_entropy.py): the logits, and a gradient as large."""
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, logits: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(logits)
         return logits.new_empty(logits.shape[:-1], dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         (logits,) = ctx.saved_tensors
         return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
@@ -350,9 +353,7 @@ def _autocast(work: Workload) -> Iterator[Any]:
     before = torch.is_autocast_enabled("cuda")
     torch.set_autocast_enabled("cuda", work.on_gpu)  # PEFT asks this flag whether to cast by itself
     try:
-        yield convert_outputs_to_fp32(
-            torch.autocast("cpu", torch.bfloat16)(lambda model, **inputs: model(**inputs))  # type: ignore[no-untyped-call]
-        )
+        yield convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(lambda model, **inputs: model(**inputs)))
     finally:
         torch.set_autocast_enabled("cuda", before)
 

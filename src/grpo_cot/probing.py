@@ -8,7 +8,7 @@ samples that a phase draws before it trains, and the fragments that free memory 
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class LongestBatch(TrainerCallback):  # type: ignore[misc]  # Transformers is no
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Run the probe, and say what it found where that is known."""
+        if DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         probe(*self._arguments)
         if DEVICE == "cuda" and state.is_world_process_zero:
             peak, whole = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
@@ -62,32 +64,40 @@ def probe(trainer: Any, phase: Phase, recipe: Recipe) -> None:
         return
     work = workload(recipe, recipe.phases.index(phase), on_gpu=DEVICE == "cuda")
     before, metrics = dict(vars(trainer)), copy.deepcopy(vars(trainer).get("_metrics"))
-    training = trainer.model.training
+    modes = [(module, module.training) for module in trainer.model.modules()]
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     trainer.model.train()
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    shapes, width = [tuple(parameter.shape) for parameter in trained], trained[0].element_size()
     device = trained[0].device
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            state = 0 if trainer.optimizer.state else optimiser_state(work.optimiser, shapes, width)
+            state, update = _optimiser(trainer, work, trained)
             held = torch.empty(state, dtype=torch.uint8, device=device)
             if isinstance(phase, GrpoPhase) and work.drawn and recipe.backend == "transformers":
                 _sample(trainer, work, device)
             for _ in range(2 if work.accumulates else 1):
                 _backward(trainer, phase, work, device)
-            torch.empty(
-                optimiser_step(work.optimiser, shapes, width, on_gpu=device.type == "cuda"),
-                dtype=torch.uint8, device=device,
-            )  # fmt: skip
+            torch.empty(update, dtype=torch.uint8, device=device)
             del held
     finally:
         trainer.model.zero_grad(set_to_none=True)
-        trainer.model.train(training)
+        for module, training in modes:
+            module.training = training
         vars(trainer).clear()
         vars(trainer).update(before | ({} if metrics is None else {"_metrics": metrics}))
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
+
+
+def _optimiser(trainer: Any, work: Workload, trained: Sequence[torch.Tensor]) -> tuple[int, int]:
+    """Bytes that the optimiser will hold and does not yet, and those that it makes for a moment during its step; 0 of
+    one that is not known, whose first step will show them."""
+    shapes, width = [tuple(parameter.shape) for parameter in trained], trained[0].element_size()
+    try:
+        state = optimiser_state(work.optimiser, shapes, width)
+    except InputError:
+        return 0, 0
+    return 0 if trainer.optimizer.state else state, optimiser_step(work.optimiser, shapes, width, on_gpu=work.on_gpu)
 
 
 def _backward(trainer: Any, phase: Phase, work: Workload, device: torch.device) -> None:
@@ -174,7 +184,10 @@ def advice(recipe: Recipe, number: int, base: Path, available: int | None) -> st
         memory = estimate(blueprint, workload(changed, number - 1, on_gpu=True))
         return memory.total - memory.kept["CUDA itself"]
 
-    correction = max(1.0, available / needs(recipe))
+    try:
+        correction = max(1.0, available / needs(recipe))
+    except InputError:  # of an optimiser that is not known
+        return f"{begin}: {_said(recipe, number, options[0])}"
     least = 0.0
     for changes in options:
         least = needs(_changed(recipe, number, changes)) * correction

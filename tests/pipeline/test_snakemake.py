@@ -97,7 +97,7 @@ def test_it_passes_snakemakes_lint_and_knows_each_stages_resources(finished: Pro
     assert "good condition" in finished.run(*LOCAL, "--lint")
     meta = {"image": "cuda", "cpu": "threads=2", "cuda": "threads=8 mem_mb=64000 runtime=60 gpu=1"}
     assert stages.resources(meta) == {"threads": 8, "mem_mb": 64000, "runtime": 60, "gpu": 1}
-    assert stages.resources(None) == {"threads": 1}
+    assert stages.resources({}) == {"threads": 1}
 
 
 def test_a_bad_recipe_stops_it_with_makes_checks_sentence(copy: Project) -> None:
