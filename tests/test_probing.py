@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import ROOT
 
-from grpo_cot.files import read_yaml
+from grpo_cot.files import InputError, read_yaml
 from grpo_cot.problems import problems
 from grpo_cot.recipes import Recipe
 
@@ -158,6 +158,26 @@ def test_memory_runs_out_before_the_first_step(tmp_path: Path) -> None:
         trainer.train()
     assert trainer.state.global_step == 0
     assert trainer.state.log_history == []
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_in_training_says_which_settings_to_change(tmp_path: Path) -> None:
+    import torch
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    from grpo_cot.training import train_phases
+
+    def full(module: Any, given: Any) -> None:
+        if isinstance(module, torch.nn.Embedding) and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError
+
+    hook = register_module_forward_pre_hook(full)
+    try:
+        with pytest.raises(InputError) as refusal:
+            train_phases(recipe("grpo"), rows(), [], BASE, 1, tmp_path, {})
+    finally:
+        hook.remove()
+    assert "per_device_train_batch_size to 4 (it is 8) and gradient_accumulation_steps to 2" in str(refusal.value)
 
 
 def needed(wanted: Recipe) -> int:

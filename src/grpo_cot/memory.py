@@ -3,7 +3,7 @@
 The model is built on torch's meta device, with bitsandbytes' and PEFT's own layers where the recipe asks for them. For
 an estimate, torch's fake tensors (which have a shape, a dtype and a device, and no content) take the weights' places,
 and one training step's forward and backward pass and one sampled token are run on the largest batch: what is alive at
-the fullest moment is counted. Optimiser states are formulas, each beside its source.
+the fullest moment is counted. What the optimiser holds is a formula (`grpo_cot.workloads`).
 
 Left out: fragmentation, what a kernel needs within itself, buffers of several processes and any sharding (the figures
 are one process's that holds the whole model). Too high for models whose attention has dropout (GPT-2) or a trained

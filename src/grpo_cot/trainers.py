@@ -16,6 +16,7 @@ from transformers import (
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from grpo_cot import unsloth_backend
+from grpo_cot.effective import compare_settings
 from grpo_cot.files import InputError, Row
 from grpo_cot.models import DEVICE
 from grpo_cot.recipes import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase, Seq2SeqPhase, SftPhase
@@ -54,13 +55,16 @@ def trainer_configuration(recipe: Recipe, phase: Phase, checkpoints: Path, seed:
     if isinstance(phase, GrpoPhase | DpoPhase) and recipe.phases[0].lora is None:
         # What the trainer loads its reference with, which must compute as the policy does.
         settings["model_init_kwargs"] = recipe.model.model_dump(include={"dtype", "attn_implementation"})
-    configuration = CONFIGURATIONS[phase.section]
-    if recipe.backend == "unsloth":
-        settings = unsloth_backend.explicit(configuration, settings)
+    kind = CONFIGURATIONS[phase.section]
     try:
-        return configuration(**settings)
+        if recipe.backend == "transformers":
+            return kind(**settings)
+        asked = unsloth_backend.library_class(kind)(**settings)
+        configuration = kind(**unsloth_backend.explicit(kind, settings))
     except (ValueError, TypeError) as error:
         raise _refused(error) from error
+    compare_settings(recipe, phase, asked, configuration)
+    return configuration
 
 
 def check_prompts(recipe: Recipe, phase: Phase, prompts: Sequence[Row]) -> None:

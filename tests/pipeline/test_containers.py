@@ -388,3 +388,12 @@ def test_the_cuda_image_holds_the_whole_set_and_fails_only_for_want_of_a_device(
         assert f"\n{name} imports\n" in f"\n{said}", said[-3000:]
     assert "unsloth fails: NotImplementedError Unsloth cannot find any torch accelerator? You need a GPU." in said
     assert "are valid" in project.run(*inside, "python", "scripts/validate.py")
+    # Unsloth's own trainers are compared with recipes where Unsloth is; the image holds no pytest.
+    packages = Path(pytest.__file__).parent.parent
+    names = ("pytest", "_pytest", "pluggy", "iniconfig", "py.py")
+    mounts = [part for name in names for part in ("--volume", f"{packages / name}:/pytest/{name}:ro")]
+    said = project.run(
+        *inside[:-1], "--env", "PYTHONPATH=/pytest", "--volume", f"{ROOT}:/tests:ro", "--workdir", "/tests", *mounts,
+        reference, "python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_backends.py",
+    )  # fmt: skip
+    assert " passed" in said and "skipped" not in said and "failed" not in said
