@@ -24,6 +24,7 @@ def main() -> None:
         copy = Path(name) / "checkout"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)
         (copy / "params.yaml").write_bytes((copy / "suites/gpu-small.yaml").read_bytes())
+        (copy / ".venv").symlink_to(Path(sys.executable).parent.parent)  # whose python the steps run in
         environment = os.environ | {
             "PYTHONPATH": "src", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "GRPO_COT_ENGINE": "host",
