@@ -4,7 +4,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
-.PHONY: demo repro plan test check lint images recover report bench bench-scheduling bench-gpu verify push lock clean
+.PHONY: demo repro plan test check lint images recover report bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python scripts/index.py
@@ -36,10 +36,7 @@ report: .venv/.ready ## an index page over all runs and comparisons present
 
 bench: .venv/.ready ## benchmarks against named peers
 	python bench/rewards.py && python bench/reading.py && python bench/grading.py && python bench/prompts.py \
-	  && python bench/grpo_step.py && python bench/evaluation.py && python bench/memory.py && python bench/merging.py
-
-bench-gpu: .venv/.ready ## what a GPU has to show, in a dated table (bench/gpu/README.md; PARTS="ceilings step")
-	python bench/gpu/measure.py $(PARTS)
+	  && python bench/grpo_step.py && python bench/evaluation.py && CUDA_VISIBLE_DEVICES= python bench/memory.py && python bench/merging.py
 
 verify: .venv/.ready ## read all of the cache (REMOTE=NAME: of a remote), name and repair what is corrupt
 	@python workflow/verify.py $(REMOTE)

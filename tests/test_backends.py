@@ -140,8 +140,8 @@ def test_without_unsloth_or_a_gpu_the_backend_says_what_to_do() -> None:
     said = in_python("from grpo_cot.unsloth_backend import enable", "enable()").splitlines()[-1]
     if importlib.util.find_spec("unsloth") is None:
         assert said.endswith(
-            "backend is unsloth, but unsloth is not installed; run the step in the image cuda (runs.NAME.image in "
-            "params.yaml), or set backend to transformers"
+            "backend is unsloth, but unsloth is not installed here; run in the image cuda (make images IMAGES=cuda, "
+            "GRPO_COT_ENGINE=docker), or set backend to transformers"
         )
     else:
         assert said.endswith(

@@ -178,7 +178,7 @@ def ask(model_json: Path, finished: dict[str, Any]) -> Any:
         ({"quantization": NF4 | {"bnb_4bit_quant_type": "fp4"}}, "quantization.bnb_4bit_quant_type is 'fp4'"),
         ({"quantization": NF4 | {"bnb_4bit_compute_dtype": "float32"}}, "quantization.bnb_4bit_compute_dtype"),
         ({"quantization": {"load_in_8bit": True}}, "quantization.load_in_4bit is None"),
-        ({}, "which is not installed here: run with the image cuda"),
+        ({}, "which is not installed here: run in the image cuda"),
     ],
 )
 def test_what_vllm_cannot_do_is_refused_before_anything_loads(

@@ -8,6 +8,7 @@ mean between sdpa and eager attention, both exact up to rounding), and the secon
 """
 
 import argparse
+import gc
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from ceilings import seconds
 from shape import longest_prompts
 
-from grpo_cot.models import DEVICE, load_base
+from grpo_cot.models import DEVICE, check_attention, load_base
 from grpo_cot.prompts import PromptSection
 from grpo_cot.recipes import ModelSection
 from grpo_cot.tokenization import load_tokenizer
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--length", type=int, default=1280)
     args = parser.parse_args()
+    check_attention(ModelSection(dtype="bfloat16", attn_implementation="flash_attention_2", threads=8))
     ids, mask = batch(args.base, args.rows, args.length)
     counted = (mask[:, 1:] * mask[:, :-1]).bool()
     chosen, times = {}, {}
@@ -61,7 +63,8 @@ def main() -> None:
             ]
             chosen[attention] = torch.stack(picked)[counted]
             times[attention] = seconds(forward)
-        del model, logits
+        del model, logits, forward
+        gc.collect()
     gaps = (chosen["flash_attention_2"] - chosen["sdpa"]).abs()
     print(
         json.dumps(

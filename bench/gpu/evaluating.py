@@ -7,6 +7,7 @@ of base and trained together.
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -67,7 +68,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(args.base, folder, args.engine, args.problems, args.tokens)
-        torch.cuda.empty_cache()
+        gc.collect()
+        torch.cuda.empty_cache()  # the step is another process, which needs the memory
         started = time.perf_counter()
         subprocess.run(
             [

@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from shape import ROOT, random_base
 
-from grpo_cot.files import write_json, write_text
-from grpo_cot.planning import plan
+from grpo_cot.files import read_json, write_json, write_text
 
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "unsloth", "vllm", "flash-attn")
@@ -73,16 +72,16 @@ def measured(command: list[str]) -> dict[str, Any]:
     return result
 
 
-def against_ceilings(figures: dict[str, Any], ceilings: dict[str, Any], parameters: int, weights: int) -> None:
+def against_ceilings(figures: dict[str, Any], ceilings: dict[str, Any]) -> None:
     """Add how near a step came to what the card can do.
 
     A training pass with gradient checkpointing needs about 8 floating point operations a parameter and token (2
     forward, 2 again, 4 backward; Kaplan et al., 2020, table 1), less the 2 of weight gradients that a frozen base has
     not: 6. A rollout reads the weights once for every token position of the batch.
     """
-    used = 6 * parameters * figures["training_tokens_per_second"] / 1e12
+    used = 6 * figures["parameters"] * figures["training_tokens_per_second"] / 1e12
     figures["training_share_of_matrix_ceiling"] = used / ceilings["matrix_tflops"]
-    reads = weights * figures["rollout_tokens_per_second"] / figures["completions"]
+    reads = figures["weight_bytes"] * figures["rollout_tokens_per_second"] / figures["completions"]
     figures["rollout_share_of_copy_ceiling"] = reads / ceilings["copy_bytes_per_second"]
 
 
@@ -91,7 +90,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         f"# {results['device']}, {results['date']}", "",
         ", ".join(f"{name} {found}" for name, found in results["versions"].items()), "",
-        f"Shape: {results['source']}. Planned for 256 + 200 tokens: {results['planned_memory_gib']:.2f} GiB.", "",
+        f"Shape: {results['source']}. Off the lock: {', '.join(results['off_lock']) or 'nothing'}.", "",
         "| measurement | figures |", "| --- | --- |",
     ]  # fmt: skip
     for name, figures in results["measurements"].items():
@@ -102,6 +101,17 @@ def table(results: dict[str, Any]) -> str:
 
 def _short(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def off_lock() -> list[str]:
+    """The packages whose version is not that of the lock of the image `cuda`; without them a row closes nothing."""
+    python = f"py{sys.version_info.major}{sys.version_info.minor}"
+    file = ROOT / f"locks/cuda-{python}.txt"
+    if not file.is_file():
+        return [f"no lock for {python}"]
+    locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", file.read_text(), flags=re.MULTILINE))
+    found = {package: _version(package).split("+")[0] for package in PACKAGES if package in locked}
+    return [f"{name} {here} (locked {locked[name]})" for name, here in found.items() if here != locked[name]]
 
 
 def _version(package: str) -> str:
@@ -120,16 +130,18 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("measure: there is no GPU that torch can use; nothing was measured")
-    planned = plan(ROOT, "grpo-cot-3b", "gsm8k-hub", args.source)
-    memory = planned.phases[0].memory
     device = torch.cuda.get_device_name()
     results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(), "device": device, "source": args.source,
         "versions": {package: _version(package) for package in PACKAGES},
-        "planned_memory_gib": memory.total / 2**30, "measurements": {},
+        "off_lock": off_lock(), "measurements": {},
     }  # fmt: skip
     name = re.sub(r"\W+", "-", device)
     target = HERE / "results" / f"{results['date']}-{name}.json"
+    if target.is_file():  # parts of the same day are put together, where they are of the same versions
+        before = read_json(target)
+        if {**before, "measurements": {}} == results:
+            results = before
     with tempfile.TemporaryDirectory() as folder:
         base = random_base(args.source, Path(folder) / "base")
         torch.cuda.empty_cache()  # the measurements are other processes, which need the memory
@@ -138,7 +150,7 @@ def main() -> None:
             figures = measured(command)
             ceilings = results["measurements"].get("ceilings", {"failed": "not asked for"})
             if name.startswith("step") and not {"failed"} & (figures.keys() | ceilings.keys()):
-                against_ceilings(figures, ceilings, planned.parameters, memory.kept["weights"])
+                against_ceilings(figures, ceilings)
             results["measurements"][name] = figures
             write_json(target, results)  # after each, so that a machine that is taken away leaves what was measured
             write_text(target.with_suffix(".md"), table(results))

@@ -3,11 +3,12 @@
     python bench/gpu/merge_steps.py --base FOLDER
 
 The last line is a JSON object: for each base the step's seconds, what its record measured (seconds of the merging
-process, MiB above imports of it and of parity's), and parity's figures. The gate is open here: the weights are random,
-and rounding errors grow in such a model from layer to layer as they do in no trained one.
+process, MiB above imports of it and of parity's), parity's figures, and whether vLLM loads the result. The gate is open
+here: the weights are random, and rounding errors grow in such a model from layer to layer as they do in no trained one.
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -43,7 +44,21 @@ def merge(folder: Path, base: str) -> dict[str, Any]:
     measured = {
         key: value for key, value in read_json(folder / "record.json").items() if key.startswith(("mer", "par"))
     }
-    return {"seconds": seconds, **measured, **read_json(folder / "merge.json")}
+    return {
+        "seconds": seconds, **measured, **read_json(folder / "merge.json"), "vllm": reloaded(folder / base, folder)
+    }  # fmt: skip
+
+
+def reloaded(merged: Path, folder: Path) -> dict[str, Any]:
+    """What bench/gpu/reload.py says of the merged model, or why it says nothing."""
+    done = subprocess.run(
+        [sys.executable, "bench/gpu/reload.py", merged, folder / "prompts/eval-test.jsonl"], cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        return {"failed": done.stderr.strip()[-300:]}
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 def main() -> None:
@@ -56,7 +71,8 @@ def main() -> None:
         folder = Path(name)
         write_jsonl(folder / "prompts/eval-test.jsonl", longest_prompts(base, section, 32))
         random_adapter(base, folder / "train")
-        torch.cuda.empty_cache()
+        gc.collect()
+        torch.cuda.empty_cache()  # the step is another process, which needs the memory
         print(json.dumps({kind: merge(folder, kind) for kind in ("dequantized", "original")}))
 
 

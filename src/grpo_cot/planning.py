@@ -260,8 +260,11 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
             notes.append("targets are taken to be at most as long as evaluate.sampling.max_new_tokens")
     vllm = None
     if isinstance(phase, GrpoPhase) and phase.rollouts and settings["vllm_mode"] == "colocate":
-        needs = blueprint.weights() + blueprint.cache(work.drawn_length) + VLLM_WORKSPACE
-        vllm = VllmShare(settings["vllm_gpu_memory_utilization"], needs, phase.rollouts.sync == "shared")
+        shared = phase.rollouts.sync == "shared"
+        # Unless it is told a shorter one, vLLM starts only where a sequence of the model's own length has room.
+        whole = settings["vllm_max_model_length"] or blueprint.model.config.max_position_embeddings
+        needs = blueprint.weights() + blueprint.cache(work.drawn_length if shared else whole) + VLLM_WORKSPACE
+        vllm = VllmShare(settings["vllm_gpu_memory_utilization"], needs, shared)
         whose = "the one base of both" if vllm.shares_base else "a second copy of the base"
         notes.append(f"rollouts in vLLM, which takes {vllm.share:.0%} of the card for {whose} and for its KV cache")
     elif settings.get("use_vllm"):

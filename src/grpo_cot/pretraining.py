@@ -134,7 +134,7 @@ def pretrain(
             f"pretraining {size:,} parameters on {examples:,} examples needs a GPU, and torch finds none here; run it "
             "where there is one, or choose a smaller 'config' or fewer 'steps'"
         )
-    # Without these, sums of a GPU come in another order every time. The variable is read when CUDA starts.
+    # Without these, sums of a GPU come in another order every time. The variable is read at the first product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(THREADS)

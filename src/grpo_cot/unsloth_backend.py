@@ -143,8 +143,8 @@ def enable() -> None:
         importlib.import_module("unsloth")
     except ModuleNotFoundError as error:
         raise InputError(
-            f"backend is unsloth, but {error.name} is not installed; run the step in the image cuda (runs.NAME.image "
-            "in params.yaml), or set backend to transformers"
+            f"backend is unsloth, but {error.name} is not installed here; run in the image cuda (make images "
+            "IMAGES=cuda, GRPO_COT_ENGINE=docker), or set backend to transformers"
         ) from error
     except NotImplementedError as error:
         raise InputError(
@@ -212,6 +212,13 @@ def load(recipe: Recipe, phase: Phase, base: Path, before: Path | None, seed: in
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{base}: the model cannot be loaded, its files are corrupt or incomplete ({error}); restore them"
+        ) from error
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError) as error:  # so vLLM says that its share is too small
+        raise InputError(
+            f"{base}: Unsloth cannot load it: {' '.join(str(error).split())[:300]}; where it is vLLM that lacks "
+            "memory, raise grpo.vllm_gpu_memory_utilization"
         ) from error
     drop_generation_defaults(model)
     if hasattr(model, "vllm_engine"):

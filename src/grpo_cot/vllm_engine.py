@@ -121,7 +121,8 @@ def check_available(asked: str = ASKED, instead: str = INSTEAD) -> None:
     for module, package in PACKAGES.items():
         if importlib.util.find_spec(module) is None:
             raise InputError(
-                f"{asked}: it takes {package}, which is not installed here: run with the image cuda, or {instead}"
+                f"{asked}: it takes {package}, which is not installed here: run in the image cuda "
+                f"(GRPO_COT_ENGINE=docker), or {instead}"
             )
     if not torch.cuda.is_available():
         raise InputError(f"{asked}: it takes vLLM, which needs a GPU; there is none: {instead}")

@@ -161,7 +161,7 @@ def test_a_base_whose_file_is_not_the_pinned_one_is_refused(project: Project) ->
     asset.write_text(before + " ")
     said = sentence(
         project, "docker/run", "base", "--image", "cpu", "--source", "sources/bases/tiny.yaml", "--output",
-        "models/tiny", "--provenance", "x.json",
+        "models/tiny", "--provenance", "x.json", "--scratch", ".cache/base/tiny",
     )  # fmt: skip
     asset.write_text(before)
     assert "config.json has sha256" in said and "not the pinned file" in said
