@@ -9,31 +9,32 @@ from step import run
 
 from grpo_cot.descriptions import read_description
 from grpo_cot.files import InputError, new_directory, read_jsonl, write_json
-from grpo_cot.merging import merge
-from grpo_cot.parity import gate, parity_in_its_own_process
+from grpo_cot.parity_process import parity_process
 from grpo_cot.process_memory import peak_memory, resident_memory
 from grpo_cot.recipes import load_recipe
-from grpo_cot.tokenization import load_tokenizer
 
 
 def main(args: Namespace) -> str:
     """The merged folder, and merge.json with the parity figures; peaks of memory go to the record."""
-    imported = resident_memory()
     recipe = load_recipe(args.recipe)
     section = recipe.merge
     description = read_description(args.model)
-    tokenizer = load_tokenizer(Path(description.base))
     conversations = [row["messages"] for row in read_jsonl(args.prompts / "eval-test.jsonl")[: section.prompts]]
-    with new_directory(args.output) as output:
+    with new_directory(args.output) as output, parity_process() as parity:
+        # Here, so that both processes import torch at the same time.
+        from grpo_cot.merging import merge
+        from grpo_cot.parity import gate
+        from grpo_cot.tokenization import load_tokenizer
+
+        imported = resident_memory()
+        tokenizer = load_tokenizer(Path(description.base))
         started = time.monotonic()
         reason = merge(description, args.model.parent / description.path, section, tokenizer, output)
         if reason:
             print(f"Merged with the whole model in memory, because {reason}.", file=sys.stderr)
         args.measured["merging_seconds"] = round(time.monotonic() - started, 2)
         args.measured["merging_mib_above_imports"] = (peak_memory() - imported) // 2**20
-        figures, peak = parity_in_its_own_process(
-            args.model, output, conversations, recipe.prompt.chat_template_kwargs, section
-        )
+        figures, peak = parity(args.model, output, conversations, recipe.prompt.chat_template_kwargs, section)
         args.measured["parity_mib_above_imports"] = peak // 2**20
         try:
             holds = gate(figures, section, quantized=bool(description.quantization))

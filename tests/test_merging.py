@@ -261,13 +261,15 @@ class Killed:
 
 
 def test_parity_runs_in_its_own_process(tmp_path: Path) -> None:
-    from grpo_cot.parity import parity, parity_in_its_own_process
+    from grpo_cot.parity import parity
+    from grpo_cot.parity_process import parity_process
 
     model_json = trained(shutil.copytree(TINY, tmp_path / "base"), QUANTIZATION)
     output, _ = merged(model_json)
     arguments = (model_json, output, CONVERSATIONS, {}, SECTION)
-    figures, peak = parity_in_its_own_process(*arguments)
+    with parity_process() as measured:
+        figures, peak = measured(*arguments)
     assert figures == parity(*arguments) and figures["logit_difference"] < 0.02
     assert peak > 2**20
-    with pytest.raises(InputError, match="was ended from outside"):
-        parity_in_its_own_process(Killed())
+    with pytest.raises(InputError, match="was ended from outside"), parity_process() as measured:
+        measured(Killed())

@@ -1,9 +1,6 @@
 """Proof that the merged model is the trained one: both, loaded from disk, read the same texts."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +11,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrained
 from grpo_cot.files import InputError
 from grpo_cot.generation import encode, generate
 from grpo_cot.models import DEVICE, load
-from grpo_cot.process_memory import peak_memory, resident_memory
 from grpo_cot.prompts import Message
 from grpo_cot.recipes import MergeSection
-
-
-def parity_in_its_own_process(*arguments: Any) -> tuple[dict[str, Any], int]:
-    """`parity` of these arguments in a fresh process, and the most bytes that it held above its imports.
-
-    Two models are in memory there, so that the process that merged needs no room for them.
-
-    Raises:
-        InputError: a model cannot be loaded, or the system ended the process.
-    """
-    try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(_measured_parity, *arguments).result()
-    except BrokenProcessPool:
-        raise InputError(
-            "the process that compares the merged model with the trained one was ended from outside, as systems do "
-            "for lack of memory: it holds both models at once; make room for them and start again"
-        ) from None
-
-
-def _measured_parity(*arguments: Any) -> tuple[dict[str, Any], int]:
-    imported = resident_memory()
-    return parity(*arguments), peak_memory() - imported
 
 
 def parity(
