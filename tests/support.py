@@ -1,9 +1,11 @@
 """What several tests share."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 from grpo_cot.files import read_yaml
+from grpo_cot.problems import problems
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,3 +21,14 @@ def outputs_in_lock(folder: Path) -> dict[str, Any]:
         for kind in ("deps", "outs"):
             stage[kind] = [entry for entry in stage.get(kind, []) if repeatable(entry)]
     return dict(stages)
+
+
+def training_rows() -> list[dict[str, Any]]:
+    """Sixteen rows as the step prepare leaves them, less what training does not read."""
+    return [
+        {
+            "id": str(number), "messages": [{"role": "user", "content": problem.question}], "gold": str(problem.value),
+            "locale": "en", "solution": "\n".join(problem.steps),
+        }
+        for number, problem in enumerate(itertools.islice(problems("train", 3), 16))
+    ]  # fmt: skip

@@ -3,16 +3,14 @@
 That trainers which do are let pass is what every other test of training shows.
 """
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT
+from support import ROOT, training_rows
 
 from grpo_cot.files import InputError, read_yaml
-from grpo_cot.problems import problems
 from grpo_cot.recipes import Recipe
 
 pytestmark = pytest.mark.slow
@@ -25,20 +23,10 @@ def recipe(**grpo: Any) -> Recipe:
     return Recipe.model_validate(content)
 
 
-def prompts() -> list[dict[str, object]]:
-    return [
-        {
-            "id": str(number), "messages": [{"role": "user", "content": problem.question}], "gold": str(problem.value),
-            "locale": "en", "solution": "\n".join(problem.steps),
-        }
-        for number, problem in enumerate(itertools.islice(problems("train", 3), 16))
-    ]  # fmt: skip
-
-
 def train(wanted: Recipe, scratch: Path) -> None:
     from grpo_cot.training import train_phases
 
-    train_phases(wanted, prompts(), [], ROOT / "assets/tiny/model", 1, scratch, {})
+    train_phases(wanted, training_rows(), [], ROOT / "assets/tiny/model", 1, scratch, {})
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,14 @@
 """The longest batch before the first step, and what is said when memory runs out."""
 
-import itertools
 import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT
+from support import ROOT, training_rows
 
 from grpo_cot.files import InputError, read_yaml
-from grpo_cot.problems import problems
 from grpo_cot.recipes import Recipe
 
 BASE = ROOT / "assets/tiny/model"
@@ -43,16 +41,6 @@ def recipe(method: str, *, quantized: bool = True, **settings: Any) -> Recipe:
     )
 
 
-def rows() -> list[dict[str, Any]]:
-    return [
-        {
-            "id": str(number), "messages": [{"role": "user", "content": problem.question}], "gold": str(problem.value),
-            "locale": "en", "solution": "\n".join(problem.steps),
-        }
-        for number, problem in enumerate(itertools.islice(problems("train", 3), 16))
-    ]  # fmt: skip
-
-
 def prepared(wanted: Recipe, folder: Path) -> Any:
     """A trainer as `grpo_cot.training` makes it."""
     from transformers import set_seed
@@ -65,10 +53,17 @@ def prepared(wanted: Recipe, folder: Path) -> Any:
     base = MT5 if phase.method == "seq2seq" else BASE
     model = load_base(base, wanted.model, wanted.quantization)
     set_seed(1)
-    drawn = [{**row, "right": [row["solution"]], "wrong": ["0"]} for row in rows()]
+    drawn = [{**row, "right": [row["solution"]], "wrong": ["0"]} for row in training_rows()]
     samples = drawn if phase.method == "dpo" else None
     return make_trainer(
-        wanted, phase, trainer_configuration(wanted, phase, folder, 1), model, load_tokenizer(base), rows(), [], samples
+        wanted,
+        phase,
+        trainer_configuration(wanted, phase, folder, 1),
+        model,
+        load_tokenizer(base),
+        training_rows(),
+        [],
+        samples,
     )
 
 
@@ -174,7 +169,7 @@ def test_memory_that_runs_out_in_training_says_which_settings_to_change(tmp_path
     hook = register_module_forward_pre_hook(full)
     try:
         with pytest.raises(InputError) as refusal:
-            train_phases(recipe("grpo"), rows(), [], BASE, 1, tmp_path, {})
+            train_phases(recipe("grpo"), training_rows(), [], BASE, 1, tmp_path, {})
     finally:
         hook.remove()
     assert "per_device_train_batch_size to 4 (it is 8) and gradient_accumulation_steps to 2" in str(refusal.value)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, training_rows
 
 from grpo_cot.files import read_yaml
 from grpo_cot.recipes import Phase, Recipe
@@ -28,20 +28,6 @@ def recipe(phases: list[dict[str, object]], quantization: object = None) -> Reci
     return Recipe.model_validate(content)
 
 
-def prompts() -> list[dict[str, object]]:
-    import itertools
-
-    from grpo_cot.problems import problems
-
-    return [
-        {
-            "id": str(number), "messages": [{"role": "user", "content": problem.question}], "gold": str(problem.value),
-            "locale": "en", "solution": "\n".join(problem.steps),
-        }
-        for number, problem in enumerate(itertools.islice(problems("train", 3), 16))
-    ]  # fmt: skip
-
-
 def curves(result: Path) -> dict[str, list[dict[str, float]]]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(result.glob("*/log.json"))}
 
@@ -53,7 +39,7 @@ def test_kl_to_the_reference_is_a_curve_from_a_fresh_and_from_a_continued_adapte
 
     quantization = read_yaml(ROOT / "tests/pipeline/short.yaml")["quantization"]
     two = recipe([{"lora": True, "beta": 0.1}, {"lora": False, "beta": 0.1}], quantization)
-    result = train_phases(two, prompts(), [], ROOT / "assets/tiny/model", 1, tmp_path, {})
+    result = train_phases(two, training_rows(), [], ROOT / "assets/tiny/model", 1, tmp_path, {})
     logs = curves(result)
     assert list(logs) == ["01-grpo", "02-grpo"]
     for log in logs.values():
@@ -75,7 +61,7 @@ def test_full_weights_are_trained_without_an_adapter_and_load_again(tmp_path: Pa
     from grpo_cot.training import train_phases
 
     result = train_phases(
-        recipe([{"lora": False, "beta": 0.0}]), prompts(), [], ROOT / "assets/tiny/model", 1, tmp_path, {}
+        recipe([{"lora": False, "beta": 0.0}]), training_rows(), [], ROOT / "assets/tiny/model", 1, tmp_path, {}
     )
     model, _, description = load(result / "model.json")
     assert description.kind == "full"
@@ -95,7 +81,7 @@ def test_tensorboard_and_wandb_are_fed_when_the_recipe_names_them(
         monkeypatch.setenv(name, str(value))
     watched = recipe([{"lora": True, "beta": 0.0}])
     watched.phases[0].settings["report_to"] = ["tensorboard", "wandb"]
-    train_phases(watched, prompts(), [], ROOT / "assets/tiny/model", 1, tmp_path / "scratch", {})
+    train_phases(watched, training_rows(), [], ROOT / "assets/tiny/model", 1, tmp_path / "scratch", {})
     assert b"train/reward" in next((tmp_path / "tensorboard").glob("events.*")).read_bytes()
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
 
