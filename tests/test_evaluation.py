@@ -1,12 +1,11 @@
-"""The evaluation step's parts: likelihoods of gold solutions, both models alike, and vLLM in the recipe's words."""
+"""The evaluation step's parts: likelihoods of gold solutions, both models alike, and what vLLM is asked for."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from rollout_recipes import NF4
 from support import ROOT
 
 from grpo_cot.files import InputError
@@ -143,14 +142,6 @@ def test_sampling_without_a_counterpart_in_vllm_is_refused(sampling: dict[str, A
         sampling_parameters({"max_new_tokens": 9, **sampling}, "evaluate.sampling")
 
 
-NF4 = {
-    "load_in_4bit": True,
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_use_double_quant": True,
-    "bnb_4bit_compute_dtype": "bfloat16",
-}
-
-
 def trained(folder: Path, **changes: Any) -> Path:
     """The model.json of an adapter of rank 20, changed."""
     description = {
@@ -194,57 +185,3 @@ def test_vllm_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="which needs a GPU; there is none"):
         ask(trained(tmp_path), {})
-
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> None:
-    """A module that records what vLLM would be asked, and answers every prompt with `7` and the end token."""
-    from grpo_cot.tokenization import load_tokenizer
-
-    said = [*load_tokenizer(TINY)("7", add_special_tokens=False)["input_ids"], 2]
-
-    class LLM:
-        def __init__(self, **arguments: Any) -> None:
-            calls.append(arguments)
-
-        def generate(self, prompts: list[Any], parameters: list[Any], lora_request: Any) -> list[Any]:
-            calls.append((len(prompts), parameters[0], lora_request))
-            return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=said)]) for _ in prompts]
-
-    modules = {name: ModuleType(name) for name in ("vllm", "vllm.lora", "vllm.lora.request")}
-    vars(modules["vllm"]).update(LLM=LLM, SamplingParams=dict)
-    vars(modules["vllm.lora.request"]).update(LoRARequest=lambda *arguments: arguments)
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("grpo_cot.vllm_engine.check_available", lambda: None)
-
-
-def test_vllm_is_given_the_quantized_base_and_the_adapter_by_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Any] = []
-    stand_in(monkeypatch, calls)
-    finished: dict[str, Any] = {}
-    answers = ask(trained(tmp_path), finished)
-    assert answers["base"]["greedy"] == answers["trained"]["greedy"] == [("7", 1, False)] * len(CONVERSATIONS)
-    engine, base, adapted = calls
-    assert engine == {
-        "model": str(TINY), "dtype": "bfloat16", "quantization": "bitsandbytes", "enable_lora": True,
-        "max_lora_rank": 32, "max_num_seqs": 64, "seed": 3,
-    }  # fmt: skip
-    parameters = {"temperature": 0.0, "max_tokens": 9, "stop": ["</answer>"], "stop_token_ids": [2], "seed": 3}
-    assert base == (len(CONVERSATIONS), parameters, None)
-    assert adapted == (len(CONVERSATIONS), parameters, ("trained", 1, str(tmp_path / "01-grpo")))
-    calls.clear()
-    assert ask(tmp_path / "model.json", finished) == answers
-    assert len(calls) == 1  # the engine started, and was asked nothing
-
-
-def test_fully_trained_weights_are_a_second_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-    stand_in(monkeypatch, calls)
-    model_json = trained(tmp_path, kind="full", quantization=None)
-    (tmp_path / "01-grpo/config.json").write_text((TINY / "config.json").read_text())
-    ask(model_json, {})
-    engines = [call for call in calls if isinstance(call, dict)]
-    assert [engine["model"] for engine in engines] == [str(TINY), str(tmp_path / "01-grpo")]
-    assert not any("quantization" in engine or "enable_lora" in engine for engine in engines)

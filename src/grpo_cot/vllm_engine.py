@@ -6,6 +6,7 @@ refused: it quantizes in one way only, and knows fewer sampling parameters than 
 
 import importlib.util
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -152,22 +153,23 @@ def answer_both(
     parameters = {ask.name: sampling_parameters(ask.sampling, places[ask.name]) for ask in asks}
     check_available()
     tokenizer = load_tokenizer(Path(description.base))
-    full = description.kind == "full"
+    base = Path(description.base)
+    # For each engine what it answers for, and with which adapter: an adapter's base is the same engine without it.
+    engines: dict[Path, dict[str, Path | None]] = (
+        {base: {"base": None}, weights: {"trained": None}}
+        if description.kind == "full"
+        else {base: {"base": None, "trained": weights}}
+    )
     answers: dict[str, dict[str, list[Completion]]] = {}
-    engine: Any = None
-    for name in ("base", "trained"):
-        if engine is None or full:  # an adapter's base is the same engine, asked without it
-            engine = None  # frees the memory that the next one needs
-            engine = _Engine(
-                weights if full and name == "trained" else Path(description.base), arguments, batch_size, seed
-            )
-        adapter = weights if name == "trained" and not full else None
-        answers[name] = {
-            ask.name: engine.complete(
-                name, ask, parameters[ask.name], tokenizer, chat_template_kwargs, adapter, finished
-            )
-            for ask in asks
-        }
+    for folder, models in engines.items():
+        with closing(_Engine(folder, arguments, batch_size, seed)) as engine:
+            for name, adapter in models.items():
+                answers[name] = {
+                    ask.name: engine.complete(
+                        name, ask, parameters[ask.name], tokenizer, chat_template_kwargs, adapter, finished
+                    )
+                    for ask in asks
+                }
     return answers
 
 
@@ -185,6 +187,10 @@ class _Engine:
         )
         self._ends = end_tokens(defaults.eos_token_id)
         self._seed = seed
+
+    def close(self) -> None:
+        """End vLLM's processes: forgotten alone, they keep the GPU's memory until Python collects its garbage."""
+        self._llm.llm_engine.engine_core.shutdown(timeout=60)  # by default it kills after 5 s and does not wait
 
     def complete(
         self, model: str, ask: Ask, parameters: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase,

