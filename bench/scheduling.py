@@ -80,7 +80,7 @@ def matrix(folder: Path) -> None:
         for recipe in ("short", "other")
         for seed in (1, 2)
     )
-    params = f"runs:\n{runs}datasets: [few]\nbases: [tiny]\ncomparisons:\n  seeds: {{a: short-1, b: short-2}}\n"
+    params = f"runs:\n{runs}datasets: [few]\nbases: {{tiny: cpu}}\ncomparisons:\n  seeds: {{a: short-1, b: short-2}}\n"
     ways = {"dvc": ("dvc", "repro"), "local": (*LOCAL, "--cores", "2")}
     if shutil.which("sinfo"):
         ways["slurm"] = SLURM

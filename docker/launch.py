@@ -273,12 +273,6 @@ def hold_the_stage(name: str) -> None:
     os.set_inheritable(lock, True)
 
 
-def image_for(step: str, image: str, arguments: list[str]) -> str:
-    """The image that a step runs in: as asked, but a base that is pretrained here needs the GPU's."""
-    pretrained = step == "base" and read_yaml(argument(arguments, "source")).get("kind") == "pretrained"
-    return "cuda" if pretrained else image
-
-
 def main() -> None:
     """Read the command line and become the step."""
     parser = argparse.ArgumentParser(prog="docker/run", description=__doc__, allow_abbrev=False)
@@ -291,7 +285,7 @@ def main() -> None:
     if engine == "host":
         on_the_host(chosen.step, arguments)
     elif engine in ("docker", "podman", "apptainer"):
-        in_a_container(engine, chosen.step, image_for(chosen.step, chosen.image, arguments), arguments)
+        in_a_container(engine, chosen.step, chosen.image, arguments)
     else:
         raise InputError(f"GRPO_COT_ENGINE is {engine!r}, expected host, docker, podman or apptainer")
 

@@ -139,10 +139,10 @@ runs:
   one: {recipe: a, dataset: d1, base: b, image: cpu, seed: 1}
   two: {recipe: a, dataset: d2, base: b, image: cpu, seed: 1}
 datasets: [d1, d2]
-bases: [b]
+bases: {b: cpu}
 comparisons: {}
 """
-NO_RUNS = "{runs: {}, datasets: [], bases: [], comparisons: {}}"
+NO_RUNS = "{runs: {}, datasets: [], bases: {}, comparisons: {}}"
 
 
 @pytest.mark.parametrize(

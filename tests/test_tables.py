@@ -57,7 +57,7 @@ def page_of(project: Path, runs: dict[str, tuple[str, int, dict[str, Any]]], **c
     lines = [f"  {name}: {{recipe: {recipe}, dataset: generated, base: tiny, image: cpu, seed: {seed}}}"
              for name, (recipe, seed, _) in runs.items()]  # fmt: skip
     head = "runs:\n" + "\n".join(lines) if lines else "runs: {}"
-    write_text(project / "params.yaml", f"{head}\ndatasets: [generated]\nbases: [tiny]\ncomparisons: {{}}\n")
+    write_text(project / "params.yaml", f"{head}\ndatasets: [generated]\nbases: {{tiny: cpu}}\ncomparisons: {{}}\n")
     for name, (_, _, figures) in runs.items():
         write_json(project / f"runs/{name}/grade/metrics.json", figures)
     for name, content in comparisons.items():

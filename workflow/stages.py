@@ -17,7 +17,7 @@ import networkx
 from dvc.lock import LockError
 from dvc.repo import Repo
 
-from grpo_cot.files import InputError, read_json, read_yaml, write_json
+from grpo_cot.files import InputError, read_json, write_json
 
 FOLDER = Path(".cache/snakemake")
 PLAN = FOLDER / "plan.json"
@@ -36,15 +36,6 @@ def resources(meta: dict[str, str]) -> dict[str, int]:
     """`threads`, `mem_mb` (MB), `runtime` (minutes), `gpu`: what a stage's `meta` says under its image's name."""
     words = meta.get(meta.get("image", ""), "").split()
     return {"threads": 1, **{name: int(value) for name, value in (word.split("=") for word in words)}}
-
-
-def _meta(stage: Any) -> dict[str, str]:
-    """A stage's `meta`; a base that is pretrained here runs in the image `cuda`."""
-    meta = dict(stage.meta or {})
-    sources = [Path(dep.def_path) for dep in stage.deps if dep.def_path.startswith("sources/bases/")]
-    if any(read_yaml(source).get("kind") == "pretrained" for source in sources):
-        meta["image"] = "cuda"
-    return meta
 
 
 def make_plan(*, rehearsal: bool) -> dict[str, Job]:
@@ -91,7 +82,7 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
         plan = {
             stage.addressing: Job(
                 after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
-                resources=resources(_meta(stage)),
+                resources=resources(stage.meta or {}),
             )
             for stage in planned
         }

@@ -290,13 +290,16 @@ def _check_rollouts(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
         raise ValueError(f"{where}.sync is {sync!r}, but phases.1.lora is null: there is no adapter; expected 'merge'")
 
 
+Image = Literal["cpu", "cuda"]
+
+
 class Run(Section):
     """One line of params.yaml's `runs`."""
 
     recipe: str
     dataset: str
     base: str
-    image: Literal["cpu", "cuda"]
+    image: Image
     seed: int
 
 
@@ -308,11 +311,11 @@ class Comparison(Section):
 
 
 class Params(Section):
-    """params.yaml: what `dvc repro` builds."""
+    """params.yaml: what `dvc repro` builds. Each base has the image that it is fetched, drawn or pretrained in."""
 
     runs: dict[Name, Run]
     datasets: list[Name]
-    bases: list[Name]
+    bases: dict[Name, Image]
     comparisons: dict[Name, Comparison]
 
 
@@ -347,9 +350,7 @@ def load_params(path: Path, root: Path) -> Params:
                 )
         for field, value, listed in (("dataset", run.dataset, params.datasets), ("base", run.base, params.bases)):
             if value not in listed:
-                raise InputError(
-                    f"{path}: runs.{name}.{field} is {value!r}, which the list '{field}s' lacks; add it there"
-                )
+                raise InputError(f"{path}: runs.{name}.{field} is {value!r}, which '{field}s' lacks; add it there")
     for field, names in (("datasets", params.datasets), ("bases", params.bases)):
         for value in names:
             if not (root / "sources" / field / f"{value}.yaml").is_file():

@@ -13,7 +13,7 @@ runs:
   short-a: {recipe: short, dataset: few, base: tiny, image: cpu, seed: 1}
   short-b: {recipe: short, dataset: few, base: tiny, image: cpu, seed: 2}
 datasets: [few]
-bases: [tiny]
+bases: {tiny: cpu}
 comparisons:
   a-b: {a: short-a, b: short-b}
 """

@@ -56,10 +56,9 @@ READS: dict[str, tuple[set[str] | None, set[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["download", "base", "compare"])
+@pytest.mark.parametrize("step", ["download", "compare"])
 def test_what_belongs_to_no_run_tracks_the_image_cpu(step: str) -> None:
-    keys = ["cpu.key", "cuda.key"] if step == "base" else ["cpu.key"]  # one that is pretrained runs in the other image
-    assert STAGES[step]["do"]["params"] == [{"docker/images.yaml": keys}]
+    assert STAGES[step]["do"]["params"] == [{"docker/images.yaml": ["cpu.key"]}]
     assert f"docker/run {step} --image cpu " in STAGES[step]["do"]["cmd"]
 
 

@@ -13,7 +13,7 @@ PARAMS = """\
 runs:
   tiny-gsm8k: {recipe: tiny-gsm8k, dataset: gsm8k-suite, base: tiny, image: cpu, seed: 1}
 datasets: [gsm8k-suite]
-bases: [tiny]
+bases: {tiny: cpu}
 comparisons: {}
 """
 

@@ -15,7 +15,7 @@ from pipeline.conftest import Project, new_project
 
 pytestmark = pytest.mark.slow
 RUN = "runs: {short-a: {recipe: short, dataset: few, base: tiny, image: cpu, seed: 1}}\n"
-PARAMS = RUN + "datasets: [few]\nbases: [tiny]\ncomparisons: {}\n"
+PARAMS = RUN + "datasets: [few]\nbases: {tiny: cpu}\ncomparisons: {}\n"
 TRAIN = "train@short-a"
 EVALUATE = "evaluate@short-a"
 
