@@ -75,7 +75,10 @@ def train_phases(
                     "training goes on from the last whole checkpoint"
                 ) from error
             raise
-        gc.collect()  # a trainer is a ring of references, and holds the GPU's memory (vLLM's share, too)
+        # A trainer is a ring of references and holds the GPU's memory, vLLM's share too; and vLLM, when it starts,
+        # freezes everything that is there, which no collection touches then.
+        gc.unfreeze()
+        gc.collect()
         torch.cuda.empty_cache()
         if MAIN:
             shutil.rmtree(scratch / f"checkpoints-{name}", ignore_errors=True)

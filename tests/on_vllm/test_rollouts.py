@@ -5,6 +5,7 @@ On the embedded model, in float32 and in 4 bits. Through TRL's code for vLLM in 
 
 import gc
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,34 @@ def test_a_base_in_4_bits_is_sampled_as_it_is_trained(tmp_path: Path, engines: l
     assert len(gaps) == 3
     # bfloat16 rounds in two ways: the same base in 16 bits is as far apart. 4 bits forgotten would be ten times this.
     assert max(gaps) < 0.02
+
+
+def test_the_next_phase_finds_no_engine_of_the_last(
+    tmp_path: Path, engines: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM, when it starts, hides all that is there from garbage collection: the trainer, and the GPU's memory."""
+    from trl.generation import vllm_generation
+
+    from grpo_cot import training
+
+    start = vllm_generation.LLM
+    known: list[weakref.ref[Any]] = []
+    alive = []
+
+    def started(**arguments: Any) -> Any:
+        alive.append(sum(reference() is not None for reference in known))
+        engine = start(**arguments)
+        engines.clear()
+        known.append(weakref.ref(engine))
+        return engine
+
+    monkeypatch.setattr(vllm_generation, "LLM", started)
+    monkeypatch.setattr(training, "version", lambda package: "")  # for CPUs it is another package
+    content = recipe(gap=0.05, max_steps=1, vllm_enable_sleep_mode=False).model_dump()
+    content["phases"] *= 2
+    content["phases"][1] = content["phases"][1] | {"lora": None}
+    training.train_phases(Recipe.model_validate(content), training_rows(), [], BASE, 7, tmp_path, {})
+    assert alive == [0, 0]
 
 
 @pytest.mark.parametrize("mode", ["colocate", "server"])
