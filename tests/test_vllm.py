@@ -1,4 +1,4 @@
-"""Runs tests/on_vllm with vLLM: where it can be imported, TRL imports it everywhere, so it has a process of its own."""
+"""Runs tests/on_vllm with vLLM: where it can be imported, TRL imports it everywhere, so they have their own process."""
 
 import os
 import subprocess
@@ -12,12 +12,13 @@ VLLM = ROOT / ".venv/vllm"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", sorted((ROOT / "tests/on_vllm").glob("test_*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted((ROOT / "tests/on_vllm").glob("*.py")), ids=lambda file: file.stem)
 def test_on_vllm(file: Path) -> None:
-    if not VLLM.is_dir():
+    if not (VLLM / ".ready").is_file():
         pytest.skip("vLLM for CPUs is not installed; on Linux on x86-64 `make .venv/vllm/.ready` does that")
     settings = {
         "PYTHONPATH": f"{VLLM}:{ROOT / 'src'}",
+        "CUDA_VISIBLE_DEVICES": "",
         "DO_NOT_TRACK": "1",
         "VLLM_CPU_CI_ENV": "1",  # no compiling, which takes longer than what is run
         "VLLM_LOGGING_LEVEL": "WARNING",

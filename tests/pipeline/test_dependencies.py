@@ -62,6 +62,17 @@ def test_what_belongs_to_no_run_tracks_the_image_cpu(step: str) -> None:
     assert f"docker/run {step} --image cpu " in STAGES[step]["do"]["cmd"]
 
 
+def test_a_base_is_made_in_its_own_image_and_pretrained_where_a_gpu_may_be() -> None:
+    stage = STAGES["base"]["do"]
+    assert stage["params"] == [{"docker/images.yaml": ["${item}.key"]}]
+    assert "docker/run base --image ${item} " in stage["cmd"]
+    assert stage["meta"]["image"] == "${item}"
+    for file in (ROOT / "params.yaml", *(ROOT / "suites").glob("*.yaml")):
+        for base, image in read_yaml(file)["bases"].items():
+            pretrained = read_yaml(ROOT / f"sources/bases/{base}.yaml")["kind"] == "pretrained"
+            assert image == ("cuda" if pretrained else "cpu"), (file, base)
+
+
 @pytest.mark.parametrize("step", STAGES)
 def test_a_step_says_what_it_asks_of_a_scheduler_in_each_image_that_it_may_run_in(step: str) -> None:
     asked = read_yaml(ROOT / "workflow/resources.yaml")

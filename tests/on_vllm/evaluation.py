@@ -1,11 +1,11 @@
 """The evaluation by vLLM itself, beside the one by Transformers: the same recipe, models, questions and answers."""
 
 import itertools
+import multiprocessing
 from operator import eq
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from rollout_recipes import BASE, NF4
 
@@ -23,7 +23,6 @@ SETTINGS: dict[str, Any] = {"batch_size": 16, "chat_template_kwargs": {}, "seed"
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grpo_cot.vllm_engine.check_available", lambda: None)
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; it takes most of the memory otherwise
 
 
@@ -89,8 +88,7 @@ def test_full_weights_are_a_second_engine_and_answer_alike(tmp_path: Path) -> No
 
     model_json = fully_trained(tmp_path)
     answers = answer_both(model_json, [GREEDY], finished={}, **SETTINGS)
-    left = [child.name() for child in psutil.Process().children(recursive=True) if child.name().startswith("VLLM")]
-    assert not left, "an engine is still there, and so is its memory"
+    assert not multiprocessing.active_children(), "an engine is still there, and so is its memory"
     expected = by_transformers(model_json)
     assert expected["base"] != expected["trained"]
     assert {name: found["greedy"] for name, found in answers.items()} == expected
@@ -121,10 +119,10 @@ def test_an_adapter_on_4_bits_answers_as_in_transformers_and_resumes(
     asked = []
     generate = vllm.LLM.generate
 
-    def counted(self: Any, prompts: list[Any], *positional: Any, **settings: Any) -> Any:
-        asked.append(len(prompts))
-        return generate(self, prompts, *positional, **settings)
+    def seeds(self: Any, prompts: list[Any], parameters: list[Any], **settings: Any) -> Any:
+        asked.extend(given.seed for given in parameters)
+        return generate(self, prompts, parameters, **settings)
 
-    monkeypatch.setattr(vllm.LLM, "generate", counted)
+    monkeypatch.setattr(vllm.LLM, "generate", seeds)
     assert answer_both(model_json, [GREEDY], finished=finished, **SETTINGS) == answers
-    assert asked == [8]
+    assert asked == [43, 44, 45, 46, 47, 48, 49, 50]
