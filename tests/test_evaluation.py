@@ -181,6 +181,12 @@ def test_what_vllm_cannot_do_is_refused_before_anything_loads(
         ask(trained(tmp_path, **changes), {})
 
 
+def test_a_fingerprint_can_be_made_where_vllm_is_not_so_that_its_absence_is_a_sentence() -> None:
+    from grpo_cot.vllm_engine import distributions
+
+    assert distributions() == []
+
+
 def test_vllm_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

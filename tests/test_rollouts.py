@@ -1,4 +1,4 @@
-"""Rollouts by vLLM: what is refused, and what vLLM is asked for. What it does is in tests/on_vllm/test_rollouts.py."""
+"""Rollouts by vLLM: what is refused, and what vLLM is asked for. What it does is in tests/on_vllm/rollouts.py."""
 
 from collections.abc import Callable
 from functools import partial
