@@ -13,17 +13,17 @@ endif
 .PHONY: demo repro plan test check lint images recover report bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
-	@python scripts/index.py
+	@python workflow/index.py
 	@for page in runs/*/report.html; do echo "The report: file://$(CURDIR)/$$page"; done
 
 repro: check ## run what params.yaml asks for; only what changed runs again
 	@dvc repro || { dvc checkout --quiet; exit 1; }
 
 check: .venv/.ready ## validate params, recipes and sources, one sentence a problem
-	@python scripts/validate.py
+	@python workflow/validate.py
 
 plan: .venv/.ready ## what a recipe would do, and what it would need: make plan EXPERIMENT=tiny-grpo
-	@python scripts/plan.py $(EXPERIMENT)
+	@python workflow/plan.py $(EXPERIMENT)
 
 test: .venv/.ready $(VLLM) ## run the tests
 	python -m pytest
@@ -38,7 +38,7 @@ recover: .venv/.ready ## after a kill: stop what was left running, mend what was
 	@python workflow/recover.py
 
 report: .venv/.ready ## an index page over all runs and comparisons present
-	@python scripts/index.py
+	@python workflow/index.py
 
 bench: .venv/.ready ## benchmarks against named peers
 	python bench/rewards.py && python bench/reading.py && python bench/grading.py && python bench/prompts.py \
@@ -54,7 +54,7 @@ bench-scheduling: .venv/.ready ## Snakemake and the containers: cost, gain, and 
 	PYTHONPATH=src:tests:docker:workflow python bench/scheduling.py $(PARTS)
 
 lock: .venv/.ready ## resolve locks/*.in anew (needs uv) and bring the image keys up to date
-	python locks/lock.py && python docker/images.py --keys-only
+	python workflow/lock.py && python docker/images.py --keys-only
 
 clean: ## remove scratch and outputs; DVC's cache and the default remote stay
 	rm -rf .cache runs record published comparisons reports data models

@@ -3,7 +3,7 @@
     python -m assets.gpu_small_tokenizer
 
 A byte-level BPE with one token a digit, as the embedded base's, and with its chat template. Seconds on a CPU; the
-result depends only on this file, `grpo_cot.pretraining`, the source file's `pretraining` and the locked packages.
+result depends only on this file, `grpo_cot.bases.pretraining`, the source file's `pretraining` and the locked packages.
 """
 
 import itertools
@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from assets.tiny.pretrain import CHAT_TEMPLATE
-from grpo_cot.bases import Base
+from grpo_cot.bases.pretraining import conversations
+from grpo_cot.bases.sources import Base
+from grpo_cot.errors import validated
 from grpo_cot.files import read_yaml
-from grpo_cot.pretraining import conversations
-from grpo_cot.validation import validated
 
 SOURCE = Path("sources/bases/gpu-small.yaml")
 OUTPUT = Path("assets/gpu-small/tokenizer")

@@ -23,17 +23,17 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, get_peft_model
 
-from grpo_cot.data import plain_solution
-from grpo_cot.descriptions import ModelDescription
-from grpo_cot.evaluation import both
+from grpo_cot.data.rows import plain_solution
+from grpo_cot.evaluation.pairs import both
 from grpo_cot.files import read_jsonl, read_yaml, write_json, write_jsonl
 from grpo_cot.generation import generate
-from grpo_cot.models import load, load_base
-from grpo_cot.problems import problems
+from grpo_cot.models.description import ModelDescription
+from grpo_cot.models.loading import load, load_base
+from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.problems.generators import problems
 from grpo_cot.prompts import map_rows
-from grpo_cot.recipes import load_recipe
+from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.schema import gold
-from grpo_cot.tokenization import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "assets/tiny/model"

@@ -21,12 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from grpo_cot.files import Row
-from grpo_cot.problems import problems
+from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.problems.generators import problems
 from grpo_cot.prompts import map_rows
-from grpo_cot.recipes import Recipe, load_recipe
-from grpo_cot.rewards import reward_functions
-from grpo_cot.tokenization import load_tokenizer
-from grpo_cot.training import train_phases
+from grpo_cot.recipes.recipe import Recipe, load_recipe
+from grpo_cot.rewards.ours import reward_functions
+from grpo_cot.training.phases import train_phases
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "assets/tiny/model"

@@ -25,13 +25,13 @@ from trl import GRPOTrainer
 
 from grpo_cot.files import Row, read_yaml
 from grpo_cot.generation import encode
-from grpo_cot.memory import Blueprint, Memory, estimate, scales
-from grpo_cot.models import DEVICE
-from grpo_cot.recipes import Recipe
+from grpo_cot.memory.estimate import Blueprint, Memory, estimate, scales
+from grpo_cot.models.loading import DEVICE
+from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.schema import worked
-from grpo_cot.tokenization import load_tokenizer
-from grpo_cot.training import train_phases
-from grpo_cot.workloads import workload
+from grpo_cot.training.phases import train_phases
+from grpo_cot.training.workload import workload
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "assets/tiny/model"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from datasets import Dataset, disable_caching
 
-from grpo_cot.data import load, read_source
-from grpo_cot.overlap import overlaps
+from grpo_cot.data.overlap import overlaps
+from grpo_cot.data.rows import load, read_source
+from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import map_rows
-from grpo_cot.recipes import load_recipe
-from grpo_cot.tokenization import load_tokenizer
+from grpo_cot.recipes.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from grpo_cot.answers import lenient_answer, same_answer
-from grpo_cot.rewards import REWARDS, Reward
+from grpo_cot.rewards.ours import REWARDS, Reward
 
 COMPLETIONS = 20_000
 REPEATS = 5

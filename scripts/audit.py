@@ -4,12 +4,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from step import run
-
-from grpo_cot.auditing import broken, group_statistics, judge
+from grpo_cot.audit import broken, group_statistics, judge
 from grpo_cot.files import InputError, Row, read_jsonl, write_json
-from grpo_cot.library_settings import check_rewards
-from grpo_cot.recipes import GrpoPhase, Recipe, load_recipe
+from grpo_cot.library.settings import check_rewards
+from grpo_cot.recipes.recipe import GrpoPhase, Recipe, load_recipe
+from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:
@@ -43,8 +42,8 @@ def base_samples(recipe: Recipe, phase: GrpoPhase, repeated: list[Row], base: Pa
     """What the rewards pay for the base's completions of these rows, sampled as the phase will sample."""
     # Here, because they import torch, which a recipe without such samples does not need.
     from grpo_cot.generation import generate
-    from grpo_cot.models import load_base
-    from grpo_cot.tokenization import load_tokenizer
+    from grpo_cot.models.loading import load_base
+    from grpo_cot.models.tokenizers import load_tokenizer
 
     sampling = {
         "do_sample": True,

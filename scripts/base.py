@@ -6,13 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from step import run
-
 import grpo_cot
-from grpo_cot.bases import Base, Pretraining
-from grpo_cot.checkpoints import Callers, exclusive, scratch_folder
+from grpo_cot.bases.sources import Base, Pretraining
+from grpo_cot.errors import nearest, validated
 from grpo_cot.files import InputError, file_hashes, new_directory, read_yaml, write_json, write_jsonl, write_text
-from grpo_cot.validation import nearest, validated
+from grpo_cot.resuming import Callers, exclusive, scratch_folder
+from grpo_cot.step import run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -93,7 +92,7 @@ def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
 
-    from grpo_cot.tokenization import load_tokenizer
+    from grpo_cot.models.tokenizers import load_tokenizer
 
     place = source.tokenizer
     folder = Path(str(place.path)) if place and place.path else output
@@ -131,8 +130,8 @@ def pretrained(model: "PreTrainedModel", settings: Pretraining, source: Base, ou
     """
     import torch
 
-    from grpo_cot.pretraining import pretrain
-    from grpo_cot.tokenization import load_tokenizer
+    from grpo_cot.bases.pretraining import pretrain
+    from grpo_cot.models.tokenizers import load_tokenizer
 
     callers = Callers()
     with exclusive(args.scratch):

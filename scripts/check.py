@@ -4,15 +4,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from step import run
-
-from grpo_cot.evaluation import both
+from grpo_cot.evaluation.pairs import both
 from grpo_cot.files import write_json
 from grpo_cot.generation import generate
-from grpo_cot.library_settings import check_section
-from grpo_cot.models import load
+from grpo_cot.library.settings import check_section
+from grpo_cot.models.loading import load
 from grpo_cot.prompts import conversation, system_messages
-from grpo_cot.recipes import load_recipe
+from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:

@@ -3,10 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from step import run
-
-from grpo_cot.data import load, read_source
+from grpo_cot.data.rows import load, read_source
 from grpo_cot.files import new_directory, write_json, write_jsonl
+from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:

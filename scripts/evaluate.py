@@ -10,21 +10,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from step import run
-
 import grpo_cot
-from grpo_cot import vllm_engine
-from grpo_cot.checkpoints import Callers, Journal, exclusive, scratch_folder
-from grpo_cot.descriptions import ModelDescription, read_description
-from grpo_cot.evaluation import Ask, both, reasoning_tokens, sampled
+from grpo_cot.evaluation import vllm as vllm_engine
+from grpo_cot.evaluation.likelihood import Likelihood, likelihoods
+from grpo_cot.evaluation.pairs import Ask, both, reasoning_tokens, sampled
 from grpo_cot.files import InputError, Row, file_hashes, new_directory, read_jsonl, write_jsonl
 from grpo_cot.generation import Completion, generate
-from grpo_cot.library_settings import check_section
-from grpo_cot.likelihood import Likelihood, likelihoods
-from grpo_cot.models import DEVICE, load
-from grpo_cot.recipes import EvaluateSection, Recipe, load_recipe
+from grpo_cot.library.settings import check_section
+from grpo_cot.models.description import ModelDescription, read_description
+from grpo_cot.models.loading import DEVICE, load
+from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.recipes.recipe import EvaluateSection, Recipe, load_recipe
+from grpo_cot.resuming import Callers, Journal, exclusive, scratch_folder
 from grpo_cot.schema import worked
-from grpo_cot.tokenization import load_tokenizer
+from grpo_cot.step import run
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 

@@ -5,13 +5,12 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from step import run
-
-from grpo_cot.descriptions import read_description
 from grpo_cot.files import InputError, new_directory, read_jsonl, write_json
-from grpo_cot.parity_process import parity_process
-from grpo_cot.process_memory import peak_memory, resident_memory
-from grpo_cot.recipes import load_recipe
+from grpo_cot.merging.parity_process import parity_process
+from grpo_cot.merging.process_memory import peak_memory, resident_memory
+from grpo_cot.models.description import read_description
+from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:
@@ -22,9 +21,9 @@ def main(args: Namespace) -> str:
     conversations = [row["messages"] for row in read_jsonl(args.prompts / "eval-test.jsonl")[: section.prompts]]
     with new_directory(args.output) as output, parity_process() as parity:
         # Here, so that both processes import torch at the same time.
-        from grpo_cot.merging import merge
-        from grpo_cot.parity import gate
-        from grpo_cot.tokenization import load_tokenizer
+        from grpo_cot.merging.merge import merge
+        from grpo_cot.merging.parity import gate
+        from grpo_cot.models.tokenizers import load_tokenizer
 
         imported = resident_memory()
         tokenizer = load_tokenizer(Path(description.base))

@@ -4,8 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from step import run
-
+from grpo_cot.data.overlap import Overlap, overlaps, refuse_leaks
 from grpo_cot.files import (
     InputError,
     new_directory,
@@ -13,10 +12,10 @@ from grpo_cot.files import (
     write_json,
     write_jsonl,
 )
-from grpo_cot.overlap import Overlap, overlaps, refuse_leaks
+from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import map_rows
-from grpo_cot.recipes import load_recipe
-from grpo_cot.tokenization import load_tokenizer
+from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:

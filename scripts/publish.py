@@ -4,12 +4,11 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from step import run
-
-from grpo_cot.descriptions import read_description
 from grpo_cot.files import InputError, new_directory, read_json, read_jsonl, write_json
-from grpo_cot.publishing import lay_out, push
-from grpo_cot.recipes import load_recipe
+from grpo_cot.models.description import read_description
+from grpo_cot.publishing.publish import lay_out, push
+from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:

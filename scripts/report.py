@@ -4,12 +4,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from markupsafe import Markup
-from step import run
 
 from grpo_cot.files import read_json, read_jsonl, write_text
-from grpo_cot.pages import environment
-from grpo_cot.recipes import load_recipe
-from grpo_cot.reporting import (
+from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.reporting.figures import (
     accuracy_picture,
     changed_problems,
     curves_picture,
@@ -17,6 +15,8 @@ from grpo_cot.reporting import (
     loss_picture,
     reward_picture,
 )
+from grpo_cot.reporting.pages import environment
+from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:

@@ -5,13 +5,12 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
-from step import run
-
 import grpo_cot
-from grpo_cot import unsloth_backend
-from grpo_cot.checkpoints import Callers, exclusive, scratch_folder
 from grpo_cot.files import file_hashes, new_directory, read_json, write_json, write_text
-from grpo_cot.recipes import load_recipe
+from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.resuming import Callers, exclusive, scratch_folder
+from grpo_cot.step import run
+from grpo_cot.training import unsloth as unsloth_backend
 
 
 def main(args: Namespace) -> str:
@@ -20,10 +19,10 @@ def main(args: Namespace) -> str:
     if recipe.backend == "unsloth":
         unsloth_backend.enable()
     # Only now: Unsloth rewrites libraries that these import.
-    from grpo_cot.distributed import train_in_processes
-    from grpo_cot.library_settings import check_recipe
-    from grpo_cot.models import DEVICE
-    from grpo_cot.training import VALIDATION, package_versions, read_prompts, train_phases, verdict
+    from grpo_cot.library.settings import check_recipe
+    from grpo_cot.models.loading import DEVICE
+    from grpo_cot.training.launch import train_in_processes
+    from grpo_cot.training.phases import VALIDATION, package_versions, read_prompts, train_phases, verdict
 
     check_recipe(recipe, args.recipe)
     callers = Callers()

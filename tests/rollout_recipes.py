@@ -5,7 +5,7 @@ from typing import Any
 from support import ROOT
 
 from grpo_cot.files import read_yaml
-from grpo_cot.recipes import GrpoPhase, Recipe
+from grpo_cot.recipes.recipe import GrpoPhase, Recipe
 
 BASE = ROOT / "assets/tiny/model"
 VLLM = {"use_vllm": True, "vllm_mode": "colocate", "vllm_enable_sleep_mode": True, "vllm_max_model_length": 300}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_cot.files import read_yaml
-from grpo_cot.problems import problems
+from grpo_cot.problems.generators import problems
 
 ROOT = Path(__file__).parent.parent
 

@@ -26,9 +26,9 @@ GREEDY = {"do_sample": False, "max_new_tokens": 48, "stop_strings": ["</answer>"
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Any, Any]:
     """The embedded model and its tokenizer."""
-    from grpo_cot.models import load_base
-    from grpo_cot.recipes import ModelSection
-    from grpo_cot.tokenization import load_tokenizer
+    from grpo_cot.models.loading import load_base
+    from grpo_cot.models.tokenizers import load_tokenizer
+    from grpo_cot.recipes.recipe import ModelSection
 
     settings = ModelSection(dtype="float32", attn_implementation="sdpa", threads=1)
     return load_base(TINY, settings, None), load_tokenizer(TINY)

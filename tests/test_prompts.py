@@ -8,12 +8,12 @@ import pytest
 from conftest import folder_from
 from support import ROOT
 
-from grpo_cot.data import load, read_source
+from grpo_cot.data.overlap import overlaps, refuse_leaks
+from grpo_cot.data.rows import load, read_source
 from grpo_cot.files import InputError, read_json, write_jsonl
-from grpo_cot.overlap import overlaps, refuse_leaks
+from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import Example, PromptSection, map_rows, system_messages
 from grpo_cot.schema import SYSTEM_PROMPT
-from grpo_cot.tokenization import load_tokenizer
 
 ROWS = [
     {"id": "a", "question": "What is 2 + 3?", "gold": "5", "locale": "vi", "solution": "2 + 3 = 5"},
@@ -172,6 +172,6 @@ def test_mgsm_in_english_is_found_wholly_inside_gsm8ks_test(
 
 
 def test_the_recipes_show_the_prompt_that_the_embedded_base_was_pretrained_with() -> None:
-    from grpo_cot.recipes import load_recipe
+    from grpo_cot.recipes.recipe import load_recipe
 
     assert load_recipe(ROOT / "experiments/tiny-grpo.yaml").prompt.system == SYSTEM_PROMPT

@@ -28,7 +28,7 @@ from transformers import (
     set_seed,
 )
 
-from grpo_cot.problems import Problem, problems, split_of
+from grpo_cot.problems.generators import Problem, problems, split_of
 from grpo_cot.schema import SYSTEM_PROMPT
 
 SEED, STEPS, BATCH, LEARNING_RATE, WARMUP, VOCABULARY = 20, 2400, 64, 2e-3, 100, 640

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from grpo_cot.models import DEVICE
+from grpo_cot.models.loading import DEVICE
 
 REPEATS = 10
 

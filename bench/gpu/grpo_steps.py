@@ -4,7 +4,7 @@
 
 VARIANT: `bare` (a TRL script without this project), `transformers`, `unsloth` (sampling through Unsloth's shared vLLM),
 `vllm` (the backend transformers, sampling in vLLM with the adapter alone). The last line is a JSON object. All but
-`bare` go through `grpo_cot.training`, attested sync and all; the first two steps warm up and do not count.
+`bare` go through `grpo_cot.training.phases`, attested sync and all; the first two steps warm up and do not count.
 `planned_memory_gib` is of what the trainer holds: the two with vLLM hold vLLM's share beside it, and the peak, too.
 """
 
@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from grpo_cot import unsloth_backend
+from grpo_cot.training import unsloth as unsloth_backend
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from evaluating import random_adapter
 from shape import ROOT, longest_prompts
 
 from grpo_cot.files import read_json, write_json, write_jsonl
-from grpo_cot.recipes import load_recipe
+from grpo_cot.recipes.recipe import load_recipe
 
 
 def merge(folder: Path, base: str) -> dict[str, Any]:

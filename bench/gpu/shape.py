@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, set_seed
 
 from grpo_cot.files import Row
-from grpo_cot.models import DEVICE
-from grpo_cot.planning import architecture
-from grpo_cot.problems import problems
+from grpo_cot.memory.plan import architecture
+from grpo_cot.models.loading import DEVICE
+from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.problems.generators import problems
 from grpo_cot.prompts import PromptSection, map_rows
-from grpo_cot.tokenization import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 

@@ -30,7 +30,7 @@ def main() -> None:
             "GRPO_COT_ENGINE": "host",
         }  # fmt: skip
         started = time.perf_counter()
-        for command in (["python", "scripts/validate.py"], ["dvc", "repro"], ["python", "scripts/index.py"]):
+        for command in (["python", "workflow/validate.py"], ["dvc", "repro"], ["python", "workflow/index.py"]):
             subprocess.run(command, cwd=copy, env=environment, check=True)
         found = {
             "minutes": (time.perf_counter() - started) / 60,

@@ -16,14 +16,14 @@ from shape import ROOT, longest_prompts
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import GRPOConfig, GRPOTrainer
 
-from grpo_cot import training
-from grpo_cot.memory import Blueprint, estimate
-from grpo_cot.models import DEVICE
-from grpo_cot.recipes import Recipe, load_recipe
-from grpo_cot.rewards import reward_functions
-from grpo_cot.trainers import make_trainer
-from grpo_cot.validation import validated
-from grpo_cot.workloads import workload
+from grpo_cot.errors import validated
+from grpo_cot.memory.estimate import Blueprint, estimate
+from grpo_cot.models.loading import DEVICE
+from grpo_cot.recipes.recipe import Recipe, load_recipe
+from grpo_cot.rewards.ours import reward_functions
+from grpo_cot.training import phases as training
+from grpo_cot.training.trainers import make_trainer
+from grpo_cot.training.workload import workload
 
 WARM = 2
 SYNC = {"unsloth": "shared", "vllm": "adapter"}

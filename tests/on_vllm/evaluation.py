@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rollout_recipes import BASE, NF4
 
-from grpo_cot.evaluation import Ask, both
+from grpo_cot.evaluation.pairs import Ask, both
 from grpo_cot.files import write_json
-from grpo_cot.problems import problems
+from grpo_cot.problems.generators import problems
 
 pytestmark = pytest.mark.slow
 CONVERSATIONS = [
@@ -57,8 +57,8 @@ def adapted(folder: Path) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from grpo_cot.models import load_base
-    from grpo_cot.recipes import ModelSection
+    from grpo_cot.models.loading import load_base
+    from grpo_cot.recipes.recipe import ModelSection
 
     torch.manual_seed(0)
     section = ModelSection(dtype="bfloat16", attn_implementation="sdpa", threads=2)
@@ -74,7 +74,7 @@ def adapted(folder: Path) -> Path:
 
 def by_transformers(model_json: Path) -> dict[str, Any]:
     from grpo_cot.generation import generate
-    from grpo_cot.models import load
+    from grpo_cot.models.loading import load
 
     model, tokenizer, description = load(model_json)
     return {
@@ -84,7 +84,7 @@ def by_transformers(model_json: Path) -> dict[str, Any]:
 
 
 def test_full_weights_are_a_second_engine_and_answer_alike(tmp_path: Path) -> None:
-    from grpo_cot.vllm_engine import answer_both
+    from grpo_cot.evaluation.vllm import answer_both
 
     model_json = fully_trained(tmp_path)
     answers = answer_both(model_json, [GREEDY], finished={}, **SETTINGS)
@@ -100,12 +100,12 @@ def test_an_adapter_on_4_bits_answers_as_in_transformers_and_resumes(
 ) -> None:
     import vllm
 
-    from grpo_cot.vllm_engine import answer_both
+    from grpo_cot.evaluation.vllm import answer_both
 
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # seconds less
     model_json = adapted(tmp_path)
     finished: dict[str, Any] = {}
-    monkeypatch.setattr("grpo_cot.vllm_engine.CHUNK", 20)
+    monkeypatch.setattr("grpo_cot.evaluation.vllm.CHUNK", 20)
     answers = answer_both(model_json, [GREEDY], finished=finished, **SETTINGS)
     expected = by_transformers(model_json)
     assert expected["base"] != expected["trained"]

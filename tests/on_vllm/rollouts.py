@@ -15,7 +15,7 @@ from rollout_recipes import BASE, NF4, grpo_phase, recipe
 from support import training_rows
 
 from grpo_cot.files import InputError
-from grpo_cot.recipes import GrpoPhase, Recipe
+from grpo_cot.recipes.recipe import GrpoPhase, Recipe
 
 pytestmark = pytest.mark.slow
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -77,22 +77,22 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU vLLM applies adapters in 16 bits only, which recipes are held to; on a CPU in 32 as well."""
-    from grpo_cot.rollouts import check_rollouts
+    from grpo_cot.training.rollouts import check_rollouts
 
     def checked(given: Recipe, phase: GrpoPhase, where: str) -> dict[str, Any]:
         if phase.rollouts is None or phase.rollouts.sync == "merge":
             return check_rollouts(given, phase, where)
         return {"dtype": "float32", "enable_lora": True, "max_lora_rank": 8}
 
-    monkeypatch.setattr("grpo_cot.rollouts.check_rollouts", checked)
+    monkeypatch.setattr("grpo_cot.training.rollouts.check_rollouts", checked)
 
 
 def trainer(folder: Path, given: Recipe) -> Any:
     from transformers import set_seed
 
-    from grpo_cot.models import load_base
-    from grpo_cot.tokenization import load_tokenizer
-    from grpo_cot.trainers import make_trainer, trainer_configuration
+    from grpo_cot.models.loading import load_base
+    from grpo_cot.models.tokenizers import load_tokenizer
+    from grpo_cot.training.trainers import make_trainer, trainer_configuration
 
     phase = grpo_phase(given)
     model = load_base(BASE, given.model, given.quantization)
@@ -100,7 +100,7 @@ def trainer(folder: Path, given: Recipe) -> Any:
     configuration = trainer_configuration(given, phase, folder, 7)
     made = make_trainer(given, phase, configuration, model, load_tokenizer(BASE), training_rows(), [], None)
     for parameter in made.model.parameters():
-        if parameter.requires_grad:  # as grpo_cot.training does it
+        if parameter.requires_grad:  # as grpo_cot.training.phases does it
             parameter.data = parameter.data.float()
     return made
 
@@ -152,7 +152,7 @@ def test_the_next_phase_finds_no_engine_of_the_last(
     """vLLM, when it starts, hides all that is there from garbage collection: the trainer, and the GPU's memory."""
     from trl.generation import vllm_generation
 
-    from grpo_cot import training
+    from grpo_cot.training import phases as training
 
     start = vllm_generation.LLM
     known: list[weakref.ref[Any]] = []
@@ -177,7 +177,7 @@ def test_the_next_phase_finds_no_engine_of_the_last(
 def test_merging_leaves_the_base_as_it_is_bit_for_bit(tmp_path: Path, engines: list[Any], mode: str) -> None:
     import torch
 
-    from grpo_cot.attestation import checksum, frozen_tensors
+    from grpo_cot.training.attestation import checksum, frozen_tensors
 
     trained = exact(tmp_path, "merge", vllm_mode=mode, vllm_enable_sleep_mode=False)
     before = checksum(frozen_tensors(trained.model))
@@ -232,7 +232,7 @@ def server(monkeypatch: pytest.MonkeyPatch, engines: list[Any]) -> None:
 
 
 def skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    from grpo_cot.rollouts import AdapterGeneration
+    from grpo_cot.training.rollouts import AdapterGeneration
 
     sync = AdapterGeneration.sync_weights
 
@@ -252,21 +252,21 @@ def flipped(monkeypatch: pytest.MonkeyPatch) -> None:
         content[-1] ^= 1
         path.write_bytes(content)
 
-    monkeypatch.setattr("grpo_cot.rollouts.save_file", spoilt)
+    monkeypatch.setattr("grpo_cot.training.rollouts.save_file", spoilt)
 
 
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     def plain(self: Any, *positional: Any, **settings: Any) -> Any:
         return self.llm.generate(*positional, **settings)
 
-    monkeypatch.setattr("grpo_cot.rollouts.AdapterEngine.generate", plain)
+    monkeypatch.setattr("grpo_cot.training.rollouts.AdapterEngine.generate", plain)
 
 
 def cached(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request of every step under the number of the first, and nobody tells vLLM to forget that."""
     from vllm.lora.request import LoRARequest
 
-    from grpo_cot.rollouts import AdapterGeneration
+    from grpo_cot.training.rollouts import AdapterGeneration
 
     deliver = AdapterGeneration._deliver
 
@@ -279,7 +279,7 @@ def cached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_another_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    from grpo_cot.rollouts import Generation
+    from grpo_cot.training.rollouts import Generation
 
     start = Generation._init_vllm
 
@@ -329,7 +329,7 @@ def test_a_base_in_16_bits_in_place_of_one_in_4_stops_the_training(
 
 def test_merging_on_a_quantized_base_stops_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL's sync: an adapter merged into 4 bits and taken out again leaves another base."""
-    from grpo_cot.rollouts import AdapterGeneration
+    from grpo_cot.training.rollouts import AdapterGeneration
 
     sync = AdapterGeneration.sync_weights
 

@@ -65,7 +65,7 @@ def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None
     for number, (old, new, _) in enumerate(RECIPE_ERRORS):
         assert old in text
         (project.folder / f"experiments/broken-{number:02d}.yaml").write_text(text.replace(old, new))
-    said = sentence(project, "python", "scripts/validate.py").splitlines()
+    said = sentence(project, "python", "workflow/validate.py").splitlines()
     for number, (_, _, expected) in enumerate(RECIPE_ERRORS):
         lines = [line for line in said if f"broken-{number:02d}.yaml" in line]
         assert len(lines) == 1, said
@@ -76,7 +76,7 @@ def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None
 @pytest.mark.slow
 def test_an_evaluation_set_that_the_data_set_lacks_is_named_before_anything_runs(project: Project) -> None:
     project.edit("experiments/short.yaml", "sets: [test]", "sets: [tset]")
-    said = sentence(project, "python", "scripts/validate.py")
+    said = sentence(project, "python", "workflow/validate.py")
     project.edit("experiments/short.yaml", "sets: [tset]", "sets: [test]")
     assert (
         "evaluate.sets names 'tset', which the data set 'few' of the run 'short-a' lacks; did you mean 'test'?" in said
@@ -104,7 +104,7 @@ def test_an_evaluation_set_that_the_data_set_lacks_is_named_before_anything_runs
 def test_a_name_in_params_without_its_file_is_named(project: Project, old: str, new: str, says: str) -> None:
     assert old in PARAMS
     (project.folder / "params.yaml").write_text(PARAMS.replace(old, new))
-    assert says in sentence(project, "python", "scripts/validate.py")
+    assert says in sentence(project, "python", "workflow/validate.py")
     (project.folder / "params.yaml").write_text(PARAMS)
 
 

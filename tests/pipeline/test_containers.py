@@ -379,7 +379,7 @@ def test_the_cuda_image_holds_the_whole_set_and_fails_only_for_want_of_a_device(
     for name in ("torch", "trl", "peft", "transformers", "bitsandbytes", "datasets", "accelerate", "deepspeed", "vllm"):
         assert f"\n{name} imports\n" in f"\n{said}", said[-3000:]
     assert "unsloth fails: NotImplementedError Unsloth cannot find any torch accelerator? You need a GPU." in said
-    assert "are valid" in project.run(*inside, "python", "scripts/validate.py")
+    assert "are valid" in project.run(*inside, "python", "workflow/validate.py")
     # Unsloth's own trainers are compared with recipes where Unsloth is; the image holds no pytest.
     packages = Path(pytest.__file__).parent.parent
     names = ("pytest", "_pytest", "pluggy", "iniconfig", "py.py")

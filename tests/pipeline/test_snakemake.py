@@ -35,7 +35,7 @@ def logged(project: Project, text: str) -> set[str]:
 def synthetic(folder: Path, count: int, seconds: float) -> Project:
     """A clone whose pipeline is `count` stages side by side, each some seconds of one core's work."""
     project = new_project(folder)
-    (project.folder / "scripts/validate.py").write_text("")
+    (project.folder / "workflow/validate.py").write_text("")
     lines = ["stages:"]
     for number in range(count):
         lines += [

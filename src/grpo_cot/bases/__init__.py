@@ -1,0 +1,1 @@
+"""Base models: where they come from, how one is drawn from scratch, how one is pretrained."""

@@ -1,0 +1,130 @@
+"""What a file in `sources/bases/` says: a base model, and for one that is made here, from what.
+
+Four kinds: `embedded` (a folder of the repository), `hub` (a repository at a commit), `scratch` (random weights) and
+`pretrained` (random weights, trained in the pipeline on generated problems).
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from grpo_cot.problems.generators import LENGTHS, Generator
+
+LibrarySettings = dict[str, Any]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Tokenizer(_Section):
+    """The tokenizer of a base model that is made from scratch: an embedded folder, or a Hub repository at a commit."""
+
+    path: str | None = None
+    id: str | None = None
+    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Tokenizer":
+        if bool(self.path) == bool(self.id and self.revision):
+            raise ValueError("a tokenizer needs 'path', or 'id' and 'revision' (a commit, so that it cannot change)")
+        return self
+
+
+class Styles(_Section):
+    """How often an answer of the corpus is written how; the four add up to 1.
+
+    `schema_steps`: the schema, with the steps as reasoning. `schema_guess`: the schema, with a phrase in their place.
+    `steps`: the steps and the answer in a sentence. `bare`: the number alone.
+    """
+
+    schema_steps: float = Field(ge=0)
+    schema_guess: float = Field(ge=0)
+    steps: float = Field(ge=0)
+    bare: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Styles":
+        total = sum(self.model_dump().values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of the four styles add up to {total:g}, expected 1")
+        return self
+
+
+class Pretraining(_Section):
+    """How a base of kind `pretrained` is trained: on an endless stream of problems, answered in a mixture of styles.
+
+    The mixture is what makes it a base: it can do the task, and does not know what pays. `styles` goes by a problem's
+    number of steps and holds under the schema's system prompt, which `system_prompt` of the examples carry;
+    `earlier_exchange` of them show one more problem, answered in the same style, first. Every `save_steps` a checkpoint
+    is kept, from which an interrupted training goes on.
+    """
+
+    problems: Generator
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)  # the highest: warmed up linearly, then down to 0 along a cosine
+    warmup_steps: int = Field(ge=0)
+    adam_beta2: float = Field(gt=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    save_steps: int = Field(gt=0, multiple_of=10)  # as often as the loss is logged, or a multiple of it
+    system_prompt: float = Field(ge=0, le=1)
+    earlier_exchange: float = Field(ge=0, le=1)
+    styles: dict[int, Styles]
+    styles_without_system_prompt: Styles
+
+    @model_validator(mode="after")
+    def _every_length(self) -> "Pretraining":
+        if set(self.styles) != set(LENGTHS[self.problems]):
+            expected = ", ".join(map(str, LENGTHS[self.problems]))
+            raise ValueError(
+                f"'styles' is given for {', '.join(map(str, sorted(self.styles))) or 'nothing'}, expected one for each "
+                f"number of steps of the {self.problems} problems: {expected}"
+            )
+        return self
+
+
+class Base(_Section):
+    """A base model's source file.
+
+    `embedded`: a folder of the repository. `hub`: a repository at a commit. `scratch`: random weights, drawn with
+    `seed` into the architecture that `config` describes in Transformers' own words (`model_type` and its sizes).
+    `pretrained`: the same, then trained as `pretraining` says on a stream that `seed` decides as well.
+    `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. A `chat_template`
+    is for models that bring none. `shape` is the sizes that a plan needs before anything is downloaded, in the words of
+    `config`: of a Hub model all of them, of one made here the size of its tokenizer's vocabulary.
+    """
+
+    kind: Literal["embedded", "hub", "scratch", "pretrained"]
+    path: str | None = None
+    id: str | None = None
+    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    tokenizer: Tokenizer | None = None
+    config: LibrarySettings | None = None
+    seed: int | None = None
+    pretraining: Pretraining | None = None
+    chat_template: str | None = None
+    shape: LibrarySettings | None = None
+    licence: str
+    sha256: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _place_fits_kind(self) -> "Base":
+        made = ("tokenizer", "config", "seed")
+        needed = {
+            "embedded": ("path", "sha256"), "hub": ("id", "revision"), "scratch": made,
+            "pretrained": (*made, "pretraining"),
+        }  # fmt: skip
+        for field in needed[self.kind]:
+            if getattr(self, field) in (None, {}):
+                because = " (a commit, so that it cannot change)" if field == "revision" else ""
+                raise ValueError(f"a base of kind {self.kind!r} needs {field!r}{because}")
+        if self.tokenizer and self.tokenizer.path and not self.sha256:
+            raise ValueError("a tokenizer in the repository needs 'sha256', by which a change of it is noticed")
+        others = {field for fields in needed.values() for field in fields} - {*needed[self.kind], "sha256"}
+        if foreign := sorted(field for field in others if getattr(self, field) is not None):
+            raise ValueError(f"a base of kind {self.kind!r} has no {foreign[0]!r}")
+        if self.kind == "embedded" and self.shape is not None:
+            raise ValueError("a base of kind 'embedded' has no 'shape': its config.json is there")
+        return self

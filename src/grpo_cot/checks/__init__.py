@@ -1,0 +1,1 @@
+"""May this recipe run? Asked by `make check` and by the step audit."""

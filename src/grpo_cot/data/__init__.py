@@ -1,0 +1,1 @@
+"""Data sets: sources, their rows in one form, and the overlap of their splits."""

@@ -1,0 +1,337 @@
+"""Data sets: reading every source that a suite names into the one form that all rows take.
+
+A row: `id`, `question`, `answer` (as published), `gold` (the final answer as plain English notation, `70000`, `2.5`),
+`locale` (how the row's language writes numbers) and `solution` (the worked solution as plain text, or null).
+"""
+
+import csv
+import hashlib
+import itertools
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from grpo_cot.data.overlap import normalised
+from grpo_cot.data.sources import (
+    SOURCE_FILE,
+    FilesSource,
+    GeneratorSuite,
+    HeldOut,
+    HubSource,
+    Locale,
+    PinnedFile,
+    Suite,
+)
+from grpo_cot.errors import validated
+from grpo_cot.files import InputError, Row, read_json, read_jsonl, read_yaml
+from grpo_cot.problems.generators import GENERATORS, Split
+from grpo_cot.schema import gold, number
+
+_ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations, <<48/2=24>>
+_MOST_DECIMALS = 20
+
+
+class _Raw(NamedTuple):
+    """A split as its source has it: rows, what to call it in an error, and the sha256 of a local file."""
+
+    rows: list[Row]
+    where: str
+    sha256: str | None
+
+
+def read_source(path: Path) -> Suite:
+    """A source file's content.
+
+    Raises:
+        InputError: the file is missing, no YAML, or does not fit; the first problem is named.
+    """
+    return validated(SOURCE_FILE, read_yaml(path), path)
+
+
+def _generated(suite: GeneratorSuite) -> dict[str, list[Row]]:
+    counts = {str(split): count for split, count in suite.splits.items()}
+    splits: dict[str, list[Row]] = {}
+    streams: dict[Split, tuple[str, ...]] = {"train": ("train", "validation"), "test": ("test",)}
+    for stream, parts in streams.items():
+        wanted = sum(counts.get(part, 0) for part in parts)
+        drawn = itertools.islice(GENERATORS[suite.problems](stream, suite.seed), 2 * wanted)
+        different = list({problem.question: problem for problem in drawn}.values())
+        if len(different) < wanted:
+            raise InputError(f"the generator has fewer than {wanted} different problems for the split {stream!r}")
+        for part in parts:
+            taken, different = different[: counts.get(part, 0)], different[counts.get(part, 0) :]
+            if taken:
+                splits[part] = [
+                    {
+                        "id": f"{part}-{position}",
+                        "question": problem.question,
+                        "answer": problem.answer,
+                        "gold": gold(problem.answer),
+                        "locale": suite.locale,
+                        "solution": plain_solution(problem.answer),
+                    }
+                    for position, problem in enumerate(taken)
+                ]
+    return splits
+
+
+def _from_files(source: FilesSource, name: str) -> dict[str, _Raw]:
+    folder = source.folder
+    if source.folder_variable:
+        folder = os.environ.get(source.folder_variable)
+        if not folder:
+            raise InputError(
+                f"data set {name}: set the environment variable {source.folder_variable} to the folder that holds "
+                + ", ".join(file.path for file in source.splits.values())
+            )
+    raw = {}
+    for split, file in source.splits.items():
+        path = Path(folder or ".") / file.path
+        if not path.is_file():
+            raise InputError(f"{path}: no such file (data set {name}, split {split})")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        if sha256 != file.sha256:
+            raise InputError(f"{path}: its sha256 is {sha256}, expected {file.sha256}: not the pinned file")
+        raw[split] = _Raw(_table(path, file), file.path, sha256)
+    return raw
+
+
+def _table(path: Path, file: PinnedFile) -> list[Row]:
+    """A local file's rows, by its name's ending."""
+    if path.suffix == ".jsonl":
+        return read_jsonl(path)
+    if path.suffix == ".json":
+        rows = read_json(path)
+        if not isinstance(rows, list) or not rows:
+            raise InputError(f"{path}: expected a JSON list of at least one object, found {rows!r:.60}")
+        for position, row in enumerate(rows, start=1):
+            if not isinstance(row, dict):
+                raise InputError(f"{path}: row {position} is a JSON {type(row).__name__}, expected an object")
+        return rows
+    if path.suffix not in (".csv", ".tsv"):
+        raise InputError(f"{path}: expected a name that ends in .jsonl, .json, .csv or .tsv")
+    # Tab-separated files are read as they stand: a quotation mark in one (MGSM) is a part of the text.
+    style: dict[str, Any] = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            cells = [row for row in csv.reader(lines, **style) if row]
+    except (UnicodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as {path.suffix} in UTF-8: {error}") from None
+    fields, cells = (file.fields, cells) if file.fields else (cells[0] if cells else [], cells[1:])
+    if not cells:
+        raise InputError(f"{path}: the file is empty, expected at least one row")
+    for position, row in enumerate(cells, start=1):
+        if len(row) != len(fields):
+            raise InputError(
+                f"{path}: row {position} has {len(row)} columns, expected {len(fields)} ({', '.join(fields)})"
+            )
+    return [dict(zip(fields, row, strict=True)) for row in cells]
+
+
+def _from_hub(source: HubSource, name: str) -> dict[str, _Raw]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return {
+            split: _Raw(
+                datasets.load_dataset(
+                    source.id, source.configuration, split=theirs, revision=source.revision
+                ).to_list(),
+                f"data set {name}, split {split}",
+                None,
+            )
+            for split, theirs in source.splits.items()
+        }
+    except (DatasetsError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the data set {source.id} at {source.revision} cannot be read: {reason}") from None
+
+
+def plain_solution(text: str) -> str | None:
+    """A worked solution without GSM8K's annotations and its `####` line; None when nothing is left.
+
+    >>> plain_solution("12 + 7 = <<12+7=19>>19\\n#### 19")
+    '12 + 7 = 19'
+    """
+    return _ANNOTATION.sub("", text).split("####")[0].strip() or None
+
+
+def plain_number(value: object, locale: Locale) -> str:
+    """A number as plain English notation, without grouping; text is read by locale, a JSON number is what it is.
+
+    Raises:
+        ValueError: it is no number, or text that states more than one.
+
+    >>> plain_number("70.000", "vi"), plain_number("2,5", "vi"), plain_number(51.0, "vi")
+    ('70000', '2.5', '51')
+    """
+    read = None
+    if isinstance(value, str):
+        read = number(value, locale)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        read = number(str(value))
+    if read is None:
+        raise ValueError(f"holds {value!r:.60}, expected one number")
+    scaled, decimals = read, 0
+    while scaled.denominator > 1:
+        if decimals == _MOST_DECIMALS:
+            raise ValueError(f"holds {value!r:.60}, which no decimal of {_MOST_DECIMALS} places equals")
+        scaled, decimals = scaled * 10, decimals + 1
+    return _decimal(scaled, decimals)
+
+
+def _decimal(scaled: Fraction, decimals: int) -> str:
+    digits = str(abs(scaled.numerator)).zfill(decimals + 1)
+    whole, rest = digits[: len(digits) - decimals], digits[len(digits) - decimals :]
+    return f"{'-' if scaled < 0 else ''}{whole}{'.' if rest else ''}{rest}"
+
+
+def uniform_rows(raw: Iterable[Row], split: str, source: FilesSource | HubSource, where: str) -> list[Row]:
+    """Rows as this module describes them, in the source's order, without those that `drop` and `drop_where` name.
+
+    Raises:
+        InputError: a column is missing or no text, an answer has no readable gold, or an id occurs twice.
+    """
+    columns = source.columns
+    rows, seen = [], set()
+    for position, row in enumerate(raw):
+        if columns.id is not None and columns.id not in row:
+            raise InputError(f"{where}: row {position + 1} lacks the id column {columns.id!r}")
+        identifier = _identifier(row, split, position, columns.id)
+        place = f"{where}: row {position + 1} (id {identifier})"
+        if identifier in seen:
+            raise InputError(f"{place}: the id occurs twice, expected every id once")
+        seen.add(identifier)
+        for column in source.drop_where:
+            if column not in row:
+                raise InputError(f"{place}: there is no column {column!r}, which 'drop_where' names")
+        if identifier in source.drop or any(row[column] == text for column, text in source.drop_where.items()):
+            continue
+        asked = [columns.question] if isinstance(columns.question, str) else columns.question
+        parts = [_text(row, column, place) for column in asked]
+        rows.append(
+            {
+                "id": identifier,
+                "question": parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts),
+                **_answered(row, source, place),
+            }
+        )
+    if not rows:
+        raise InputError(f"{where}: no row is left, expected at least one")
+    return rows
+
+
+def _answered(row: Row, source: FilesSource | HubSource, place: str) -> Row:
+    """What a row says of its answer: `answer`, `gold`, `locale`, `solution`."""
+    columns, locale = source.columns, source.locale
+    worked = _text(row, columns.answer, place) if columns.answer else None
+    solution = _text(row, columns.solution, place) if columns.solution else worked
+    try:
+        final = _gold(worked, locale) if worked else plain_number(row.get(columns.gold or ""), locale)
+    except ValueError as error:
+        hint = "correct it, or list the id under 'drop' in the source file with the reason"
+        raise InputError(f"{place}: field {(columns.answer or columns.gold)!r}: {error}; {hint}") from None
+    return {
+        "answer": worked or str(row[columns.gold or ""]),
+        "gold": final,
+        "locale": locale,
+        "solution": plain_solution(solution) if solution else None,
+    }
+
+
+def _text(row: Row, column: str, place: str) -> str:
+    text = row.get(column)
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{place}: field {column!r} holds {text!r:.60}, expected text")
+    return text
+
+
+def _gold(answer: str, locale: Locale) -> str:
+    """The final answer of a worked one, `#### GOLD`."""
+    if locale == "en":
+        return gold(answer)
+    if answer.count("####") != 1:
+        raise ValueError(f"expected one '####' before the final answer, found {answer.count('####')}")
+    return plain_number(answer.split("####")[1], locale)
+
+
+def _identifier(row: Row, split: str, position: int, column: str | None) -> str:
+    return f"{split}-{position}" if column is None else str(row[column])
+
+
+def _hold_out(rows: list[Row], held: HeldOut, name: str) -> tuple[list[Row], list[Row]]:
+    """Training rows without the validation rows, and these: drawn among the questions that occur once, in order."""
+    texts = [normalised(row["question"]) for row in rows]
+    counts = Counter(texts)
+    once = [position for position, text in enumerate(texts) if counts[text] == 1]
+    if held.rows >= len(once):
+        raise InputError(
+            f"data set {name}: 'validation' holds out {held.rows} rows of {len(once)} different training questions; "
+            "expected fewer"
+        )
+    chosen = set(random.Random(held.seed).sample(once, held.rows))
+    return (
+        [row for position, row in enumerate(rows) if position not in chosen],
+        [rows[position] for position in sorted(chosen)],
+    )
+
+
+def _check_contained(splits: dict[str, list[Row]], inner: str, outer: str, name: str) -> None:
+    known = {normalised(row["question"]) for row in splits[outer]}
+    if strange := [row["id"] for row in splits[inner] if normalised(row["question"]) not in known]:
+        raise InputError(
+            f"data set {name}: the source file says that {inner!r} contains rows of {outer!r} only, but {len(strange)} "
+            f"are not there ({strange[0]} first)"
+        )
+
+
+def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]:
+    """Every split's rows, and the record of where they came from (what was pinned, hashes, licences, dropped ids).
+
+    Raises:
+        InputError: a source cannot be read as described, or a row is malformed and not dropped by name.
+    """
+    splits: dict[str, list[Row]] = {}
+    sets: dict[str, dict[str, Any]] = {}
+    own = [suite] if not isinstance(suite, GeneratorSuite) else []
+    if isinstance(suite, GeneratorSuite):
+        splits |= _generated(suite)
+        sets |= {split: _facts(suite) for split in splits}
+    for source in (*own, *suite.evaluation):
+        raw = _from_files(source, name) if isinstance(source, FilesSource) else _from_hub(source, name)
+        ids = set()
+        for split, read in raw.items():
+            splits[split] = uniform_rows(read.rows, split, source, read.where)
+            ids |= {_identifier(row, split, at, source.columns.id) for at, row in enumerate(read.rows)}
+            sets[split] = _facts(source) | {"sha256": read.sha256, "dropped": len(read.rows) - len(splits[split])}
+        if unknown := set(source.drop) - ids:
+            raise InputError(f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}")
+    if not isinstance(suite, GeneratorSuite) and suite.validation:
+        splits["train"], splits["validation"] = _hold_out(splits["train"], suite.validation, name)
+        sets["validation"] = sets["train"] | {"dropped": 0, "held_out": suite.validation.model_dump()}
+    for split, facts in sets.items():
+        facts["rows"] = len(splits[split])
+        if facts["contains"]:
+            _check_contained(splits, split, facts["contains"], name)
+    record = {
+        "name": name,
+        **{key: value for key, value in sets["train"].items() if key not in ("rows", "sha256", "contains", "dropped")},
+        "seed": suite.seed if isinstance(suite, GeneratorSuite) else None,
+        "sha256": {split: facts["sha256"] for split, facts in sets.items() if facts["sha256"]},
+        "rows": {split: len(rows) for split, rows in splits.items()},
+        "sets": {split: facts for split, facts in sets.items() if split != "train"},
+    }
+    return splits, record
+
+
+def _facts(source: FilesSource | HubSource | GeneratorSuite) -> dict[str, Any]:
+    """What a source file says of every split that comes from one source."""
+    absent = dict.fromkeys(("id", "configuration", "revision", "note", "contains", "sha256"))
+    said = {"kind", "id", "configuration", "revision", "licence", "locale", "note", "contains", "drop", "drop_where"}
+    return absent | {"drop": {}, "locale": source.locale, "dropped": 0} | source.model_dump(include=said)

@@ -1,0 +1,1 @@
+"""Verdicts on what was answered, and the figures that follow."""

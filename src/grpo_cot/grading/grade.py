@@ -1,0 +1,262 @@
+"""Reading what the models wrote, and saying what that shows: paired, with intervals, on how many problems."""
+
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from grpo_cot.answers import lenient_answer, numeric_value, same_answer
+from grpo_cot.files import InputError, Row
+from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
+from grpo_cot.grading.similarity import ROUGE, bleu, rouge
+from grpo_cot.schema import sections, strict_answer
+from grpo_cot.statistics import (
+    bootstrap_interval,
+    detectable_difference,
+    majority_at,
+    mcnemar,
+    pass_at,
+    wilson_interval,
+)
+
+MODELS = ("base", "trained")
+READERS = ("strict", "lenient")
+_ONE_PROCESS = 1_000  # texts that are read sooner than other processes have started
+
+
+def read_completion(completion: str, gold: str, locale: str) -> Row:
+    """What each reader finds in a completion, and whether it is the gold answer.
+
+    `strict` reads the schema's answer, `lenient` the last stated answer wherever it stands; `numeric` is the lenient
+    answer's value. `strict_match` and `flexible_extract` are lm-evaluation-harness's verdicts.
+    """
+    found, lenient = sections(completion), lenient_answer(completion, locale)
+    strict = found[1] if found else None
+    value = numeric_value(lenient, locale) if lenient is not None else None
+    return {
+        "completion": completion,
+        "strict": strict,
+        "lenient": lenient,
+        "numeric": None if value is None else str(value),
+        "format": found is not None,
+        "strict_correct": same_answer(strict, gold, locale),
+        "lenient_correct": same_answer(lenient, gold, locale),
+        "strict_match": exact_match(strict_match(completion), gold),
+        "flexible_extract": exact_match(flexible_extract(completion), gold),
+    }
+
+
+def read_samples(samples: Sequence[str] | None, gold: str, locale: str) -> Row:
+    """What a problem's samples answer, read strictly, and what they answer by majority.
+
+    `samples_strict` holds each sample's answer as a value, so that 18 and 18.0 are one answer, or as text where it is
+    no number; None where the schema was not followed. `majority` is the verdict on the most frequent answer, of several
+    the one that was given first. All are None without samples.
+    """
+    if samples is None:
+        return {"samples_strict": None, "samples_correct": None, "majority": None}
+    read: dict[str | None, tuple[str | None, bool]] = {None: (None, False)}  # the same answers come again and again
+    answers = []
+    for sample in samples:
+        answer = strict_answer(sample)
+        if answer is not None and answer not in read:
+            value = numeric_value(answer, locale)
+            read[answer] = (answer if value is None else str(value), same_answer(answer, gold, locale))
+        answers.append(read[answer])
+    votes = Counter(answer for answer in answers if answer[0] is not None)
+    return {
+        "samples_strict": [answer for answer, _ in answers],
+        "samples_correct": [correct for _, correct in answers],
+        "majority": votes.most_common(1)[0][0][1] if votes else False,
+    }
+
+
+def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -> list[Row]:
+    """Predictions, one row a problem: id, set, gold, locale, solution, and for base and trained what the readers found.
+
+    Many completions are read in as many processes as there are CPUs, with the same result.
+
+    Args:
+        completions: rows as evaluate writes them.
+        problems: by (set, id), rows of gold, locale and solution.
+
+    Raises:
+        InputError: a completion's problem is missing.
+    """
+    keys = [(row["set"], row["id"]) for row in completions]
+    for name, identifier in keys:
+        if (name, identifier) not in problems:
+            raise InputError(f"completion of {identifier!r} in the set {name!r} has no prompt; run evaluate again")
+    asked = [{field: problems[key][field] for field in ("gold", "locale", "solution")} for key in keys]
+    texts = sum(1 + len(row[model]["samples"] or ()) for row in completions for model in MODELS)
+    processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if texts <= _ONE_PROCESS or processes == 1:
+        return list(map(_prediction, completions, asked))
+    # Forked from a small server of their own: a fork of this process would copy the locks that libraries' threads hold.
+    context = multiprocessing.get_context("forkserver")
+    if any(problem["solution"] is not None for problem in asked):
+        context.set_forkserver_preload(["rouge_score.rouge_scorer"])  # two seconds to import, once for all
+    with ProcessPoolExecutor(processes, context) as pool:
+        return list(pool.map(_prediction, completions, asked, chunksize=len(keys) // (4 * processes) + 1))
+
+
+def _prediction(row: Row, problem: Row) -> Row:
+    gold, locale, solution = problem["gold"], problem["locale"], problem["solution"]
+    graded = {"id": row["id"], "set": row["set"], **problem}
+    for model in MODELS:
+        answered = row[model]
+        completion = answered["completion"]
+        graded[model] = {
+            **read_completion(completion, gold, locale),
+            "rouge": None if solution is None else rouge(_reasoning(completion), solution, locale),
+            **read_samples(answered["samples"], gold, locale),
+            **{
+                field: answered[field]
+                for field in ("tokens", "reasoning_tokens", "truncated", "gold_log_likelihood", "gold_tokens")
+            },
+        }
+    return graded
+
+
+def _reasoning(completion: str) -> str:
+    """What BLEU and ROUGE compare with the solution: the reasoning section, the whole text outside the schema."""
+    found = sections(completion)
+    return found[0] if found else completion
+
+
+def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
+    """The figures of every set, and on top those of the main one, which is the first in the file.
+
+    Shares have Wilson's 95 % interval, means and perplexity a bootstrap interval over problems. Lengths are in tokens.
+    What cannot be computed (no solutions, no samples) is None.
+    """
+    by_set: dict[str, list[Row]] = {}
+    for prediction in predictions:
+        by_set.setdefault(prediction["set"], []).append(prediction)
+    sets = {name: _set_figures(rows) for name, rows in by_set.items()}
+    main = next(iter(sets))
+    return {"set": main, **sets[main], "sets": sets}
+
+
+def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
+    solutions = [prediction["solution"] for prediction in predictions]
+    return {
+        "n": len(predictions),
+        **{model: _model_figures([prediction[model] for prediction in predictions], solutions) for model in MODELS},
+        "paired": {
+            f"{reader}_accuracy": paired(
+                [prediction["base"][f"{reader}_correct"] for prediction in predictions],
+                [prediction["trained"][f"{reader}_correct"] for prediction in predictions],
+            )
+            for reader in READERS
+        },
+    }
+
+
+def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None]) -> dict[str, Any]:
+    lengths = [row["reasoning_tokens"] for row in rows if row["reasoning_tokens"] is not None]
+    length = _mean(lengths) or {"value": None, "low": None, "high": None}
+    pairs = [
+        (_reasoning(row["completion"]), text) for row, text in zip(rows, solutions, strict=True) if text is not None
+    ]
+    return {
+        "strict_accuracy": _share([row["strict_correct"] for row in rows]),
+        "lenient_accuracy": _share([row["lenient_correct"] for row in rows]),
+        "format_adherence": _share([row["format"] for row in rows]),
+        "harness": {name: _share([row[name] for row in rows]) for name in ("strict_match", "flexible_extract")},
+        "reasoning_tokens": {
+            "mean": length["value"], "low": length["low"], "high": length["high"], "n": len(lengths)
+        },
+        "completion_tokens": {"mean": sum(row["tokens"] for row in rows) / len(rows)},
+        "truncated": sum(row["truncated"] for row in rows) / len(rows),
+        "perplexity": perplexity(rows),
+        "sacrebleu": bleu(*zip(*pairs, strict=True)) if pairs else None,
+        **{name: _mean([row["rouge"][name] for row in rows if row["rouge"]]) for name in ROUGE},
+        **_sample_figures([row for row in rows if row["samples_correct"]]),
+    }  # fmt: skip
+
+
+def perplexity(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Of the worked solutions, token-weighted: exp(-sum of log-likelihoods / sum of tokens), with its interval.
+
+    Not the mean of each problem's perplexity, which the short and the unlikely would dominate.
+    """
+    scored = [row for row in rows if row["gold_log_likelihood"] is not None]
+    if not scored:
+        return None
+    tokens = [row["gold_tokens"] for row in scored]
+    interval = bootstrap_interval(_perplexity, [row["gold_log_likelihood"] for row in scored], tokens)
+    return {**interval._asdict(), "tokens": sum(tokens)}
+
+
+def _perplexity(log_likelihoods: Any, tokens: Any, axis: int) -> Any:
+    return np.exp(-log_likelihoods.sum(axis=axis) / tokens.sum(axis=axis))
+
+
+def _sample_figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """pass@k and majority@k for k = 1, 2, 4, ... as far as every problem has samples."""
+    if not rows:
+        return {"pass_at": None, "majority_at": None}
+    fewest = min(len(row["samples_correct"]) for row in rows)
+    ks = [2**power for power in range(fewest.bit_length())]
+    estimators: dict[str, Callable[[int, Row], float]] = {"pass_at": _pass_at, "majority_at": _majority_at}
+    return {
+        name: {str(k): _mean([estimator(k, row) for row in rows]) for k in ks} for name, estimator in estimators.items()
+    }
+
+
+def _pass_at(k: int, row: Row) -> float:
+    return pass_at(k, len(row["samples_correct"]), sum(row["samples_correct"]))
+
+
+def _majority_at(k: int, row: Row) -> float:
+    wrong = Counter(
+        answer for answer, correct in zip(row["samples_strict"], row["samples_correct"], strict=True) if not correct
+    )
+    silent = wrong.pop(None, 0)
+    return majority_at(k, sum(row["samples_correct"]), list(wrong.values()), silent)
+
+
+def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
+    """The difference of two shares on the same problems as metrics.json writes it: 95 % interval, p, and `detectable`,
+    the smallest true difference that so many problems show with 80 % power at the 5 % level."""
+    discordant = sum(first != second for first, second in zip(before, after, strict=True)) / len(before)
+    return {**mcnemar(before, after)._asdict(), "detectable": detectable_difference(len(before), discordant)}
+
+
+def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
+    """Two runs' trained models, paired on the ids of their evaluation rows: b minus a, by set, the main set on top.
+
+    Raises:
+        InputError: the runs were not evaluated on the same rows.
+    """
+    first, second = ({(row["set"], row["id"], row["gold"]): row["trained"] for row in rows} for rows in (a, b))
+    if first.keys() != second.keys():
+        unpaired = sorted(first.keys() ^ second.keys())
+        raise InputError(
+            f"the runs were evaluated on different rows ({len(unpaired)} unpaired, {unpaired[0][1]!r} first); "
+            "give both the same data set and the same evaluate section"
+        )
+    sets: dict[str, Any] = {}
+    for name in dict.fromkeys(row["set"] for row in a):
+        keys = [key for key in first if key[0] == name]
+        sets[name] = {"n": len(keys)}
+        for reader in READERS:
+            verdicts = [[rows[key][f"{reader}_correct"] for key in keys] for rows in (first, second)]
+            sets[name][f"{reader}_accuracy"] = {
+                "a": _share(verdicts[0]), "b": _share(verdicts[1]), **paired(verdicts[0], verdicts[1])
+            }  # fmt: skip
+    main = next(iter(sets))
+    return {"set": main, **sets[main], "sets": sets}
+
+
+def _share(verdicts: Sequence[bool]) -> dict[str, float]:
+    return wilson_interval(sum(verdicts), len(verdicts))._asdict()
+
+
+def _mean(figures: Sequence[float]) -> dict[str, Any] | None:
+    return bootstrap_interval(np.mean, figures)._asdict() if figures else None

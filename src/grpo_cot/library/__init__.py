@@ -1,0 +1,1 @@
+"""Recipe sections compared with the installed libraries: keys and values."""

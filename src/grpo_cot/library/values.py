@@ -1,0 +1,160 @@
+"""The values and the owners of library settings: what `grpo_cot.library.settings` checks beyond the libraries' own
+annotations."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+# What the libraries' code compares against, where their annotation says no more than `str` or nothing at all.
+ALLOWED: dict[str, Any] = {
+    "scale_rewards": Literal["group", "batch", "none"],
+    "importance_sampling_level": Literal["token", "sequence"],
+    "multi_objective_aggregation": Literal["sum_then_normalize", "normalize_then_sum"],
+    "vllm_mode": Literal["colocate", "server"],
+    "vllm_importance_sampling_mode": Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
+    "report_to": Literal["none", "wandb", "tensorboard"] | list[Literal["wandb", "tensorboard"]],
+    "learning_rate": Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    "beta": Annotated[float, Field(ge=0, allow_inf_nan=False)],
+    "max_steps": Annotated[int, Field(gt=0)],
+    "max_completion_length": Annotated[int, Field(gt=0)],
+    "num_generations": Annotated[int, Field(ge=2)],
+    "logging_steps": Annotated[int, Field(gt=0)],
+    "r": Annotated[int, Field(gt=0)],
+    "lora_alpha": Annotated[int, Field(gt=0)],
+    "lora_dropout": Annotated[float, Field(ge=0, lt=1)],
+    "llm_int8_threshold": float,
+    "load_in_4bit": bool,
+    "load_in_8bit": bool,
+    "llm_int8_skip_modules": list[str] | None,
+    "bnb_4bit_quant_type": Literal["nf4", "fp4"],
+    "bnb_4bit_use_double_quant": bool,
+    "bnb_4bit_compute_dtype": Literal["float32", "bfloat16", "float16"],
+    "bnb_4bit_quant_storage": Literal["uint8", "float16", "bfloat16", "float32"],
+    "do_sample": bool,
+    "max_new_tokens": Annotated[int, Field(gt=0)],
+    "min_new_tokens": int,
+    "num_beams": int,
+    "stop_strings": list[str],
+    "temperature": Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "repetition_penalty": float,
+    # Accelerate, by its configuration file. The other kinds of processes are for hardware that the images do not serve.
+    "distributed_type": Literal["MULTI_CPU", "MULTI_GPU", "FSDP", "DEEPSPEED"],
+    "mixed_precision": Literal["no", "fp16", "bf16"],
+    "gpu_ids": str,
+    # FSDP 1 flattens base and adapter, which differ in type, into one tensor.
+    "fsdp_version": Literal[2],
+    "fsdp_auto_wrap_policy": Literal["TRANSFORMER_BASED_WRAP", "SIZE_BASED_WRAP", "NO_WRAP"],
+    "fsdp_transformer_layer_cls_to_wrap": str,
+    "fsdp_state_dict_type": Literal["FULL_STATE_DICT", "SHARDED_STATE_DICT"],
+    "fsdp_min_num_params": Annotated[int, Field(gt=0)],
+    "fsdp_reshard_after_forward": bool,
+    "fsdp_offload_params": bool,
+    "fsdp_cpu_ram_efficient_loading": bool,
+    "fsdp_activation_checkpointing": bool,
+    "fsdp_activation_checkpointing_offload": bool,
+    "zero_stage": Literal[1, 2, 3],
+    "zero3_init_flag": bool,
+    "zero3_save_16bit_model": bool,
+    "offload_optimizer_device": Literal["none", "cpu", "nvme"],
+    "offload_param_device": Literal["none", "cpu", "nvme"],
+    "offload_optimizer_nvme_path": str,
+    "offload_param_nvme_path": str,
+    "deepspeed_moe_layer_cls_names": str,
+}
+# The same where sections give one key different meanings.
+ALLOWED_IN: dict[str, dict[str, Any]] = {
+    "grpo": {"loss_type": Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"]},
+    "sft": {"loss_type": Literal["nll", "chunked_nll", "dft"]},
+    "dpo": {
+        "loss_type": list[
+            Literal[
+                "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+                "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+            ]
+        ],
+    },
+}  # fmt: skip
+# What the pipeline sets itself, from params.yaml or from other sections.
+OWNED = {
+    "output_dir": "the step",
+    "seed": "the run's seed in params.yaml",
+    "data_seed": "the run's seed in params.yaml",
+    "reward_weights": "the section 'rewards'",
+    "chat_template_kwargs": "prompt.chat_template_kwargs",
+    "resume_from_checkpoint": "the step, which resumes by itself",
+    "push_to_hub": "the section 'publish'",
+    "hub_token": "the environment of the step publish",
+    "task_type": "the pipeline (CAUSAL_LM)",
+    "inference_mode": "the step",
+    "use_cpu": "the machine: a GPU is used where there is one",
+    "auto_find_batch_size": "nobody: the batch is what per_device_train_batch_size says",
+    "generation_batch_size": "per_device_train_batch_size and steps_per_generation",
+    "completion_only_loss": "the pipeline: the loss is on the completion only",
+    "assistant_only_loss": "the pipeline: the loss is on the completion only",
+    "dataset_text_field": "the pipeline, which hands over tokens",
+    "dataset_kwargs": "the pipeline, which hands over tokens",
+    "model_init_kwargs": "the sections 'model' and 'quantization'",
+    "chat_template_path": "the base model's source file",
+    "eos_token": "the tokenizer",
+    "pad_token": "the tokenizer",
+    "deepspeed": "the section 'accelerate'",
+    "fsdp": "the section 'accelerate'",
+    "fsdp_config": "the section 'accelerate'",
+    "eos_token_id": "the model",
+    "pad_token_id": "the tokenizer",
+    "num_return_sequences": "the step, which wants one completion a prompt",
+    "return_dict_in_generate": "the step",
+}
+# The same for the section 'accelerate', whose keys have other meanings.
+ONE_MACHINE = "the step, which starts its processes on one machine"
+OTHER_HARDWARE = "nobody: the images serve CPUs and NVIDIA GPUs"
+FSDP_1 = "nobody: fsdp_version 2 has no such setting"
+OWNED_ACCELERATE = {
+    "compute_environment": ONE_MACHINE,
+    "num_machines": ONE_MACHINE,
+    "machine_rank": ONE_MACHINE,
+    "main_process_ip": ONE_MACHINE,
+    "main_process_port": "the step, which takes a free one",
+    "rdzv_backend": ONE_MACHINE,
+    "same_network": ONE_MACHINE,
+    "main_training_function": "the step",
+    "mpirun_config": "the step, which starts its processes without MPI",
+    "dynamo_config": "the phase's own torch_compile",
+    "fp8_config": "nobody: mixed_precision fp8 is not supported",
+    "parallelism_config": "nobody: TRL's GRPO trainer splits data, not tensors or contexts",
+    "megatron_lm_config": "nobody: TRL's GRPO trainer does not run on Megatron-LM",
+    "downcast_bf16": OTHER_HARDWARE,
+    "tpu_name": OTHER_HARDWARE,
+    "tpu_zone": OTHER_HARDWARE,
+    "tpu_use_cluster": OTHER_HARDWARE,
+    "tpu_use_sudo": OTHER_HARDWARE,
+    "tpu_vm": OTHER_HARDWARE,
+    "tpu_env": OTHER_HARDWARE,
+    "command_file": OTHER_HARDWARE,
+    "commands": OTHER_HARDWARE,
+    "fsdp_sharding_strategy": FSDP_1,
+    "fsdp_backward_prefetch": FSDP_1,
+    "fsdp_forward_prefetch": FSDP_1,
+    "fsdp_use_orig_params": FSDP_1,
+    "fsdp_sync_module_states": FSDP_1,
+    "gradient_accumulation_steps": "the phase's own gradient_accumulation_steps",
+    "gradient_clipping": "the phase's own max_grad_norm",
+    "deepspeed_config_file": "the keys of this section: a file that a recipe names would not be tracked",
+    "deepspeed_hostfile": ONE_MACHINE,
+    "deepspeed_inclusion_filter": ONE_MACHINE,
+    "deepspeed_exclusion_filter": ONE_MACHINE,
+    "deepspeed_multinode_launcher": ONE_MACHINE,
+}
+# The libraries' defaults change, so a recipe states these; of names in one group it states one.
+REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
+    "grpo": (("max_steps",), ("learning_rate",), ("max_completion_length",), ("beta",), ("loss_type",),
+             ("scale_rewards",), ("temperature",)),
+    "sft": (("max_steps", "num_train_epochs"), ("learning_rate",), ("max_length",), ("loss_type",)),
+    "dpo": (("max_steps", "num_train_epochs"), ("learning_rate",), ("max_length",), ("loss_type",), ("beta",)),
+    "seq2seq": (("max_steps", "num_train_epochs"), ("learning_rate",)),
+}  # fmt: skip
+# Only the phases that learn from worked solutions can be judged on the validation split while they train.
+SELECTING = ("sft", "seq2seq")

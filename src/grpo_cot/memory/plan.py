@@ -1,0 +1,283 @@
+"""What a recipe would do, before it does it: steps, prompts, completions, epochs, and the GPU memory that it needs."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_cot.bases.sources import Base
+from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
+from grpo_cot.errors import nearest, validated
+from grpo_cot.files import InputError, read_json, read_jsonl, read_yaml
+from grpo_cot.recipes.recipe import (
+    DpoPhase,
+    GrpoPhase,
+    Recipe,
+    RejectionSamplingPhase,
+    Seq2SeqPhase,
+    load_params,
+    load_recipe,
+)
+from grpo_cot.training.workload import USABLE, settings_with_defaults, workload
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from grpo_cot.memory.estimate import Blueprint, Memory
+
+CARDS = (8, 16, 24, 48, 80)  # GiB
+VLLM_WORKSPACE = 2**30  # for its own forward pass and CUDA graphs; a guess, not measured
+# Training rows of Hub data sets as published; vi_gsm8k is GSM8K's rows translated.
+PUBLISHED_ROWS = {"openai/gsm8k": 7473, "hllj/vi_gsm8k": 7473}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How many rows a run trains on (None: not known yet), and how that is known."""
+
+    count: int | None
+    origin: str
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase. What depends on rows that are not known yet is None.
+
+    `examples` a step are completions under GRPO, pairs under DPO, and worked solutions otherwise; `prompts` are the
+    different ones among them. `tokens` a step: at most, prompts included.
+    """
+
+    method: str
+    steps: int | None
+    prompts: int
+    examples: int
+    tokens: int
+    epochs: float | None
+    notes: list[str]
+    memory: "Memory"
+    vllm: "VllmShare | None"
+
+    def fits(self, card: int) -> bool:
+        """Whether the phase is estimated to fit a card of that many GiB."""
+        size = card * 2**30
+        if self.vllm is None:
+            return self.memory.total <= USABLE * size
+        beside = self.memory.total - (self.memory.kept["weights"] if self.vllm.shares_base else 0)
+        return beside <= (USABLE - self.vllm.share) * size and self.vllm.needs <= self.vllm.share * size
+
+
+@dataclass(frozen=True)
+class VllmShare:
+    """What vLLM takes of a card beside training: a share of it, whatever it holds there.
+
+    `needs`: bytes of the base, of one sequence's keys and values and of its workspace, without which it does not start.
+    `shares_base`: whether that is the base that training uses (Unsloth), and not a copy of vLLM's own.
+    """
+
+    share: float
+    needs: int
+    shares_base: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe on a data set and a base."""
+
+    recipe: str
+    dataset: str
+    base: str
+    rows: Rows
+    processes: int
+    parameters: int
+    trained_parameters: int
+    quantized_parameters: int
+    phases: list[PhasePlan]
+
+
+def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> Plan:
+    """The plan of `experiments/EXPERIMENT.yaml`, or of the run of that name in params.yaml.
+
+    Nothing is downloaded: what is there is read, for the rest the source files say it.
+
+    Raises:
+        InputError: a name is none, a file does not fit, or the libraries refuse a setting.
+    """
+    from grpo_cot.library.settings import check_recipe
+    from grpo_cot.memory.estimate import Blueprint
+
+    recipe_name, dataset, base = choose(root, experiment, dataset, base)
+    path = root / f"experiments/{recipe_name}.yaml"
+    recipe = load_recipe(path)
+    check_recipe(recipe, path)
+    source = root / f"sources/datasets/{dataset}.yaml"
+    suite = validated(SOURCE_FILE, read_yaml(source), source)
+    for name in recipe.evaluate.sets:
+        if name not in evaluation_sets(suite):
+            raise InputError(
+                f"{path}: evaluate.sets names {name!r}, which the data set {dataset!r} lacks; "
+                f"{nearest(name, evaluation_sets(suite))}"
+            )
+    rows = training_rows(suite, root / f"data/{dataset}")
+    configuration, untied = architecture(root, base)
+    encoder_decoder = bool(configuration.is_encoder_decoder)
+    if encoder_decoder != (recipe.phases[0].method == "seq2seq"):
+        kind = "an encoder-decoder" if encoder_decoder else "a causal model"
+        raise InputError(f"{path}: the base {base!r} is {kind}, which {recipe.phases[0].method!r} cannot train")
+    blueprint = Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
+    processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
+    return Plan(
+        recipe_name, dataset, base, rows, processes, blueprint.parameters, blueprint.trained_parameters,
+        blueprint.quantized_parameters,
+        [_phase(recipe, number, rows, processes, blueprint) for number in range(len(recipe.phases))],
+    )  # fmt: skip
+
+
+def choose(root: Path, experiment: str, dataset: str | None, base: str | None) -> tuple[str, str, str]:
+    """Recipe, data set and base: as given, else as its runs in params.yaml have them, else those in suites/.
+
+    Raises:
+        InputError: a name is none, or the runs do not decide.
+    """
+    recipe, used = experiment, []
+    given_all = dataset and base and (root / f"experiments/{experiment}.yaml").is_file()
+    for file in [] if given_all else [root / "params.yaml", *sorted((root / "suites").glob("*.yaml"))]:
+        runs = load_params(file, root).runs
+        if experiment in runs:
+            recipe, used = runs[experiment].recipe, [runs[experiment]]
+        else:
+            used = [run for run in runs.values() if run.recipe == experiment]
+        if used:
+            break
+    _known(root, "experiments", recipe)
+    chosen = []
+    for field, given in (("dataset", dataset), ("base", base)):
+        folder = f"sources/{field}s"
+        names = sorted({getattr(run, field) for run in used})
+        if given is None and len(names) != 1:
+            found = "Its runs have several" if names else "It is in no run of params.yaml and suites/"
+            present = names or sorted(path.stem for path in (root / folder).glob("*.yaml"))
+            raise InputError(
+                f"experiments/{recipe}.yaml: which {field}? {found}; give --{field} NAME, one of: {', '.join(present)}"
+            )
+        chosen.append(_known(root, folder, given or names[0]))
+    return recipe, chosen[0], chosen[1]
+
+
+def _known(root: Path, folder: str, name: str) -> str:
+    if not (root / folder / f"{name}.yaml").is_file():
+        present = [path.stem for path in (root / folder).glob("*.yaml")]
+        raise InputError(f"{folder}/{name}.yaml does not exist; {nearest(name, present)}")
+    return name
+
+
+def training_rows(suite: Suite, data: Path) -> Rows:
+    """How many rows there are to train on: downloaded, in the source's own files, or as published."""
+    if (data / "train.jsonl").is_file():
+        return Rows(len(read_jsonl(data / "train.jsonl")), "downloaded")
+    if isinstance(suite, GeneratorSuite):
+        return Rows(suite.splits["train"], "generated")
+    held = suite.validation.rows if suite.validation else 0
+    kept = f", {held} held out for validation" if held else ""
+    if isinstance(suite, FilesSource):
+        folder = os.environ.get(suite.folder_variable or "", suite.folder or "")
+        file = Path(folder) / suite.splits["train"].path
+        if folder and file.suffix == ".jsonl" and file.is_file():
+            return Rows(
+                len(read_jsonl(file)) - held - len(suite.drop), f"counted in {suite.splits['train'].path}{kept}"
+            )
+    elif isinstance(suite, HubSource) and suite.id in PUBLISHED_ROWS:
+        return Rows(PUBLISHED_ROWS[suite.id] - held - len(suite.drop), f"as {suite.id} was published{kept}")
+    return Rows(None, "not known before the step download")
+
+
+def architecture(root: Path, base: str) -> "tuple[PreTrainedConfig, bool]":
+    """A base's configuration, from its own file where that is there, else from its source; and whether its files hold
+    an output matrix of their own, whatever its class says.
+
+    Raises:
+        InputError: neither says it, or Transformers refuses it.
+    """
+    from transformers import AutoConfig
+
+    path = root / f"sources/bases/{base}.yaml"
+    source = validated(Base, read_yaml(path), path)
+    embedded = root / source.path if source.path else None
+    for folder in (root / f"models/{base}", embedded):
+        if folder and (folder / "config.json").is_file():
+            settings = read_json(folder / "config.json")
+            return AutoConfig.from_pretrained(folder), settings.get("tie_word_embeddings") is False
+    settings = {**(source.config or {}), **(source.shape or {})}
+    if source.tokenizer and source.tokenizer.path:
+        from grpo_cot.models.tokenizers import load_tokenizer
+
+        settings["vocab_size"] = len(load_tokenizer(root / source.tokenizer.path))
+    for name in ("model_type", "vocab_size"):
+        if name not in settings:
+            raise InputError(
+                f"{path}: 'shape' lacks {name!r}, and models/{base} is not there yet; add it, or run "
+                f"dvc repro base@{base} first"
+            )
+    try:
+        configuration = AutoConfig.for_model(**settings)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: shape: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
+    known = type(configuration)().to_dict()
+    if unknown := sorted(settings.keys() - known.keys()):
+        raise InputError(f"{path}: shape: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
+    return configuration, settings.get("tie_word_embeddings") is False
+
+
+def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "Blueprint") -> PhasePlan:
+    from grpo_cot.memory.estimate import estimate
+
+    phase = recipe.phases[number]
+    settings = settings_with_defaults(phase)
+    batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * processes
+    work = workload(recipe, number, on_gpu=True)
+    notes, prompts, length = [], batch, work.length
+    if isinstance(phase, GrpoPhase):
+        generated = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
+        reuse = settings["num_iterations"] * generated // settings["gradient_accumulation_steps"]
+        prompts = batch // settings["num_generations"]
+        steps, epochs = settings["max_steps"], None
+        if reuse > 1:
+            notes.append(f"{reuse} steps share one generation")
+        if rows.count:
+            asked = generated * settings["per_device_train_batch_size"] * processes // settings["num_generations"]
+            epochs = steps / reuse * asked / rows.count
+    else:
+        available = rows.count
+        if isinstance(phase, RejectionSamplingPhase | DpoPhase):
+            notes.append("learns from its own samples, so how many rows there are shows only then: at most these")
+            problems = phase.samples.problems or rows.count
+            each = phase.samples.count if phase.method == "rejection_sampling" else phase.samples.count // 2
+            available = problems * each if problems else None
+        steps, epochs = _steps(settings, available, batch)
+        length = work.length * (2 if phase.method == "dpo" else 1)
+        if isinstance(phase, Seq2SeqPhase):
+            length += work.targets
+            notes.append("targets are taken to be at most as long as evaluate.sampling.max_new_tokens")
+    vllm = None
+    if isinstance(phase, GrpoPhase) and phase.rollouts and settings["vllm_mode"] == "colocate":
+        shared = phase.rollouts.sync == "shared"
+        # Unless it is told a shorter one, vLLM starts only where a sequence of the model's own length has room.
+        whole = settings["vllm_max_model_length"] or blueprint.model.config.max_position_embeddings
+        needs = blueprint.weights() + blueprint.cache(work.drawn_length if shared else whole) + VLLM_WORKSPACE
+        vllm = VllmShare(settings["vllm_gpu_memory_utilization"], needs, shared)
+        whose = "the one base of both" if vllm.shares_base else "a second copy of the base"
+        notes.append(f"rollouts in vLLM, which takes {vllm.share:.0%} of the card for {whose} and for its KV cache")
+    elif settings.get("use_vllm"):
+        notes.append("rollouts in vLLM on its server, which has a card of its own")
+    if recipe.backend == "unsloth":
+        notes.append("memory is that of the backend transformers; Unsloth's own kernels and checkpoints hold less")
+    memory = estimate(blueprint, work)
+    return PhasePlan(phase.method, steps, prompts, batch, batch * length, epochs, notes, memory, vllm)
+
+
+def _steps(settings: dict[str, Any], rows: int | None, batch: int) -> tuple[int | None, float | None]:
+    """Optimiser steps, and epochs over the rows, as Transformers' Trainer counts: an epoch's last step may be short."""
+    an_epoch = math.ceil(rows / batch) if rows else None
+    if settings["max_steps"] > 0:
+        return settings["max_steps"], settings["max_steps"] / an_epoch if an_epoch else None
+    return math.ceil(settings["num_train_epochs"] * an_epoch) if an_epoch else None, settings["num_train_epochs"]

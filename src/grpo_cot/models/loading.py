@@ -1,0 +1,116 @@
+"""Loading models: every step with weights loads through this module, so that all of them load alike."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import is_flash_attn_2_available
+
+from grpo_cot.files import InputError
+from grpo_cot.models.description import ModelDescription, read_description
+from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt
+from grpo_cot.recipes.recipe import ModelSection
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def placement() -> dict[str, str] | None:
+    """Where a model's weights go: to this process's device, or nowhere yet where Accelerate shards them."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" or is_deepspeed_zero3_enabled():
+        return None
+    rank = os.environ.get("LOCAL_RANK")
+    return {"": f"cuda:{rank}" if DEVICE == "cuda" and rank is not None else DEVICE}
+
+
+def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any] | None) -> PreTrainedModel:
+    """A base model, causal or encoder-decoder, in evaluation mode, quantized as the recipe says.
+
+    The generation defaults that a model brings along (sampling, repetition penalty) are dropped, so that greedy means
+    greedy; only its end, padding and start tokens stay.
+
+    Raises:
+        InputError: the files are corrupt or incomplete, or the hardware lacks what the settings ask for.
+    """
+    check_attention(settings)
+    torch.set_num_threads(settings.threads)
+    with refusing_corrupt(folder):
+        architecture = AutoConfig.from_pretrained(folder)
+        loader = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
+        model, loading = loader.from_pretrained(
+            folder,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation=settings.attn_implementation,
+            quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
+            device_map=placement(),
+            output_loading_info=True,
+        )
+        if absent := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
+            raise ValueError(f"{len(absent)} weights are missing or misshapen, {absent[0]} first")
+    drop_generation_defaults(model)
+    model.eval()
+    return model
+
+
+def check_attention(settings: ModelSection) -> None:
+    """Refuse Flash Attention 2 where it cannot run, before any weights are read.
+
+    Raises:
+        InputError: there is no GPU, or no package flash-attn. (Without it Transformers would take a kernel off the Hub,
+            whatever version is there at the time.)
+    """
+    if settings.attn_implementation != "flash_attention_2":
+        return
+    if DEVICE == "cpu":
+        raise InputError("model.attn_implementation is 'flash_attention_2', which needs a GPU; use 'sdpa' on a CPU")
+    if not is_flash_attn_2_available():
+        raise InputError(
+            "model.attn_implementation is 'flash_attention_2', but the package flash-attn (2.3.3 or newer) is not "
+            "installed here; install it, or use 'sdpa'"
+        )
+
+
+def drop_generation_defaults(model: PreTrainedModel) -> None:
+    """Drop the generation defaults that a model brings along, but for its end, padding and start tokens."""
+    defaults = model.generation_config
+    kept = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
+    model.generation_config = GenerationConfig(**{name: getattr(defaults, name) for name in kept})
+
+
+def load(model_json: Path) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, ModelDescription]:
+    """A trained model as saved on disk, its tokenizer, and its description.
+
+    For an adapter the model is a PeftModel: inside `model.disable_adapter()` it is the base model.
+
+    Raises:
+        InputError: the model, its base or its description is missing or corrupt.
+    """
+    description = read_description(model_json)
+    weights = model_json.parent / description.path
+    tokenizer = load_tokenizer(Path(description.base))
+    if description.kind == "full":
+        return load_base(weights, description.model, description.quantization), tokenizer, description
+    base = load_base(Path(description.base), description.model, description.quantization)
+    return load_adapter(base, weights, trainable=False), tokenizer, description
+
+
+def load_adapter(base: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
+    """A base model with a saved adapter on it.
+
+    Raises:
+        InputError: the adapter is missing or corrupt, or does not fit the base.
+    """
+    with refusing_corrupt(folder):
+        model = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
+    return model if trainable else model.eval()

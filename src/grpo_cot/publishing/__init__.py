@@ -1,0 +1,1 @@
+"""The Hub's layout, the model card, the push."""

@@ -1,0 +1,196 @@
+"""Tables over all runs: ours beside the published figures, several seeds together, and comparisons.
+
+Everything here comes from the runs' metrics.json and the comparisons' files; nothing is judged or computed anew but
+what several seeds show together.
+"""
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grpo_cot.files import InputError, read_yaml
+from grpo_cot.recipes.recipe import Run
+from grpo_cot.statistics import t_interval
+
+PUBLISHED = Path(__file__).with_name("published_results.yaml")
+READERS = ("strict_accuracy", "lenient_accuracy")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A graded run: its line of params.yaml (None where it has none any more), and what came out of it.
+
+    `published_row` is its recipe's, `dataset_id` where the main evaluation set comes from (None: not from the Hub).
+    """
+
+    name: str
+    line: Run | None
+    published_row: str | None
+    dataset_id: str | None
+    metrics: Mapping[str, Any]
+
+
+def published_results() -> Mapping[str, Any]:
+    """The published tables, with what was wrong in how their figures were got."""
+    results: Mapping[str, Any] = read_yaml(PUBLISHED)
+    return results
+
+
+def published_tables(results: Sequence[Result], published: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each published table, every row with the runs that stand beside it, then our other runs.
+
+    A cell holds a `figure` ({value} with low and high where there is an interval; None: not measured) and `marks`, the
+    letters of what was wrong in how it was got (`wrong_by_mark`); a published cell is None where nothing was published.
+
+    Raises:
+        InputError: a recipe names a row that the published tables do not have.
+    """
+    for result in results:
+        if result.published_row is not None and result.published_row not in published["rows"]:
+            raise InputError(
+                f"run {result.name}: its recipe's published_row is {result.published_row!r}, expected null or one of: "
+                f"{', '.join(published['rows'])}"
+            )
+    return [
+        {
+            "title": table["title"],
+            "columns": table["columns"],
+            "rows": [
+                {
+                    "model": row["model"],
+                    "ours": [_ours(result, table, published) for result in results if result.published_row == name],
+                    "published": [_published_cell(published, name, column) for column in table["columns"]],
+                }
+                for name, row in published["rows"].items()
+            ],
+            "others": [_ours(result, table, published) for result in results if result.published_row is None],
+        }
+        for table in published["tables"]
+    ]
+
+
+def wrong_by_mark(published: Mapping[str, Any]) -> dict[str, str]:
+    """What was wrong in how the published figures were got, by the letter that marks these figures."""
+    return {letter: entry["text"] for letter, entry in zip(string.ascii_lowercase, published["wrong"], strict=False)}
+
+
+def _published_cell(published: Mapping[str, Any], row: str, column: str) -> dict[str, Any] | None:
+    figures = published["rows"][row]["figures"]
+    if column not in figures:
+        return None
+    marks = [
+        letter
+        for letter, entry in zip(string.ascii_lowercase, published["wrong"], strict=False)
+        if (entry["columns"] is None or column in entry["columns"]) and (entry["rows"] is None or row in entry["rows"])
+    ]
+    return {"figure": figures[column], "marks": marks}
+
+
+def _ours(result: Result, table: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "run": result.name,
+        "line": result.line,
+        "set": result.metrics["set"],
+        "n": result.metrics["n"],
+        "other_data": result.dataset_id != published["dataset"],
+        "figures": [result.metrics["trained"].get(column) for column in table["columns"]],
+    }
+
+
+def replications(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Runs of one recipe, data set and base with different seeds, together.
+
+    Each with `seeds`, `n` (problems) and, for strict and lenient accuracy, what `over_seeds` says of the `base`, the
+    `trained` model and their `difference`.
+    """
+    groups: dict[tuple[str, str, str], dict[int, Result]] = {}
+    for result in results:
+        if result.line is not None:
+            key = (result.line.recipe, result.line.dataset, result.line.base)
+            groups.setdefault(key, {}).setdefault(result.line.seed, result)
+    return [
+        {
+            "recipe": recipe,
+            "dataset": dataset,
+            "base": base,
+            "seeds": sorted(by_seed),
+            "n": sorted({result.metrics["n"] for result in by_seed.values()}),
+            **{
+                reader: {
+                    **{
+                        model: over_seeds([by_seed[seed].metrics[model][reader]["value"] for seed in sorted(by_seed)])
+                        for model in ("base", "trained")
+                    },
+                    "difference": own_difference([by_seed[seed] for seed in sorted(by_seed)], reader),
+                }
+                for reader in READERS
+            },
+        }
+        for (recipe, dataset, base), by_seed in groups.items()
+        if len(by_seed) > 1
+    ]
+
+
+def comparisons_over_seeds(comparisons: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Comparisons of the same two recipes (on the same data sets and bases) with different seeds, together.
+
+    For strict and lenient accuracy: what `over_seeds` says of the paired differences b minus a, one a seed, and of
+    each side's own difference from its base, so that a placebo's own gain is seen. A comparison whose run
+    already stands in its group is left out: it would count that run twice.
+    """
+    by_name = {result.name: result for result in results}
+    groups: dict[tuple[str, ...], list[tuple[Mapping[str, Any], Result, Result]]] = {}
+    for comparison in comparisons:
+        a, b = by_name.get(comparison["a"]), by_name.get(comparison["b"])
+        if a is None or b is None or a.line is None or b.line is None:
+            continue
+        key = tuple(name for line in (a.line, b.line) for name in (line.recipe, line.dataset, line.base))
+        members = groups.setdefault(key, [])
+        if all(a.line.seed != _seed(other_a) and b.line.seed != _seed(other_b) for _, other_a, other_b in members):
+            members.append((comparison, a, b))
+    return [
+        {
+            "a": key[0],
+            "b": key[3],
+            "seeds": [f"{_seed(a)}" if _seed(a) == _seed(b) else f"{_seed(a)} and {_seed(b)}" for _, a, b in members],
+            "n": sorted({comparison["n"] for comparison, _, _ in members}),
+            **{
+                reader: {
+                    "b_minus_a": over_seeds([comparison[reader]["difference"] for comparison, _, _ in members]),
+                    "a": own_difference([a for _, a, _ in members], reader),
+                    "b": own_difference([b for _, _, b in members], reader),
+                }
+                for reader in READERS
+            },
+        }
+        for key, members in groups.items()
+        if len(members) > 1
+    ]
+
+
+def _seed(result: Result) -> int | None:
+    return result.line.seed if result.line else None
+
+
+def own_difference(results: Sequence[Result], reader: str) -> dict[str, Any]:
+    """What `over_seeds` says of these runs' differences trained minus base."""
+    return over_seeds([result.metrics["paired"][reader]["difference"] for result in results])
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """A figure's mean over seeds (`value`), its t interval (95 %) and the two-sided p of its mean being 0.
+
+    With no spread between the seeds a t interval says nothing: `low`, `high` and `p` are None.
+    """
+    if len(set(values)) == 1:
+        return {"value": values[0], "low": None, "high": None, "p": None}
+    mean = t_interval(values)
+    return {"value": mean.difference, "low": mean.low, "high": mean.high, "p": mean.p}
+
+
+def source_id(source: Mapping[str, Any], name: str) -> str | None:
+    """The Hub id that an evaluation set comes from, by the data set's source record; None where it is not the Hub."""
+    identifier: str | None = source["sets"][name]["id"]
+    return identifier

@@ -1,0 +1,1 @@
+"""What GRPO pays for; each reward is a function with its promise beside it."""

@@ -1,0 +1,279 @@
+"""Rewards for GRPO: plain picklable functions `(prompts, completions, **columns) -> list of float`.
+
+A completion is a text or, for conversational prompts, TRL's list of one assistant message. Columns (`gold`, `locale`,
+and the `completion_ids` that TRL adds) arrive as keyword lists. Answers are read with `grpo_cot.schema`, by value and
+in the notation of their row's locale ("en" where there is no such column): the schema's reader forgives nothing that
+training should not pay for. Every reward is linear in the length of the completion.
+
+Correctness comes in two forms. `correctness` needs an `<answer>` pair and no more, which is where a model that does
+not know the schema yet finds its first reward. `correctness_in_schema` is gated on the whole schema, so that format is
+a condition and not a second thing to be paid for.
+"""
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from grpo_cot.errors import nearest
+from grpo_cot.rewards.published import PUBLISHED_REWARDS
+from grpo_cot.schema import TAGS, number, sections, strict_answer
+
+LENGTH_SCALE = 5.0
+LENGTH_TOKENS = 786  # at and above this length the cosine rewards are 0
+
+Reward = Callable[..., list[float]]
+
+
+def completion_text(completion: Any) -> str:
+    """The text of a completion in either of TRL's forms.
+
+    >>> completion_text("18"), completion_text([{"role": "assistant", "content": "18"}])
+    ('18', '18')
+    """
+    text: str = completion if isinstance(completion, str) else completion[-1]["content"]
+    return text
+
+
+def strict_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    r"""0.5 when the completion follows the schema with every tag on a line of its own, as the prompt shows it.
+
+    Only white space may follow `</answer>`, and none is needed there. The sections may have any number of lines.
+
+    >>> strict_format([""] * 2, ["<reasoning>\na\nb\n</reasoning>\n<answer>\n5\n</answer>", "<answer>\n5\n</answer>"])
+    [0.5, 0.0]
+    """
+    return [0.5 if _tags_on_own_lines(completion_text(completion)) else 0.0 for completion in completions]
+
+
+def _tags_on_own_lines(text: str) -> bool:
+    return (
+        text.startswith("<reasoning>\n")
+        and text.rstrip().endswith("\n</answer>")
+        and "\n</reasoning>\n<answer>\n" in text
+        and sections(text) is not None
+    )
+
+
+def soft_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    """0.5 when the completion follows the schema (`grpo_cot.schema.sections`), whatever the white space.
+
+    >>> soft_format([""] * 2, [" <reasoning>a</reasoning><answer>5</answer>", "<answer>5</answer>"])
+    [0.5, 0.0]
+    """
+    return [0.5 if sections(completion_text(completion)) is not None else 0.0 for completion in completions]
+
+
+def xml_count(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    """0.125 for each of the four tags that occurs exactly once, less 0.001 per character after `</answer>`.
+
+    White space at the end costs nothing, and the reward is never negative. It gives a model that has found some of the
+    tags a way up to all four. Line breaks, which the published one asks for, are `strict_format`'s part.
+
+    >>> xml_count([""] * 3, ["<reasoning>a</reasoning><answer>5</answer>", "<answer>5</answer> so 5", "5"])
+    [0.5, 0.245, 0.0]
+    """
+    return [_tag_count(completion_text(completion)) for completion in completions]
+
+
+def _tag_count(text: str) -> float:
+    score = 0.125 * sum(text.count(tag) == 1 for tag in TAGS)
+    _, closing, rest = text.rpartition(TAGS[3])
+    return max(0.0, score - 0.001 * len(rest.rstrip())) if closing else score
+
+
+def integer_answer(
+    prompts: Sequence[Any], completions: Sequence[Any], locale: Sequence[str] | None = None, **columns: Any
+) -> list[float]:
+    """0.5 when the completion follows the schema and its answer is a whole number by value, right or wrong.
+
+    Raises:
+        ValueError: a locale is not known.
+
+    >>> schema = "<reasoning>a</reasoning><answer>{}</answer>"
+    >>> integer_answer([""] * 5, [schema.format(answer) for answer in ("-5", "18.0", "$1,234", "2.5", "\u00b2")])
+    [0.5, 0.5, 0.5, 0.0, 0.0]
+    """
+    return [
+        0.5 if _is_integer(strict_answer(completion_text(completion)), language) else 0.0
+        for completion, language in zip(completions, _locales(locale, completions), strict=True)
+    ]
+
+
+def _is_integer(answer: str | None, locale: str) -> bool:
+    value = None if answer is None else number(answer, locale)
+    return value is not None and value.denominator == 1
+
+
+def _locales(locale: Sequence[str] | None, completions: Sequence[Any]) -> Sequence[str]:
+    return ["en"] * len(completions) if locale is None else locale
+
+
+def correctness(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    gold: Sequence[str],
+    locale: Sequence[str] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """2.0 when the text of the only `<answer>` pair, wherever it stands, has the gold's value.
+
+    Raises:
+        ValueError: a gold is no number, or a locale is not known.
+
+    >>> completions = ["So <answer>$1,234.0</answer>", "1234", "<answer>1</answer> <answer>1234</answer>"]
+    >>> correctness([""] * 3, completions, gold=["1234"] * 3)
+    [2.0, 0.0, 0.0]
+    >>> correctness([""] * 2, ["<answer>70.000</answer>"] * 2, gold=["70000", "70"], locale=["vi", "en"])
+    [2.0, 2.0]
+    """
+    return [
+        2.0 if _has_value(_only_answer(completion_text(completion)), expected, language) else 0.0
+        for completion, expected, language in zip(completions, gold, _locales(locale, completions), strict=True)
+    ]
+
+
+def correctness_in_schema(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    gold: Sequence[str],
+    locale: Sequence[str] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """2.0 when the completion follows the schema and its answer has the gold's value.
+
+    Raises:
+        ValueError: a gold is no number, or a locale is not known.
+
+    >>> completions = ["<reasoning>a</reasoning><answer>$18</answer>", "<answer>18</answer>"]
+    >>> correctness_in_schema([""] * 2, completions, gold=["18"] * 2)
+    [2.0, 0.0]
+    """
+    return [
+        2.0 if _has_value(strict_answer(completion_text(completion)), expected, language) else 0.0
+        for completion, expected, language in zip(completions, gold, _locales(locale, completions), strict=True)
+    ]
+
+
+def _only_answer(text: str) -> str | None:
+    """Text of the only `<answer>` pair, or None where there is none or one of its tags occurs again."""
+    if text.count(TAGS[2]) != 1 or text.count(TAGS[3]) != 1:
+        return None
+    start, end = text.find(TAGS[2]) + len(TAGS[2]), text.find(TAGS[3])
+    return text[start:end] if start <= end else None
+
+
+def _has_value(answer: str | None, gold: str, locale: str) -> bool:
+    expected = _gold_value(gold)
+    return answer is not None and number(answer, locale) == expected
+
+
+@functools.lru_cache(maxsize=4096)
+def _gold_value(gold: str) -> Fraction:  # in plain or English notation, whatever the locale
+    value = number(gold)
+    if value is None:
+        raise ValueError(f"expected a number in the column 'gold', found {gold[:60]!r}")
+    return value
+
+
+def length_cosine(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    gold: Sequence[str],
+    completion_ids: Sequence[Sequence[int]],
+    locale: Sequence[str] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """5·cos(x) for a correct completion (as `correctness` reads it) and 0 for a wrong one: short and right pays most.
+
+    x = clip(tokens / 786, 0, 1)·π/2, as in the length study's code. With 5 at most, it outweighs `correctness` (2).
+
+    >>> rewards = length_cosine([""] * 3, ["<answer>5</answer>"] * 3, ["5", "5", "6"], [[0], [0] * 786, [0]])
+    >>> [round(reward, 2) for reward in rewards]
+    [5.0, 0.0, 0.0]
+    """
+    right = correctness(prompts, completions, gold, locale)
+    return [_cosine(len(ids)) if paid else 0.0 for paid, ids in zip(right, completion_ids, strict=True)]
+
+
+def length_cosine_penalty(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    gold: Sequence[str],
+    completion_ids: Sequence[Sequence[int]],
+    locale: Sequence[str] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """As `length_cosine`, but -5·cos(x) for a wrong completion: short and wrong costs most.
+
+    >>> rewards = length_cosine_penalty([""] * 2, ["<answer>5</answer>"] * 2, ["5", "6"], [[0], [0]])
+    >>> [round(reward, 2) for reward in rewards]
+    [5.0, -5.0]
+    """
+    right = correctness(prompts, completions, gold, locale)
+    return [math.copysign(_cosine(len(ids)), paid - 1.0) for paid, ids in zip(right, completion_ids, strict=True)]
+
+
+def _cosine(tokens: int) -> float:
+    return LENGTH_SCALE * math.cos(min(tokens / LENGTH_TOKENS, 1.0) * math.pi / 2)
+
+
+def random(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    """A placebo that knows nothing of the task: uniform in [0, 1), for the arm that a real reward has to beat.
+
+    A hash of the prompt's text, the completion's text and the position in the batch decides, so that a run repeats
+    exactly while equal completions of one group still differ.
+
+    >>> random(["a", "a"], ["x", "x"]) == random(["a", "a"], ["x", "x"]), len(set(random(["a", "a"], ["x", "x"])))
+    (True, 2)
+    """
+    return [
+        _uniform(_prompt_text(prompt), completion_text(completion), str(position))
+        for position, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+    ]
+
+
+def _prompt_text(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else "\0".join(message["content"] for message in prompt)
+
+
+def _uniform(*texts: str) -> float:
+    digest = hashlib.blake2b("\0".join(texts).encode(errors="surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(digest) >> 11) / 2**53  # the 53 bits that a float holds exactly: never 1.0
+
+
+REWARDS: dict[str, Reward] = {
+    reward.__name__: reward
+    for reward in (
+        correctness,
+        correctness_in_schema,
+        strict_format,
+        soft_format,
+        xml_count,
+        integer_answer,
+        length_cosine,
+        length_cosine_penalty,
+        random,
+    )
+}
+
+
+def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[float]]:
+    """Functions and weights, in order, of a recipe's `rewards: {name: weight}`. A weight of 0 logs and does not pay.
+
+    Names are those of `REWARDS` and of `grpo_cot.rewards.published.PUBLISHED_REWARDS`.
+
+    Raises:
+        ValueError: a name is not known; the message gives the nearest one.
+
+    >>> functions, weights = reward_functions({"correctness": 1.0, "soft_format": 0.0})
+    >>> [function.__name__ for function in functions], weights
+    (['correctness', 'soft_format'], [1.0, 0.0])
+    """
+    known = REWARDS | PUBLISHED_REWARDS
+    for name in section:
+        if name not in known:
+            raise ValueError(f"unknown reward {name!r}; {nearest(name, known)}")
+    return [known[name] for name in section], list(section.values())

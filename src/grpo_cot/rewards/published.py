@@ -1,0 +1,102 @@
+"""The five well-known GRPO rewards for GSM8K with the XML schema, defects included, for comparison with `rewards`.
+
+They compute what the code that circulates computes. Its defects, each shown by a test:
+
+- both format patterns lack `re.DOTALL`, so that reasoning or an answer of several lines never pays;
+- the strict pattern also asks for a line break after `</answer>`, which chat models do not write;
+- the XML count takes 0.001 per character of the *whole* completion when that ends at `</answer>`, and can be negative;
+- "integer" is `str.isdigit`: no -5, 18.0 or 1,234, but ² and full-width digits;
+- correctness compares texts, so 18.0 or $18 is wrong for 18, and a bare 18 without any tag is right.
+
+Use `grpo_cot.rewards.ours` to train. The soft pattern takes quadratic time on adversarial text.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_STRICT = re.compile(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
+_SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
+
+
+def _texts(completions: Sequence[Any]) -> list[str]:
+    return [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
+
+
+def _extracted_answer(text: str) -> str:
+    """What follows the last `<answer>`, up to the next `</answer>`; the whole text where there is neither."""
+    return text.split("<answer>")[-1].split("</answer>")[0].strip()
+
+
+def published_strict_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    r"""0.5 when the completion is the schema with one line per section, ending in a line break.
+
+    >>> schema = "<reasoning>\n{}\n</reasoning>\n<answer>\n18\n</answer>{}"
+    >>> completions = [schema.format("x", "\n"), schema.format("x", ""), schema.format("x\ny", "\n")]
+    >>> published_strict_format([""] * 3, completions)
+    [0.5, 0.0, 0.0]
+    """
+    return [0.5 if _STRICT.match(text) else 0.0 for text in _texts(completions)]
+
+
+def published_soft_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    r"""0.5 when the completion starts with both sections, each without a line break.
+
+    >>> completions = ["<reasoning>x</reasoning><answer>5</answer> so", "<reasoning>\nx</reasoning> <answer>5</answer>"]
+    >>> published_soft_format([""] * 2, completions)
+    [0.5, 0.0]
+    """
+    return [0.5 if _SOFT.match(text) else 0.0 for text in _texts(completions)]
+
+
+def published_xml_count(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    r"""0.125 per tag that occurs once with its line breaks, less 0.001 per character after each form of `</answer>`.
+
+    >>> text = "<reasoning>\nx\n</reasoning>\n<answer>\n18\n</answer>"
+    >>> len(text), [round(reward, 3) for reward in published_xml_count([""] * 2, [text, text + "\n"])]
+    (48, [0.453, 0.5])
+    """
+    return [_xml_count(text) for text in _texts(completions)]
+
+
+def _xml_count(text: str) -> float:
+    score = 0.125 * ((text.count("<reasoning>\n") == 1) + (text.count("\n</reasoning>\n") == 1))
+    if text.count("\n<answer>\n") == 1:
+        score += 0.125 - len(text.split("\n</answer>\n")[-1]) * 0.001
+    if text.count("\n</answer>") == 1:
+        score += 0.125 - (len(text.split("\n</answer>")[-1]) - 1) * 0.001
+    return score
+
+
+def published_integer_answer(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    """0.5 when the extracted answer consists of digits, in the sense of `str.isdigit`.
+
+    >>> answers = ["<answer>18</answer>", "<answer>-5</answer>", "<answer>\u00b2</answer>", "18"]
+    >>> published_integer_answer([""] * 4, answers)
+    [0.5, 0.0, 0.5, 0.5]
+    """
+    return [0.5 if _extracted_answer(text).isdigit() else 0.0 for text in _texts(completions)]
+
+
+def published_correctness(
+    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], **columns: Any
+) -> list[float]:
+    """2.0 when the extracted answer is the gold's text.
+
+    >>> published_correctness([""] * 3, ["<answer>18</answer>", "<answer>18.0</answer>", "18"], gold=["18"] * 3)
+    [2.0, 0.0, 2.0]
+    """
+    texts = _texts(completions)
+    return [2.0 if _extracted_answer(text) == expected else 0.0 for text, expected in zip(texts, gold, strict=True)]
+
+
+PUBLISHED_REWARDS: dict[str, Callable[..., list[float]]] = {
+    reward.__name__: reward
+    for reward in (
+        published_strict_format,
+        published_soft_format,
+        published_xml_count,
+        published_integer_answer,
+        published_correctness,
+    )
+}

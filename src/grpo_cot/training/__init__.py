@@ -1,0 +1,1 @@
+"""The recipe's phases, trained one after the other."""

@@ -1,0 +1,176 @@
+"""What the phases other than GRPO learn from: worked solutions, and the model's own completions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from grpo_cot.evaluation.pairs import sampled
+from grpo_cot.files import InputError, Row
+from grpo_cot.generation import encode, generate
+from grpo_cot.recipes.recipe import OwnSamplesSection
+from grpo_cot.rewards.ours import correctness_in_schema
+from grpo_cot.schema import worked
+
+
+def worked_solutions(prompts: Sequence[Row]) -> list[Row]:
+    """Rows of messages and completion: every problem with its worked solution in the schema.
+
+    Raises:
+        InputError: the data set gives no worked solutions.
+    """
+    rows = [
+        {
+            "id": row["id"],
+            "messages": row["messages"],
+            "completion": worked(row["solution"], row["gold"], row["locale"]),
+        }
+        for row in prompts
+        if row["solution"]
+    ]
+    if not rows:
+        raise InputError("no training row has a worked solution to learn from; name its column in the source file")
+    return rows
+
+
+def own_completions(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Row],
+    section: OwnSamplesSection, *, chat_template_kwargs: Mapping[str, Any], seed: int,
+) -> list[Row]:  # fmt: skip
+    """Rows of a problem (id, messages) and the different completions, right and wrong, that the model drew for it.
+
+    Right is what follows the schema and states the gold's value. What the length limit cut off is neither.
+    """
+    chosen = sampled(prompts, section.problems, seed)
+    repeated = [row for row in chosen for _ in range(section.count)]
+    drawn = generate(
+        model, tokenizer, [row["messages"] for row in repeated], section.sampling, batch_size=section.batch_size,
+        chat_template_kwargs=chat_template_kwargs, seed=seed, progress="samples",
+    )  # fmt: skip
+    paid = correctness_in_schema(
+        [row["messages"] for row in repeated],
+        [completion.text for completion in drawn],
+        gold=[row["gold"] for row in repeated],
+        locale=[row["locale"] for row in repeated],
+    )
+    rows = []
+    for position, row in enumerate(chosen):
+        group = slice(position * section.count, (position + 1) * section.count)
+        right: dict[str, None] = {}  # an ordered set
+        wrong: dict[str, None] = {}
+        for completion, reward in zip(drawn[group], paid[group], strict=True):
+            if not completion.truncated:
+                (right if reward else wrong)[completion.text] = None
+        rows.append({"id": row["id"], "messages": row["messages"], "right": list(right), "wrong": list(wrong)})
+    return rows
+
+
+def right_completions(samples: Sequence[Row]) -> list[Row]:
+    """Rows of messages and completion: every different right completion of every problem.
+
+    Raises:
+        InputError: the model drew none.
+    """
+    rows = [
+        {"id": row["id"], "messages": row["messages"], "completion": completion}
+        for row in samples
+        for completion in row["right"]
+    ]
+    if not rows:
+        raise InputError(
+            f"the model answered none of {len(samples)} problems rightly in the schema: there is nothing to learn "
+            "from; draw more samples, or put a phase sft before this one"
+        )
+    return rows
+
+
+def preference_pairs(samples: Sequence[Row]) -> list[Row]:
+    """Rows of messages, chosen and rejected: each problem's right completions paired off with its wrong ones.
+
+    Raises:
+        InputError: no problem has both.
+    """
+    rows = [
+        {"id": row["id"], "messages": row["messages"], "chosen": chosen, "rejected": rejected}
+        for row in samples
+        for chosen, rejected in zip(row["right"], row["wrong"], strict=False)
+    ]
+    if not rows:
+        raise InputError(
+            f"none of {len(samples)} problems has both a right and a wrong completion: there is no pair to learn "
+            "from; draw more samples, or raise the temperature"
+        )
+    return rows
+
+
+def completion_dataset(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any], longest: int
+) -> Dataset:
+    """Token ids with a mask of the completion (end token included), for a trainer that learns the completion alone.
+
+    Raises:
+        InputError: as `_fitting`.
+    """
+    encoded = _fitting(rows, _encoded(rows, ("completion",), tokenizer, chat_template_kwargs), longest)
+    return Dataset.from_list(
+        [
+            {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
+            for prompt, completion in encoded
+        ]
+    )
+
+
+def encoder_decoder_dataset(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any]
+) -> Dataset:
+    """Token ids of the prompt for the encoder, and of the completion (end token included) as labels."""
+    return Dataset.from_list(
+        [
+            {"input_ids": prompt, "attention_mask": [1] * len(prompt), "labels": completion}
+            for prompt, completion in _encoded(rows, ("completion",), tokenizer, chat_template_kwargs)
+        ]
+    )
+
+
+def preference_dataset(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any], longest: int
+) -> Dataset:
+    """Token ids as DPOTrainer's own preparation would leave them, end tokens included.
+
+    Raises:
+        InputError: as `_fitting`.
+    """
+    encoded = _fitting(rows, _encoded(rows, ("chosen", "rejected"), tokenizer, chat_template_kwargs), longest)
+    return Dataset.from_list(
+        [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected} for prompt, chosen, rejected in encoded]
+    )
+
+
+def _fitting(rows: Sequence[Row], encoded: Sequence[list[list[int]]], longest: int) -> list[list[list[int]]]:
+    """The rows of no more than `longest` tokens, prompt and answer; the others are counted on standard output. A cut
+    row would teach the model to stop in mid-sentence.
+
+    Raises:
+        InputError: every row is longer.
+    """
+    kept = [parts for parts in encoded if len(parts[0]) + max(map(len, parts[1:])) <= longest]
+    if not kept:
+        raise InputError(f"max_length is {longest}, and all {len(rows)} rows are longer; raise it")
+    if len(kept) < len(rows):
+        print(f"{len(rows) - len(kept)} of {len(rows)} rows are longer than max_length {longest} and left out.")
+    return kept
+
+
+def _encoded(
+    rows: Sequence[Row], answers: Sequence[str], tokenizer: PreTrainedTokenizerBase,
+    chat_template_kwargs: Mapping[str, Any],
+) -> list[list[list[int]]]:  # fmt: skip
+    # Prompt and answers apart, as they meet when the model answers: an answer's first token is its own.
+    prompts = encode(tokenizer, [row["messages"] for row in rows], chat_template_kwargs)
+    ends = [
+        tokenizer([row[name] + tokenizer.eos_token for row in rows], add_special_tokens=False)["input_ids"]
+        for name in answers
+    ]
+    return [list(parts) for parts in zip(prompts, *ends, strict=True)]

@@ -1,0 +1,103 @@
+"""Several processes in one training step: Accelerate's launcher starts them as the recipe's section says.
+
+The parent (`train_in_processes`) waits and reports; each process (`main`) trains its share, and the first one writes
+the results. The first one alone speaks to the user: what the launcher and the others say is kept in the scratch
+folder's launch.log, and shown when the launch fails.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grpo_cot.files import InputError, read_json, write_json
+from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.resuming import Callers
+from grpo_cot.training.phases import MAIN, read_prompts, train_phases
+
+# Bytes of a sentence in which a process refuses its input. The space is taken beforehand: the disk may be full by then.
+REFUSAL = 4096
+
+
+def train_in_processes(
+    recipe: Recipe, prompts: Path, base: Path, seed: int, scratch: Path, inputs: Mapping[str, Any]
+) -> Path:
+    """What `train_phases` does, in as many processes as `recipe.accelerate` says; `prompts` is prepare's folder.
+
+    Raises:
+        InputError: the machine has too few GPUs, a process refused its input (in that process's words), or one failed.
+    """
+    settings = recipe.accelerate or {}
+    on_cpu = settings["distributed_type"] == "MULTI_CPU"
+    if not on_cpu and torch.cuda.device_count() < settings["num_processes"]:
+        raise InputError(
+            f"accelerate.num_processes is {settings['num_processes']}, but this machine offers "
+            f"{torch.cuda.device_count()} GPUs; ask the scheduler for more, or lower it"
+        )
+    configuration, arguments, refusal = (scratch / name for name in ("accelerate.json", "launch.json", "refusal.txt"))
+    # Port 0: any free one, so that two trainings on one machine do not meet.
+    write_json(configuration, {**settings, "compute_environment": "LOCAL_MACHINE", "main_process_port": 0})
+    write_json(
+        arguments,
+        {
+            "recipe": recipe.model_dump(), "prompts": str(prompts), "base": str(base), "seed": seed,
+            "scratch": str(scratch), "inputs": inputs, "refusal": str(refusal),
+        },
+    )  # fmt: skip
+    refusal.write_bytes(b" " * REFUSAL)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
+    # By itself Accelerate starts CPU processes with mpirun; this makes it use torch's launcher, as it does for GPUs.
+    command += ["--multi_gpu"] if on_cpu else []
+    environment = {**os.environ, "OMP_NUM_THREADS": str(recipe.model.threads)}
+    if on_cpu:
+        # Accelerate would number the CPU (cpu:0), and torch cannot load an optimizer's state to that name.
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    log = scratch / "launch.log"
+    with log.open("w") as stream:
+        ended = subprocess.run(
+            [*command, "-m", "grpo_cot.training.launch", str(arguments)], env=environment, stderr=stream, check=False
+        )
+    if refused := refusal.read_text(encoding="utf-8", errors="ignore").strip():
+        raise InputError(refused)
+    if ended.returncode:
+        sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
+        raise InputError(
+            f"{log}: a process of the training failed, which ended all {settings['num_processes']}; what they said "
+            "stands above; start again, and training goes on from the last whole checkpoint"
+        )
+    return scratch / "result"
+
+
+def main() -> None:
+    """One process of the training; the only argument is the file of arguments that the parent wrote."""
+    # The launcher's standard error is the log, its standard output the user's.
+    os.dup2(*((sys.stdout.fileno(), sys.stderr.fileno()) if MAIN else (sys.stderr.fileno(), sys.stdout.fileno())))
+    threading.Thread(target=_end_with_callers, daemon=True).start()
+    arguments = read_json(Path(sys.argv[1]))
+    try:
+        train_phases(
+            Recipe.model_validate(arguments["recipe"]), *read_prompts(Path(arguments["prompts"])),
+            Path(arguments["base"]), arguments["seed"], Path(arguments["scratch"]), arguments["inputs"],
+        )  # fmt: skip
+    except InputError as error:
+        with Path(arguments["refusal"]).open("r+b") as refusal:
+            refusal.write(str(error).encode()[:REFUSAL].ljust(REFUSAL))
+        sys.exit(1)
+
+
+def _end_with_callers() -> None:
+    """End this process when the launcher or the step is killed: the next run takes the same scratch folder."""
+    callers = Callers(nearest=2)
+    while callers.alive():
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

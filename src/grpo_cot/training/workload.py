@@ -1,0 +1,125 @@
+"""What decides the memory that a phase of training needs: the largest batch that it ever holds, and its optimiser."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from grpo_cot.files import InputError
+from grpo_cot.recipes.recipe import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase, Seq2SeqPhase
+
+USABLE = 0.9  # of a card: the allocator's fragments take their part, and an estimate is no measurement
+FLOAT32 = 4
+OPTIMISER_BLOCK = 256  # state values that share a scale in bitsandbytes' 8-bit optimisers
+SMALLEST_8BIT = 4096  # below that many values bitsandbytes keeps a state in float32
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The largest batch of a phase in one process.
+
+    `rows` and `length`: sequences of a batch, and tokens of each, padding included. `targets`: tokens of each whose
+    logits are held, and that the decoder of an encoder-decoder reads. `drawn`: sequences that Transformers samples at
+    once (0: none), from `drawn_prompt` tokens to `drawn_length` in all. `loss`: `usual` (cross-entropy of all logits),
+    `chunked` (TRL's `chunked_nll`), `selected` (GRPO) or `preference` (DPO). `reference`: whether a copy of what is
+    trained is held. `on_gpu`: whether it runs on a GPU, where TRL's losses and torch's optimisers take other ways than
+    on a CPU.
+    """
+
+    rows: int
+    length: int
+    targets: int
+    drawn: int
+    drawn_prompt: int
+    drawn_length: int
+    loss: Literal["usual", "chunked", "selected", "preference"]
+    optimiser: str
+    autocast: bool
+    checkpointing: bool
+    accumulates: bool
+    temperature: float
+    reference: bool
+    on_gpu: bool
+
+
+def workload(recipe: Recipe, number: int, *, on_gpu: bool) -> Workload:
+    """The largest batch of the recipe's phase at that index: every sequence as long as the recipe lets it be."""
+    phase = recipe.phases[number]
+    settings = settings_with_defaults(phase)
+    rows, prompt = settings["per_device_train_batch_size"], recipe.prompt.max_prompt_length
+    fresh = number == 0 and phase.lora is not None  # its reference is the base, with the adapter switched off
+    drawn, drawn_length, temperature, reference = 0, 0, 1.0, False
+    loss: Literal["usual", "chunked", "selected", "preference"] = "usual"
+    if isinstance(phase, GrpoPhase):
+        targets = settings["max_completion_length"]
+        length = drawn_length = prompt + targets
+        if not settings["use_vllm"]:
+            drawn = rows * (settings["steps_per_generation"] or settings["gradient_accumulation_steps"])
+        temperature, loss = settings["temperature"], "selected"
+        reference = settings["beta"] != 0 and not fresh
+    elif isinstance(phase, Seq2SeqPhase):
+        length, targets = prompt, recipe.evaluate.sampling["max_new_tokens"]
+    else:
+        length = targets = settings["max_length"]
+        if phase.method == "dpo":
+            rows, loss, reference = 2 * rows, "preference", not fresh
+        elif settings["loss_type"] == "chunked_nll":
+            loss = "chunked"
+        if isinstance(phase, RejectionSamplingPhase | DpoPhase):
+            drawn = phase.samples.batch_size
+            drawn_length = prompt + phase.samples.sampling["max_new_tokens"]
+    return Workload(
+        rows, length, targets, drawn, prompt, drawn_length, loss, settings["optim"],
+        settings["bf16"] or settings["fp16"], settings["gradient_checkpointing"],
+        settings["gradient_accumulation_steps"] > 1, temperature, reference, on_gpu,
+    )  # fmt: skip
+
+
+def settings_with_defaults(phase: Phase) -> dict[str, Any]:
+    """A phase's settings over the installed library's defaults."""
+    from grpo_cot.training.trainers import CONFIGURATIONS
+
+    fields = dataclasses.fields(CONFIGURATIONS[phase.section])
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    settings = {**defaults, **phase.settings}
+    if settings["bf16"] is None:  # TRL's configurations decide it so
+        settings["bf16"] = not settings["fp16"]
+    return settings
+
+
+def optimiser_state(name: str, shapes: Sequence[tuple[int, ...]], width: int) -> int:
+    """Bytes of the state of an optimiser of parameters of these shapes, of `width` bytes a value.
+
+    AdamW (Loshchilov and Hutter, 2019) keeps two values a parameter, in its dtype; in 8 bits (Dettmers et al., 2022)
+    one byte each and a float32 scale for every 256; Adafactor (Shazeer and Stern, 2018) one float32 a row and one a
+    column. Paged states are counted, though they can move to the host.
+
+    Raises:
+        InputError: no estimate is known for this optimiser.
+    """
+    values = [math.prod(shape) for shape in shapes]
+    if name in ("adamw_torch", "adamw_torch_fused"):
+        return 2 * width * sum(values)
+    if name.removeprefix("paged_") in ("adamw_8bit", "adamw_bnb_8bit"):
+        byte = 1 + FLOAT32 / OPTIMISER_BLOCK
+        return round(sum(2 * count * (byte if count >= SMALLEST_8BIT else FLOAT32) for count in values))
+    if name == "adafactor":
+        return FLOAT32 * sum(sum(shape[-2:]) for shape in shapes)
+    raise InputError(
+        f"optim is {name!r}, whose memory cannot be estimated; expected adamw_torch, adamw_torch_fused, adamw_8bit, "
+        "adamw_bnb_8bit, paged_adamw_8bit or adafactor"
+    )
+
+
+def optimiser_step(name: str, shapes: Sequence[tuple[int, ...]], width: int, *, on_gpu: bool) -> int:
+    """Bytes that an optimiser makes for a moment during its step.
+
+    torch's AdamW takes the root of the second moments: of all at once on a GPU, and of one parameter after the other,
+    twice, on a CPU (torch/optim/adam.py, _multi_tensor_adam and _single_tensor_adam). Adafactor makes two float32
+    matrices as large as the parameter that it is at. The fused and the 8-bit ones work in place.
+    """
+    values = [math.prod(shape) for shape in shapes]
+    if name == "adamw_torch":
+        return width * (sum(values) if on_gpu else 2 * max(values))
+    return 2 * FLOAT32 * max(values) if name == "adafactor" else 0

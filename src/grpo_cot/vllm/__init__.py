@@ -1,0 +1,1 @@
+"""How vLLM is asked to load a base and to sample."""

@@ -1,0 +1,196 @@
+"""The evaluation step's parts: likelihoods of gold solutions, both models alike, and what vLLM is asked for."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rollout_recipes import NF4
+from support import ROOT
+
+from grpo_cot.files import InputError
+
+pytestmark = pytest.mark.slow
+TINY = ROOT / "assets/tiny/model"
+CONVERSATIONS = [
+    [{"role": "user", "content": question}]
+    for question in ("How many?", "Ben has 12 apples. Ben gives away 5. How many are left?", "Ada has 3 cups.")
+]
+TARGETS = ["<answer>\n7\n</answer>", "7", "<reasoning>\n12 - 5 = 7\n</reasoning>\n<answer>\n7\n</answer>"]
+
+
+def tiny_models() -> dict[str, Any]:
+    """The embedded model, and random ones with absolute positions, in which padding would show."""
+    import torch
+    from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    tokens: dict[str, Any] = {"vocab_size": 593, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    models = {
+        "embedded": AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32),
+        "gpt2": GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, initializer_range=0.5, **tokens)),
+        "encoder-decoder": BartForConditionalGeneration(
+            BartConfig(
+                d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+                encoder_ffn_dim=64, decoder_ffn_dim=64, decoder_start_token_id=2, init_std=0.5, **tokens,
+            )
+        ),
+    }  # fmt: skip
+    return {name: model.eval() for name, model in models.items()}
+
+
+@pytest.mark.parametrize("name", ["embedded", "gpt2", "encoder-decoder"])
+def test_a_likelihood_is_the_sum_over_the_targets_tokens_and_the_end(name: str) -> None:
+    import torch
+
+    from grpo_cot.evaluation.likelihood import likelihoods
+    from grpo_cot.models.tokenizers import load_tokenizer
+
+    model, tokenizer = tiny_models()[name], load_tokenizer(TINY)
+    expected = []
+    for conversation, target in zip(CONVERSATIONS, TARGETS, strict=True):
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+        answer = [*tokenizer(target, add_special_tokens=False)["input_ids"], 2]
+        total = 0.0
+        for position, token in enumerate(answer):
+            if name == "encoder-decoder":
+                written = torch.tensor([[2, *answer[:position]]])
+                logits = model(torch.tensor([prompt]), decoder_input_ids=written).logits
+            else:
+                logits = model(torch.tensor([prompt + answer[:position]])).logits
+            total += logits[0, -1].log_softmax(-1)[token].item()
+        expected.append((total, len(answer)))
+    for size in (1, 2, 64):
+        found = likelihoods(
+            model, tokenizer, CONVERSATIONS, TARGETS, batch_size=size, chat_template_kwargs={}, progress="test",
+            finished={},
+        )  # fmt: skip
+        assert [likelihood.tokens for likelihood in found] == [tokens for _, tokens in expected]
+        assert [likelihood.log_likelihood for likelihood in found] == pytest.approx(
+            [total for total, _ in expected], abs=1e-3
+        )
+
+
+def test_what_was_scored_is_not_scored_again() -> None:
+    from grpo_cot.evaluation.likelihood import likelihoods
+    from grpo_cot.models.tokenizers import load_tokenizer
+
+    model, tokenizer = tiny_models()["embedded"], load_tokenizer(TINY)
+    finished: dict[str, Any] = {}
+    settings: dict[str, Any] = {"batch_size": 2, "chat_template_kwargs": {}, "progress": "test", "finished": finished}
+    found = likelihoods(model, tokenizer, CONVERSATIONS, TARGETS, **settings)
+    del finished["test 1"]
+    finished["test 0"] = [[-1.0, 1], [-2.0, 2]]
+    again = likelihoods(model, tokenizer, CONVERSATIONS, TARGETS, **settings)
+    assert sum(before == after for before, after in zip(found, again, strict=True)) == 1
+
+
+def test_the_base_is_the_model_without_its_adapter_and_the_adapter_is_back_afterwards() -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from grpo_cot.evaluation.pairs import both
+    from grpo_cot.models.description import ModelDescription
+    from grpo_cot.recipes.recipe import ModelSection
+
+    plain = tiny_models()["embedded"]
+    ids = torch.tensor([[5, 6, 7]])
+    expected = plain(ids).logits
+    adapted = get_peft_model(plain, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).eval()
+    trained = adapted(ids).logits
+    settings = ModelSection(dtype="float32", attn_implementation="sdpa", threads=1)
+    description = ModelDescription(
+        kind="adapter", architecture="causal", path=".", base=str(TINY), model=settings, quantization=None
+    )
+    logits = {name: asked(ids).logits for name, asked in both(adapted, description)}
+    assert list(logits) == ["base", "trained"]
+    assert torch.allclose(logits["base"], expected, atol=1e-5)
+    assert torch.equal(logits["trained"], trained)
+    assert torch.equal(adapted(ids).logits, trained)
+
+
+def test_sampling_in_vllms_words() -> None:
+    from grpo_cot.evaluation.vllm import sampling_parameters
+
+    assert sampling_parameters({"do_sample": False, "max_new_tokens": 9, "temperature": 0.7, "top_p": 0.5}, "here") == {
+        "temperature": 0.0,
+        "max_tokens": 9,
+    }
+    # What Transformers would leave out is off here, too.
+    assert sampling_parameters({"do_sample": True, "max_new_tokens": 9}, "here") == {
+        "temperature": 1.0,
+        "top_k": 0,
+        "max_tokens": 9,
+    }
+    everything = {
+        "do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1,
+        "max_new_tokens": 200, "min_new_tokens": 2, "stop_strings": ["</answer>"], "num_beams": 1,
+    }  # fmt: skip
+    assert sampling_parameters(everything, "here") == {
+        "temperature": 0.7, "top_p": 0.95, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1, "max_tokens": 200,
+        "min_tokens": 2, "stop": ["</answer>"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("sampling", [{"num_beams": 4}, {"no_repeat_ngram_size": 3}, {"typical_p": 0.9}])
+def test_sampling_without_a_counterpart_in_vllm_is_refused(sampling: dict[str, Any]) -> None:
+    from grpo_cot.evaluation.vllm import sampling_parameters
+
+    with pytest.raises(InputError, match=f"evaluate.sampling.{next(iter(sampling))} has no counterpart in vLLM"):
+        sampling_parameters({"max_new_tokens": 9, **sampling}, "evaluate.sampling")
+
+
+def trained(folder: Path, **changes: Any) -> Path:
+    """The model.json of an adapter of rank 20, changed."""
+    description = {
+        "kind": "adapter", "architecture": "causal", "path": "01-grpo", "base": str(TINY), "quantization": NF4,
+        "model": {"dtype": "bfloat16", "attn_implementation": "sdpa", "threads": 2},
+    }  # fmt: skip
+    (folder / "01-grpo").mkdir()
+    (folder / "01-grpo/adapter_config.json").write_text(json.dumps({"r": 20}))
+    (folder / "model.json").write_text(json.dumps(description | changes))
+    return folder / "model.json"
+
+
+def ask(model_json: Path, finished: dict[str, Any]) -> Any:
+    from grpo_cot.evaluation.pairs import Ask
+    from grpo_cot.evaluation.vllm import answer_both
+
+    asks = [Ask("greedy", CONVERSATIONS, {"do_sample": False, "max_new_tokens": 9, "stop_strings": ["</answer>"]})]
+    return answer_both(model_json, asks, batch_size=64, chat_template_kwargs={}, seed=3, finished=finished)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"architecture": "seq2seq"}, "runs no encoder-decoders"),
+        ({"quantization": NF4 | {"bnb_4bit_quant_type": "fp4"}}, "quantization.bnb_4bit_quant_type is 'fp4'"),
+        ({"quantization": NF4 | {"bnb_4bit_compute_dtype": "float32"}}, "quantization.bnb_4bit_compute_dtype"),
+        ({"quantization": {"load_in_8bit": True}}, "quantization.load_in_4bit is None"),
+        ({}, "which is not installed here: run in the image cuda"),
+    ],
+)
+def test_what_vllm_cannot_do_is_refused_before_anything_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=said):
+        ask(trained(tmp_path, **changes), {})
+
+
+def test_a_fingerprint_can_be_made_where_vllm_is_not_so_that_its_absence_is_a_sentence() -> None:
+    from grpo_cot.evaluation.vllm import distributions
+
+    assert distributions() == []
+
+
+def test_vllm_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    elsewhere = SimpleNamespace(current_platform=SimpleNamespace(is_cpu=lambda: False))
+    monkeypatch.setattr("importlib.import_module", lambda name: elsewhere)
+    with pytest.raises(InputError, match="which needs a GPU; there is none"):
+        ask(trained(tmp_path), {})

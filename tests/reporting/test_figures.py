@@ -1,0 +1,199 @@
+"""A run's report, made from a run folder written by hand: no model is needed."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report
+from graded import metrics
+from support import ROOT
+
+from grpo_cot.files import write_json, write_jsonl
+from grpo_cot.reporting.figures import changed_problems, curves_picture, figure_rows
+
+HOSTILE = "</pre><script>alert(1)</script>"
+GRPO_LOG = [
+    {
+        "step": step, "reward": 0.3 + 0.01 * step, "rewards/correctness/mean": 0.1 + 0.01 * step,
+        "rewards/strict_format/mean": 0.2, "completions/mean_length": 40.0 - 0.2 * step,
+        "completions/clipped_ratio": 0.05, "frac_reward_zero_std": 0.1, "entropy": 1.0, "grad_norm": 0.4,
+    }
+    for step in range(1, 41)
+]  # fmt: skip
+SFT_LOG = [
+    *({"step": step, "loss": 3 / step, "mean_token_accuracy": 1 - 1 / step} for step in range(1, 41)),
+    *({"step": step, "eval_loss": 3.2 / step} for step in (10, 20, 40)),
+]
+
+
+def prediction(
+    identifier: str, before: bool, after: bool, completion: str = "<answer>\n4\n</answer>"
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": identifier, "set": "test", "gold": "4"}
+    for model, right in (("base", before), ("trained", after)):
+        row[model] = {"completion": completion, "strict_correct": right}
+    return row
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A graded run of two phases, SFT and then GRPO, on two evaluation sets."""
+    run = tmp_path / "runs/sft-grpo"
+    figures = metrics(0.2, 0.6)
+    elsewhere = metrics(0.1, 0.12, n=250, perplexity=None, sacrebleu=None, pass_at=None, majority_at=None)
+    figures["sets"]["mgsm_en"] = elsewhere["sets"]["test"]
+    write_json(run / "grade/metrics.json", figures)
+    write_jsonl(
+        run / "grade/predictions.jsonl",
+        [
+            prediction("test-0", False, True),
+            prediction("test-1", True, False, HOSTILE),
+            prediction("test-2", False, False),
+        ],
+    )
+    asked = [{"id": f"test-{at}", "messages": [{"role": "user", "content": f"Q{at} {HOSTILE}"}]} for at in range(3)]
+    write_jsonl(run / "prompts/eval-test.jsonl", asked)
+    write_jsonl(run / "prompts/eval-mgsm_en.jsonl", asked)
+    facts = {
+        "tokens": {"mean": 60.5, "max": 99},
+        "too_long": [],
+        "locale": "en",
+        "also_in_train": 0,
+        "near_train": 0,
+        "also_in": {},
+    }
+    write_json(
+        run / "prompts/summary.json",
+        {
+            "train": {"prompts": 2000, **facts},
+            "test": {"prompts": 500, **facts, "near_train": 7},
+            "mgsm_en": {"prompts": 250, **facts, "also_in": {"test": 250}},
+        },
+    )
+    write_json(
+        run / "train/summary.json", {"verdict": {"01-sft": ["The loss went down."], "02-grpo": ["The reward rose."]}}
+    )
+    for phase, log in (("01-sft", SFT_LOG), ("02-grpo", GRPO_LOG)):
+        write_json(run / f"train/{phase}/log.json", log)
+        configuration = {"method": phase[3:], "seed": 3407, "packages": {"torch": "2.13.0"}}
+        write_json(run / f"train/{phase}/configuration.json", configuration)
+    texts = {"base": HOSTILE, "trained": "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>\n4\n</answer>"}
+    write_json(
+        run / "check.json",
+        {
+            "sampling": {"temperature": 0.8}, "seed": 3407, "greedy_answers_changed": True,
+            "transcripts": [{"question": "What is 2 + 2?", "greedy": texts, "sampled": texts}],
+        },
+    )  # fmt: skip
+    write_json(run / "audit.json", {"broken": {}, "groups": 0, "group_size": 0, "base_samples": {}, "warnings": []})
+    write_json(
+        run / "merge.json",
+        {
+            "base": "dequantized", "dtype": "bfloat16", "parity_holds": True, "prompts": 100, "tokens": 4000,
+            "token_agreement": 0.998, "logit_difference": 0.004,
+        },
+    )  # fmt: skip
+    write_json(run / "published.json", {"folder": "published/sft-grpo", "files": {"a": 1}, "pushed": {}})
+    write_json(
+        run / "record/train.json",
+        {
+            "step": "train", "started": "2026-11-21T12:00:00+00:00", "seconds": 61.2, "peak_memory_mib": 900,
+            "device": "x86_64", "host": "desk", "engine": "host", "image": None,
+        },
+    )  # fmt: skip
+    origin = {
+        "kind": "files",
+        "id": None,
+        "revision": None,
+        "licence": "MIT",
+        "locale": "en",
+        "note": None,
+        "contains": None,
+    }
+    write_json(
+        tmp_path / "source.json",
+        {
+            "name": "gsm8k", **origin, "rows": {"train": 2000, "test": 500, "mgsm_en": 250},
+            "sets": {
+                "test": origin,
+                "mgsm_en": {
+                    **origin, "licence": "CC BY 4.0", "contains": "test", "note": "Translated from GSM8K's test split.",
+                },
+            },
+        },
+    )  # fmt: skip
+    return run
+
+
+def page_of(run: Path) -> str:
+    output = run / "report.html"
+    recipe = ROOT / "experiments/tiny-grpo.yaml"
+    source = run.parent.parent / "source.json"
+    assert report.main(
+        Namespace(run=run, name="sft-grpo", recipe=recipe, source=source, output=output)
+    ) == f"file://{output.resolve()}"  # fmt: skip
+    return output.read_text(encoding="utf-8")
+
+
+def test_the_page_shows_every_figure_with_its_interval(folder: Path) -> None:
+    page = page_of(folder)
+    assert "strict accuracy went from\n<b>20.0 %</b> to <b>60.0 %</b>" in page
+    assert '3.250 <span class="note">[3.000, 3.500]</span>' in page
+    assert '41.50 <span class="note">[40.25, 42.75]</span>' in page
+    assert "nrefs:1|tok:13a|version:2.5.1" in page
+    for label in ("pass@4", "majority@4", "ROUGE-L F1", "lm-evaluation-harness, flexible extract", "reasoning, tokens"):
+        assert label in page
+    assert "a true difference of 6.1 points in strict accuracy" in page
+    assert "All problems of a set are asked." in page
+
+
+def test_every_evaluation_set_has_its_figures_licence_and_warnings(folder: Path) -> None:
+    page = page_of(folder)
+    other = page[page.index("<h3>mgsm_en: 250 problems</h3>") : page.index("<h2>Training</h2>")]
+    assert "not measured" in other and "pass@4" in other  # the base's samples were counted
+    data = page[page.index("<h2>Data</h2>") :]
+    assert "CC BY 4.0" in data and "Translated from GSM8K&#39;s test split." in data
+    assert "250 in test" in data and "(7 but for the numbers)" in data
+    assert "Every problem of mgsm_en is one of test: the two are not independent evidence." in data
+
+
+def test_each_phase_shows_what_it_optimises(folder: Path) -> None:
+    page = page_of(folder)
+    sft, grpo = page[page.index("<h3>01-sft</h3>") : page.index("<h2>Before and after</h2>")].split("<h3>02-grpo</h3>")
+    assert "validation split" in sft and "weighted sum" not in sft
+    assert "weighted sum" in grpo and "validation split" not in grpo
+    assert "sft, then grpo" in page
+    assert "learns from no reward" in page
+
+
+def test_what_models_wrote_is_escaped(folder: Path) -> None:
+    page = page_of(folder)
+    assert "<script>" not in page
+    assert page.count("&lt;/pre&gt;&lt;script&gt;alert(1)") >= 4
+
+
+def test_figures_that_were_not_measured_are_none() -> None:
+    rows = {row["label"]: row for row in figure_rows(metrics(0.2, 0.6, perplexity=None, pass_at=None))}
+    assert rows["perplexity of the worked solutions"]["trained"] is None
+    assert rows["perplexity of the worked solutions"]["base"]["value"] == 3.25
+    assert rows["pass@4"]["trained"] is None
+    assert rows["cut off by the limit"]["trained"] == {"value": 0.02}
+    assert rows["strict accuracy"]["difference"]["detectable"] == 0.061
+
+
+def test_a_log_without_known_curves_has_no_picture() -> None:
+    assert curves_picture([{"step": 1, "loss": 2.0}]) == ""
+
+
+def test_changed_problems_are_grouped_by_what_training_did() -> None:
+    rows = [
+        prediction("a", False, True),
+        prediction("b", True, False),
+        prediction("c", False, False),
+        prediction("d", True, True),
+    ]
+    groups = changed_problems([*rows, prediction("e", False, True)], limit=1)
+    assert {name: [row["id"] for row in found] for name, found in groups.items()} == {
+        "won": ["a"], "lost": ["b"], "still wrong": ["c"],
+    }  # fmt: skip

@@ -1,0 +1,221 @@
+"""Our figures beside the published ones, and several seeds together, from hand-made metrics."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import index
+import pytest
+from graded import metrics, share
+from scipy.stats import ttest_1samp
+from support import ROOT
+
+from grpo_cot.files import InputError, write_json, write_text
+from grpo_cot.recipes.recipe import Run, load_recipe
+from grpo_cot.reporting.tables import (
+    Result,
+    comparisons_over_seeds,
+    over_seeds,
+    published_results,
+    published_tables,
+    replications,
+    wrong_by_mark,
+)
+from grpo_cot.statistics import wilson_interval
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def result(
+    name: str, base: float, trained: float, recipe: str = "r", seed: int = 1, row: str | None = None, **changed: Any
+) -> Result:
+    line = Run(recipe=recipe, dataset="generated", base="tiny", image="cpu", seed=seed)
+    return Result(name, line, row, None, metrics(base, trained, **changed))
+
+
+def comparison(a: str, b: str, difference: float) -> dict[str, Any]:
+    paired = {"difference": difference, "low": difference - 0.05, "high": difference + 0.05, "p": 0.0312}
+    reading = {"a": share(0.5), "b": share(0.5 + difference), **paired}
+    return {"a": a, "b": b, "set": "test", "n": 500, "strict_accuracy": reading, "lenient_accuracy": reading}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project folder with recipes for two rows of the published tables, a placebo and no run."""
+    recipe = (ROOT / "experiments/tiny-grpo.yaml").read_text(encoding="utf-8")
+    for name, row in {"tiny-sft": "qwen2.5-3b-sft", "grpo": "qwen2.5-3b-grpo", "placebo": "null"}.items():
+        lines = [f"published_row: {row}" if line.startswith("published_row:") else line for line in recipe.splitlines()]
+        write_text(tmp_path / f"experiments/{name}.yaml", "\n".join(lines) + "\n")
+    for name in ("datasets/generated", "bases/tiny"):
+        write_text(tmp_path / f"sources/{name}.yaml", (ROOT / f"sources/{name}.yaml").read_text(encoding="utf-8"))
+    return tmp_path
+
+
+def page_of(project: Path, runs: dict[str, tuple[str, int, dict[str, Any]]], **comparisons: dict[str, Any]) -> str:
+    """The index page of these runs: name: (recipe, seed, metrics)."""
+    lines = [f"  {name}: {{recipe: {recipe}, dataset: generated, base: tiny, image: cpu, seed: {seed}}}"
+             for name, (recipe, seed, _) in runs.items()]  # fmt: skip
+    head = "runs:\n" + "\n".join(lines) if lines else "runs: {}"
+    write_text(project / "params.yaml", f"{head}\ndatasets: [generated]\nbases: {{tiny: cpu}}\ncomparisons: {{}}\n")
+    for name, (_, _, figures) in runs.items():
+        write_json(project / f"runs/{name}/grade/metrics.json", figures)
+    for name, content in comparisons.items():
+        write_json(project / f"comparisons/{name}.json", content)
+    index.main(project)
+    return (project / "reports/index.html").read_text(encoding="utf-8")
+
+
+def test_published_intervals_are_wilsons_and_every_figure_has_its_faults() -> None:
+    published = published_results()
+    assert list(published["rows"]) == [
+        "mt5-small", "encoder-decoder-scratch", "gpt2-medium", "decoder-only-scratch", "qwen2.5-3b-sft",
+        "qwen2.5-3b-grpo",
+    ]  # fmt: skip
+    for row in published["rows"].values():
+        exact = row["figures"]["strict_accuracy"]
+        computed = wilson_interval(round(100 * exact["value"]), published["n"])
+        assert (exact["low"], exact["high"]) == pytest.approx((computed.low, computed.high), abs=1e-6)
+    texts = wrong_by_mark(published)
+    for table in published_tables([], published):
+        for row in table["rows"]:
+            for column, cell in zip(table["columns"], row["published"], strict=True):
+                said = " ".join(texts[mark] for mark in cell["marks"]) if cell else ""
+                assert (cell is None) == (column == "lenient_accuracy")
+                assert cell is None or "first 100 rows" in said
+                assert ("minus signs and decimal points" in said) == (column == "strict_accuracy")
+                assert ("only the first sentence" in said) == (column == "sacrebleu")
+                assert ("selected on the test set" in said) == (row["model"].startswith("Qwen") and cell is not None)
+                assert ("N/A" in said) == (cell is not None and cell["figure"] is None)
+
+
+def test_ours_stand_beside_the_published_figures(project: Path) -> None:
+    page = page_of(project, {"sft-1": ("tiny-sft", 1, metrics(0.2, 0.613))})
+    start = page.index("Qwen 2.5-3B (Instruction + CoT, QLoRA)")
+    ours, published = page[start : page.index("Qwen 2.5-3B (GRPO, QLoRA)")].split('<tr class="published">')
+    assert '<span class="tag ours">ours</span>' in ours and "sft-1" in ours
+    assert "generated, set test, n = 500, seed 1" in ours and "other problems than published" in ours
+    assert '3.25 <span class="note">[3.00, 3.50]</span>' in ours
+    assert '0.613 <span class="note">[0.573, 0.653]</span>' in ours
+    assert '<span class="tag published">published</span>' in published
+    assert "1.7495" in published and "21.1412" in published
+    assert '0.470 <span class="note">[0.375, 0.567]</span>' in published
+    assert "not comparable with the published ones" in page
+    assert "scored only the first sentence" in page
+
+
+def test_only_a_run_on_the_published_data_set_is_not_marked(project: Path) -> None:
+    tag = '<span class="tag">other problems than published</span>'
+    runs = {"sft-1": ("tiny-sft", 1, metrics(0.2, 0.6))}
+    origin = {"name": "generated", "id": None, "sets": {"test": {"id": "hllj/vi_gsm8k"}, "svamp": {"id": None}}}
+    write_json(project / "data/generated.source.json", origin)
+    assert tag not in page_of(project, runs)
+    write_json(project / "data/generated.source.json", {**origin, "sets": {"test": {"id": "openai/gsm8k"}}})
+    assert page_of(project, runs).count(tag) == 2  # in both tables
+
+
+def test_rows_without_a_run_and_missing_figures_say_so(project: Path) -> None:
+    page = page_of(project, {"sft-1": ("tiny-sft", 1, metrics(0.2, 0.6, perplexity=None))})
+    row = page[page.index("mT5-small") : page.index("Encoder–Decoder (scratch)")]
+    assert "no run yet" in row and "3.9578" in row
+    ours = page[page.index("Qwen 2.5-3B (Instruction") :].split('<tr class="published">')[0]
+    assert ours.count("not measured") == 1
+    grpo = page[page.index("Qwen 2.5-3B (GRPO, QLoRA)") :]
+    assert "N/A" in grpo.split('<tr class="published">')[1].split("</td>")[1]
+
+
+def test_other_runs_are_listed_below_the_six_rows(project: Path) -> None:
+    page = page_of(project, {"placebo-1": ("placebo", 1, metrics(0.2, 0.21))})
+    table = page[page.index("Table I:") : page.index("Table II:")]
+    assert table.index("no row of the published tables") < table.index("placebo-1")
+    assert table.count("placebo-1</a>") == 1
+
+
+def test_without_any_run_the_page_says_how_to_get_one(project: Path) -> None:
+    page = page_of(project, {})
+    assert "No run has been graded yet" in page and "0.670" in page
+
+
+def test_an_unknown_published_row_is_refused() -> None:
+    with pytest.raises(InputError, match="run one: its recipe's published_row is 'mt5', expected null or one of"):
+        published_tables([result("one", 0.1, 0.2, row="mt5")], published_results())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_name_published_rows_that_exist(path: Path) -> None:
+    assert load_recipe(path).published_row in {None, *published_results()["rows"]}
+
+
+def test_over_seeds_is_the_t_interval() -> None:
+    values = [0.4, 0.34, 0.42]
+    test = ttest_1samp(values, 0)
+    found = over_seeds(values)
+    assert found["value"] == pytest.approx(sum(values) / 3)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert found["p"] == pytest.approx(test.pvalue)
+    assert over_seeds([0.2, 0.2]) == {"value": 0.2, "low": None, "high": None, "p": None}
+
+
+def test_replications_are_runs_that_differ_in_their_seed_alone() -> None:
+    results = [
+        result("a1", 0.2, 0.6, seed=1), result("a2", 0.2, 0.54, seed=2), result("a3", 0.2, 0.62, seed=3),
+        result("b1", 0.2, 0.3, recipe="other"),
+        Result("gone", None, None, None, metrics(0.2, 0.9)),
+    ]  # fmt: skip
+    (group,) = replications(results)
+    assert (group["recipe"], group["seeds"], group["n"]) == ("r", [1, 2, 3], [500])
+    assert group["strict_accuracy"]["difference"] == over_seeds([0.6 - 0.2, 0.54 - 0.2, 0.62 - 0.2])
+    assert group["lenient_accuracy"]["trained"]["value"] == pytest.approx((0.65 + 0.59 + 0.67) / 3)
+    assert group["strict_accuracy"]["base"]["p"] is None
+
+
+def test_comparisons_over_seeds_show_the_placebos_own_difference() -> None:
+    results = [
+        result(f"{recipe}{seed}", 0.2, trained, recipe=recipe, seed=seed)
+        for recipe, figures in {"placebo": (0.19, 0.22, 0.21), "right": (0.6, 0.54, 0.62)}.items()
+        for seed, trained in enumerate(figures, start=1)
+    ]
+    differences = [0.41, 0.32, 0.41]
+    comparisons = [
+        comparison(f"placebo{seed}", f"right{seed}", difference) for seed, difference in enumerate(differences, 1)
+    ]
+    again = comparison("placebo1", "right2", 0.35)  # its runs are in the group already
+    alone = comparison("right1", "placebo1", -0.41)
+    (group,) = comparisons_over_seeds([*comparisons, again, alone], results)
+    assert (group["a"], group["b"], group["seeds"]) == ("placebo", "right", ["1", "2", "3"])
+    assert group["strict_accuracy"]["b_minus_a"] == over_seeds(differences)
+    assert group["strict_accuracy"]["a"] == over_seeds([0.19 - 0.2, 0.22 - 0.2, 0.21 - 0.2])
+    assert group["strict_accuracy"]["b"]["low"] > 0 > group["strict_accuracy"]["a"]["low"]
+
+
+def test_the_page_shows_seeds_together_and_single_comparisons(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = {
+        f"{recipe}-{seed}": (recipe, seed, metrics(0.2, trained))
+        for recipe, figures in {"placebo": (0.19, 0.22), "grpo": (0.6, 0.54)}.items()
+        for seed, trained in enumerate(figures, start=1)
+    }
+    page = page_of(
+        project, runs, one=comparison("placebo-1", "grpo-1", 0.41), two=comparison("placebo-2", "grpo-2", 0.32)
+    )
+    assert "The same recipe with several seeds" in page and "The same comparison with several seeds" in page
+    assert "+37.0 points" in page  # the mean over both seeds of grpo minus its base
+    assert "+41.0 points" in page and "p = 0.031" in page
+    said = capsys.readouterr().out
+    assert "grpo-1: strict accuracy 20.0% -> 60.0%" in said
+    assert "one: strict accuracy of grpo-1 minus placebo-1: +41.0 points" in said
+    assert "4 runs, 2 comparisons: file://" in said
+
+
+def test_text_of_others_is_escaped(project: Path) -> None:
+    hostile = {**metrics(0.2, 0.6), "set": HOSTILE}
+    page = page_of(project, {"sft-1": ("tiny-sft", 1, hostile)}, one=comparison(HOSTILE, "sft-1", 0.1))
+    assert HOSTILE not in page and "&lt;script&gt;" in page
+
+
+def test_the_page_is_made_without_torch_or_matplotlib(project: Path) -> None:
+    code = "import index, sys; print(sorted({'torch', 'transformers', 'matplotlib'} & sys.modules.keys()))"
+    path = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}"}
+    said = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
