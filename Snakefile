@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(workflow.basedir) / "src"), str(Path(workflow.basedir) / "workflow")]
 from stages import DVC, FOLDER, load_plan, marker
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 
 # Snakemake itself knows only later that this is a dry run.
 rehearsal = not {"-n", "--dry-run", "--dryrun"}.isdisjoint(sys.argv)

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from assets.tiny.pretrain import CHAT_TEMPLATE
 from grpo_cot.bases.pretraining import conversations
 from grpo_cot.bases.sources import Base
-from grpo_cot.errors import validated
-from grpo_cot.files import read_yaml
+from grpo_cot.common.errors import validated
+from grpo_cot.common.files import read_yaml
 
 SOURCE = Path("sources/bases/gpu-small.yaml")
 OUTPUT = Path("assets/gpu-small/tokenizer")

@@ -23,11 +23,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, get_peft_model
 
+from grpo_cot.common.files import read_jsonl, read_yaml, write_json, write_jsonl
 from grpo_cot.data.rows import plain_solution
 from grpo_cot.evaluation.pairs import both
-from grpo_cot.files import read_jsonl, read_yaml, write_json, write_jsonl
-from grpo_cot.generation import generate
 from grpo_cot.models.description import ModelDescription
+from grpo_cot.models.generation import generate
 from grpo_cot.models.loading import load, load_base
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from grpo_cot.files import Row, read_json, write_jsonl
+from grpo_cot.common.files import Row, read_json, write_jsonl
 from grpo_cot.schema import worked
 
 ROOT = Path(__file__).parent.parent

@@ -20,12 +20,12 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback, ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from grpo_cot.files import Row
+from grpo_cot.common.files import Row
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems
 from grpo_cot.prompts import map_rows
 from grpo_cot.recipes.recipe import Recipe, load_recipe
-from grpo_cot.rewards.ours import reward_functions
+from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.phases import train_phases
 
 ROOT = Path(__file__).parent.parent

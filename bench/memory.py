@@ -23,15 +23,15 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, set_seed
 from trl import GRPOTrainer
 
-from grpo_cot.files import Row, read_yaml
-from grpo_cot.generation import encode
+from grpo_cot.common.files import Row, read_yaml
 from grpo_cot.memory.estimate import Blueprint, Memory, estimate, scales
+from grpo_cot.models.generation import encode
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.schema import worked
+from grpo_cot.training.methods.registry import workload
 from grpo_cot.training.phases import train_phases
-from grpo_cot.training.workload import workload
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "assets/tiny/model"

@@ -22,7 +22,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from grpo_cot.files import read_json, read_yaml, write_json, write_jsonl
+from grpo_cot.common.files import read_json, read_yaml, write_json, write_jsonl
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER = ROOT / "assets/tiny/model"

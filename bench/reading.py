@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 
 from grpo_cot.answers import lenient_answer, numeric_value, same_answer
-from grpo_cot.schema import number, strict_answer, worked
+from grpo_cot.numbers import number
+from grpo_cot.schema import strict_answer, worked
 
 COMPLETIONS = 5_000
 REPEATS = 3

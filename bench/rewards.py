@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from grpo_cot.answers import lenient_answer, same_answer
-from grpo_cot.rewards.ours import REWARDS, Reward
+from grpo_cot.rewards.promise import Reward
+from grpo_cot.rewards.registry import REWARDS
 
 COMPLETIONS = 20_000
 REPEATS = 5

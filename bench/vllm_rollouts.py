@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from grpo_cot.files import read_json, read_yaml, write_json
+from grpo_cot.common.files import read_json, read_yaml, write_json
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = ROOT / "runs/tiny-grpo/prompts"

@@ -18,7 +18,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from grpo_cot.files import InputError, read_yaml, write_text
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml, write_text
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "docker/Dockerfile"

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from images import ROOT, required_image
 
-from grpo_cot.files import InputError, read_yaml
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml
 
 NETWORK = {"download", "base", "publish"}  # train as well where its recipe needs it: see network_and_tokens
 GPU = {"base", "audit", "train", "check", "evaluate", "merge"}  # steps that use one where the image is made for it

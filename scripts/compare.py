@@ -3,9 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from grpo_cot.files import read_jsonl, write_json
+from grpo_cot.common.files import read_jsonl, write_json
+from grpo_cot.common.step import run
 from grpo_cot.grading.grade import compare
-from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:

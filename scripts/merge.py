@@ -5,17 +5,17 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from grpo_cot.files import InputError, new_directory, read_jsonl, write_json
-from grpo_cot.merging.parity_process import parity_process
-from grpo_cot.merging.process_memory import peak_memory, resident_memory
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import new_directory, read_jsonl, write_json
+from grpo_cot.common.step import run
+from grpo_cot.merging.parity import parity_process, peak_memory, resident_memory
 from grpo_cot.models.description import read_description
 from grpo_cot.recipes.recipe import load_recipe
-from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:
     """The merged folder, and merge.json with the parity figures; peaks of memory go to the record."""
-    recipe = load_recipe(args.recipe)
+    recipe = load_recipe(args.recipe, "prompt", "merge")
     section = recipe.merge
     description = read_description(args.model)
     conversations = [row["messages"] for row in read_jsonl(args.prompts / "eval-test.jsonl")[: section.prompts]]

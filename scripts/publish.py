@@ -4,53 +4,37 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from grpo_cot.files import InputError, new_directory, read_json, read_jsonl, write_json
+from grpo_cot.common.files import new_directory, read_json, write_json
+from grpo_cot.common.step import run
 from grpo_cot.models.description import read_description
-from grpo_cot.publishing.publish import lay_out, push
+from grpo_cot.publishing.publish import card_facts, check_base, first_prompt, lay_out, push
 from grpo_cot.recipes.recipe import load_recipe
-from grpo_cot.step import run
 
 
 def main(args: Namespace) -> str:
-    """The published folder, and published.json: what went where, at which commit."""
+    """The published folder, and published.json: the files, and for each pushed part its repository and commit."""
     recipe = load_recipe(args.recipe)
     section = recipe.publish
     merge = read_json(args.merge)
-    if merge["base"] == "original" and not section.accept_original_base:
-        raise InputError(
-            f"{args.recipe}: the merged model is on the original base, not on the one that was trained on (token "
-            f"agreement {merge['token_agreement']:.2%}, logit difference {merge['logit_difference']:.2%}); set "
-            "merge.base: dequantized, or publish.accept_original_base: true"
-        )
-    description = read_description(args.model)
-    trained = args.model.parent / description.path
-    configuration = read_json(trained / "configuration.json")
-    base = read_json(args.base_source)
+    check_base(merge, recipe, args.recipe)
     facts = {
         "name": section.repository or args.name,
-        "base": base["id"] or base["name"],
-        "base_record": base,
-        "licence": base["licence"].lower(),
         "dataset": args.source.name.removesuffix(".source.json"),
         "source": read_json(args.source),
         "metrics": read_json(args.metrics),
         "merge": merge,
-        "prompt": read_jsonl(args.prompts / "eval-test.jsonl")[0]["messages"],
+        "prompt": first_prompt(args.prompts),
         "recipe": args.recipe.read_text(encoding="utf-8"),
-        "methods": [phase.method for phase in recipe.phases],
-        "seed": configuration["seed"],
-        "trained_rows": configuration["rows"],
-        "selected": configuration.get("selected"),
-        "packages": configuration["packages"],
+        **card_facts(recipe, args.model, args.base_source),
     }
     weights = {"merged": args.merged}
+    description = read_description(args.model)
     if description.kind == "adapter":
-        weights["adapter"] = trained
+        weights["adapter"] = args.model.parent / description.path
     with new_directory(args.output) as output:
         lay_out(output, weights, facts)
-        files = {
-            str(path.relative_to(output)): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()
-        }
+        paths = [path for path in sorted(output.rglob("*")) if path.is_file()]
+        files = {str(path.relative_to(output)): path.stat().st_size for path in paths}
         pushed = {}
         if section.repository and not section.dry_run:
             pushed = push(output, section.repository, section.private, os.environ.get("HF_TOKEN"))
@@ -64,11 +48,11 @@ def main(args: Namespace) -> str:
             "pushed": pushed,
         },
     )
-    where = ", ".join(f"{target['repository']} at {target['commit']}" for target in pushed.values())
-    intended = (
-        f"; a dry run: nothing was pushed to {section.repository}" if section.repository and section.dry_run else ""
-    )
-    return f"{len(files)} files in {args.output}" + (f"; pushed to {where}" if where else intended)
+    message = f"{len(files)} files in {args.output}"
+    if pushed:
+        return message + "; pushed to " + ", ".join(f"{t['repository']} at {t['commit']}" for t in pushed.values())
+    dry = section.repository and section.dry_run
+    return message + (f"; a dry run: nothing was pushed to {section.repository}" if dry else "")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from typing import Any
 
 from support import ROOT
 
-from grpo_cot.files import read_yaml
-from grpo_cot.recipes.recipe import GrpoPhase, Recipe
+from grpo_cot.common.files import read_yaml
+from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.recipe import Recipe
 
 BASE = ROOT / "assets/tiny/model"
 VLLM = {"use_vllm": True, "vllm_mode": "colocate", "vllm_enable_sleep_mode": True, "vllm_max_model_length": 300}

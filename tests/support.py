@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from grpo_cot.files import read_yaml
+from grpo_cot.common.files import read_yaml
 from grpo_cot.problems.generators import problems
 
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from grpo_cot import answers
 from grpo_cot.answers import lenient_answer, numeric_value, same_answer
-from grpo_cot.schema import LOCALES, TAGS, gold, number, strict_answer, worked
+from grpo_cot.numbers import LOCALES, number
+from grpo_cot.schema import TAGS, gold, strict_answer, worked
 
 
 def test_doctests() -> None:

@@ -8,11 +8,13 @@ import pytest
 from conftest import folder_from
 from support import ROOT
 
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_json, write_jsonl
 from grpo_cot.data.overlap import overlaps, refuse_leaks
 from grpo_cot.data.rows import load, read_source
-from grpo_cot.files import InputError, read_json, write_jsonl
 from grpo_cot.models.tokenizers import load_tokenizer
-from grpo_cot.prompts import Example, PromptSection, map_rows, system_messages
+from grpo_cot.prompts import map_rows, system_messages
+from grpo_cot.recipes.recipe import Example, PromptSection
 from grpo_cot.schema import SYSTEM_PROMPT
 
 ROWS = [

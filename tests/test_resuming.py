@@ -2,12 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from grpo_cot.resuming import Callers, Journal, exclusive, fingerprint, last_whole_checkpoint, scratch_folder
+import pytest
+from support import ROOT
+
+from grpo_cot.resuming import Callers, Journal, exclusive, fingerprint, last_whole_checkpoint, resumable
 
 HOLD = "import sys, time, pathlib; from grpo_cot.resuming import exclusive\n" \
        "with exclusive(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"  # fmt: skip
@@ -93,11 +98,59 @@ def test_a_journal_gives_back_what_was_finished_and_drops_a_line_that_was_cut(tm
         assert dict(Journal(path)) == dict(again)
 
 
-def test_a_scratch_folder_is_kept_for_the_same_settings_and_removed_for_others(tmp_path: Path) -> None:
-    with exclusive(tmp_path):
-        first = scratch_folder(tmp_path, {"seed": 1})
-        Journal(first / "finished.jsonl")["a"] = 1
-        assert scratch_folder(tmp_path, {"seed": 1}) == first
-        assert first.is_dir()
-        assert scratch_folder(tmp_path, {"seed": 2}) != first
-        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+def interrupted(root: Path, **parts: Any) -> Path:
+    """The scratch folder of a run that failed after it had finished a piece of work."""
+    with pytest.raises(KeyboardInterrupt), resumable(root, parts) as folder:
+        Journal(folder / "finished.jsonl")["a"] = 1
+        raise KeyboardInterrupt
+    return folder
+
+
+def test_an_interrupted_run_goes_on_in_its_folder_which_success_removes(tmp_path: Path) -> None:
+    first = interrupted(tmp_path, seed=1)
+    with resumable(tmp_path, {"seed": 1}) as again:
+        assert again == first
+        assert dict(Journal(again / "finished.jsonl")) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_the_folder_of_other_settings_is_kept_for_a_week_and_named_with_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = interrupted(tmp_path, seed=1, recipe={"phases": [1], "model": "x"})
+    with resumable(tmp_path, {"seed": 2, "recipe": {"phases": [2], "model": "x"}}):
+        pass
+    assert f"Kept {other}, of an interrupted run that differs in recipe.phases, seed:" in capsys.readouterr().out
+    assert (other / "finished.jsonl").is_file()
+    for path in other.iterdir():
+        os.utime(path, (0, time.time() - 8 * 24 * 3600))
+    with resumable(tmp_path, {"seed": 2}):
+        pass
+    assert f"Removed {other}: nothing was written there for a week." in capsys.readouterr().out
+    assert not other.exists()
+
+
+def test_a_run_is_bound_to_the_code_that_it_has_loaded_in_every_room(tmp_path: Path) -> None:
+    code = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import grpo_cot.resuming, grpo_cot.rewards.ours
+with grpo_cot.resuming.resumable(pathlib.Path(sys.argv[2]), {}) as folder:
+    print(folder.name)
+"""
+    package = tmp_path / "src/grpo_cot"
+    shutil.copytree(ROOT / "src/grpo_cot", package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def folder() -> str:
+        command = [sys.executable, "-c", code, tmp_path / "src", tmp_path / "scratch"]
+        environment = {**os.environ, "PYTHONPATH": ""}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    first = folder()
+    for unused in ("reporting/templates/report.html.jinja", "memory/estimate.py", "grading/grade.py"):
+        (package / unused).write_text((package / unused).read_text() + "\n")
+        assert folder() == first, unused
+    for used in ("rewards/ours.py", "numbers.py"):
+        (package / used).write_text((package / used).read_text() + "\n")
+        assert folder() != first, used
+        first = folder()

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_cot import schema
-from grpo_cot.schema import TAGS, gold, number, sections, strict_answer, worked
+from grpo_cot.numbers import number
+from grpo_cot.schema import TAGS, gold, sections, strict_answer, worked
 
 FOLLOWS = "<reasoning>\n2 + 3 = 5\nSo 5.\n</reasoning>\n<answer>\n5\n</answer>"
 

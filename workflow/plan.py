@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 from grpo_cot.memory.plan import CARDS, PhasePlan, Plan, plan
 from grpo_cot.training.workload import USABLE
 

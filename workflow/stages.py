@@ -17,7 +17,8 @@ import networkx
 from dvc.lock import LockError
 from dvc.repo import Repo
 
-from grpo_cot.files import InputError, read_json, write_json
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_json, write_json
 
 FOLDER = Path(".cache/snakemake")
 PLAN = FOLDER / "plan.json"

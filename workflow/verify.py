@@ -27,7 +27,7 @@ from dvc_objects.fs import generic
 from dvc_objects.fs.local import localfs
 from tqdm import tqdm
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 
 # Any other name in these folders is a temporary file of an interrupted transfer, which nothing reads.
 OBJECT = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30})(\.dir)?")

@@ -18,8 +18,7 @@ from shape import longest_prompts
 
 from grpo_cot.models.loading import DEVICE, check_attention, load_base
 from grpo_cot.models.tokenizers import load_tokenizer
-from grpo_cot.prompts import PromptSection
-from grpo_cot.recipes.recipe import ModelSection
+from grpo_cot.recipes.recipe import ModelSection, PromptSection
 
 
 def batch(base: Path, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from shape import ROOT, longest_prompts
 
-from grpo_cot.files import read_json, read_jsonl, write_json, write_jsonl
+from grpo_cot.common.files import read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import load_base
 from grpo_cot.recipes.recipe import load_recipe

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from shape import ROOT, random_base
 
-from grpo_cot.files import read_json, write_json, write_text
+from grpo_cot.common.files import read_json, write_json, write_text
 
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "unsloth", "vllm", "flash-attn")

@@ -22,7 +22,7 @@ import torch
 from evaluating import random_adapter
 from shape import ROOT, longest_prompts
 
-from grpo_cot.files import read_json, write_json, write_jsonl
+from grpo_cot.common.files import read_json, write_json, write_jsonl
 from grpo_cot.recipes.recipe import load_recipe
 
 

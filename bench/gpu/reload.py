@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
 
-from grpo_cot.files import read_jsonl
+from grpo_cot.common.files import read_jsonl
 
 
 def main() -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, set_seed
 
-from grpo_cot.files import Row
+from grpo_cot.common.files import Row
 from grpo_cot.memory.plan import architecture
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems
-from grpo_cot.prompts import PromptSection, map_rows
+from grpo_cot.prompts import map_rows
+from grpo_cot.recipes.recipe import PromptSection
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shape import ROOT
 
-from grpo_cot.files import read_json
+from grpo_cot.common.files import read_json
 
 
 def main() -> None:

@@ -16,14 +16,13 @@ from shape import ROOT, longest_prompts
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import GRPOConfig, GRPOTrainer
 
-from grpo_cot.errors import validated
+from grpo_cot.common.errors import validated
 from grpo_cot.memory.estimate import Blueprint, estimate
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.recipes.recipe import Recipe, load_recipe
-from grpo_cot.rewards.ours import reward_functions
+from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training import phases as training
-from grpo_cot.training.trainers import make_trainer
-from grpo_cot.training.workload import workload
+from grpo_cot.training.methods.registry import make_trainer, workload
 
 WARM = 2
 SYNC = {"unsloth": "shared", "vllm": "adapter"}

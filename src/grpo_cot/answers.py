@@ -19,7 +19,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from grpo_cot.schema import CURRENCY, LOCALES, LONGEST_NUMBER, decimal
+from grpo_cot.numbers import CURRENCY, LOCALES, LONGEST_NUMBER, decimal
 
 _READ = 20_000  # characters read at the end of a completion: about 5,000 tokens
 _ANNOUNCEMENTS = 100  # announced answers tried, from the last

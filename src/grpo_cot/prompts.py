@@ -1,34 +1,14 @@
 """From rows to prompts: chat messages with the schema's system prompt, measured in the tokenizer's template."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from grpo_cot.files import InputError, Row
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Message, Row
+from grpo_cot.recipes.recipe import Example, PromptSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Message = dict[str, str]
-
-
-class Example(BaseModel):
-    """A worked exchange shown before the question (one-shot prompting)."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    question: str
-    completion: str
-
-
-class PromptSection(BaseModel):
-    """A recipe's `prompt` section."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    system: str | None
-    example: Example | None
-    max_prompt_length: int = Field(gt=0)  # tokens, template included
-    chat_template_kwargs: dict[str, Any]
 
 
 def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection) -> list[Message]:

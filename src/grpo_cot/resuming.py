@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import time
 import zipfile
 from collections import UserDict
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from grpo_cot.common.files import file_hash, write_json
+
+KEPT = 7 * 24 * 3600  # seconds after the last write, of the scratch folders of other settings
+DECISIVE = "decisive.json"
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
@@ -47,16 +54,70 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def scratch_folder(root: Path, parts: Mapping[str, Any]) -> Path:
-    """The folder in `root` for what decides this run's result; those of other settings are removed.
+def loaded_code() -> dict[str, str]:
+    """The sha256 of every module of this package, and of the user's rewards, that the process has imported, by name.
 
-    To be called inside `exclusive(root)`.
+    A step that may resume is bound to the code that it runs. An edit of a page's template, or of a module of another
+    step, leaves its unfinished work in use.
     """
+    files = {
+        name: module.__file__
+        for name, module in list(sys.modules.items())
+        if name.split(".")[0] in ("grpo_cot", "my_rewards") and getattr(module, "__file__", None)
+    }
+    return {name: file_hash(Path(file)) for name, file in sorted(files.items()) if file}
+
+
+@contextmanager
+def resumable(root: Path, decisive: Mapping[str, Any]) -> Iterator[Path]:
+    """A scratch folder in `root` for a step's work, which still holds the work of an interrupted run of the same step.
+
+    One process at a time is in the block. `decisive` says everything that decides the result (JSON values); it and the
+    code that is loaded name the folder. The folder is removed when the block succeeds, and kept when it fails.
+
+    Folders of other settings or other code are named, and kept for a week after they were last written.
+    """
+    callers = Callers()
+    parts = {**decisive, "code": loaded_code()}
     folder = root / fingerprint(parts)
-    for other in root.iterdir():
-        if other.is_dir() and other != folder:
+    with exclusive(root):
+        _tidy(root, folder, parts)
+        write_json(folder / DECISIVE, parts)
+        yield folder
+        if callers.alive():  # otherwise nobody records this result, and the next run takes it over
+            shutil.rmtree(folder)
+
+
+def _tidy(root: Path, own: Path, parts: Mapping[str, Any]) -> None:
+    """Name the folders of other settings; remove those that nothing was written to for a week."""
+    for other in sorted(path for path in root.iterdir() if path.is_dir() and path != own):
+        written = max((path.stat().st_mtime for path in other.rglob("*") if path.is_file()), default=0.0)
+        if time.time() - written > KEPT:
             shutil.rmtree(other)
-    return folder
+            print(f"Removed {other}: nothing was written there for a week.", flush=True)
+        else:
+            until = time.strftime("%Y-%m-%d %H:%M", time.localtime(written + KEPT))
+            print(
+                f"Kept {other}, of an interrupted run that differs in {_difference(other, parts)}: put that back to go "
+                f"on from there. It is removed after {until}.",
+                flush=True,
+            )
+
+
+def _difference(other: Path, parts: Mapping[str, Any]) -> str:
+    """The parts, and of code the modules, in which another folder's run differs from this one."""
+    try:
+        others = json.loads((other / DECISIVE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "something that it did not write down"
+    names = []
+    for name in sorted(others.keys() | parts.keys()):
+        theirs, ours = others.get(name), parts.get(name)
+        if isinstance(theirs, dict) and isinstance(ours, dict):
+            names += [f"{name}.{key}" for key in sorted(theirs.keys() | ours) if theirs.get(key) != ours.get(key)]
+        elif theirs != ours:
+            names.append(name)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 class Journal(UserDict[str, Any]):

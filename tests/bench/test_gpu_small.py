@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from support import ROOT
 
 from grpo_cot.bases.sources import Base
-from grpo_cot.errors import validated
-from grpo_cot.files import InputError, file_hashes, read_jsonl, read_yaml
+from grpo_cot.common.errors import InputError, validated
+from grpo_cot.common.files import file_hashes, read_jsonl, read_yaml
 from grpo_cot.problems.generators import ITEMS, NAMES, harder_problems
 
 SOURCE = ROOT / "sources/bases/gpu-small.yaml"

@@ -9,11 +9,10 @@ import pytest
 from conftest import folder_from
 from support import ROOT
 
+from grpo_cot.common.errors import InputError, validated
 from grpo_cot.data.rows import load, plain_number, plain_solution, read_source
 from grpo_cot.data.sources import SOURCE_FILE, Suite, evaluation_sets
-from grpo_cot.errors import validated
-from grpo_cot.files import InputError
-from grpo_cot.schema import number
+from grpo_cot.numbers import number
 
 GOOD = [{"question": "2 + 3?", "answer": "2 + 3 = 5\n#### 5"}, {"question": "10 * 100?", "answer": "#### 1,000"}]
 DATASETS = ROOT / "sources/datasets"

@@ -9,7 +9,7 @@ import pytest
 from rollout_recipes import NF4
 from support import ROOT
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 
 pytestmark = pytest.mark.slow
 TINY = ROOT / "assets/tiny/model"
@@ -113,7 +113,7 @@ def test_the_base_is_the_model_without_its_adapter_and_the_adapter_is_back_after
 
 
 def test_sampling_in_vllms_words() -> None:
-    from grpo_cot.evaluation.vllm import sampling_parameters
+    from grpo_cot.vllm.arguments import sampling_parameters
 
     assert sampling_parameters({"do_sample": False, "max_new_tokens": 9, "temperature": 0.7, "top_p": 0.5}, "here") == {
         "temperature": 0.0,
@@ -137,7 +137,7 @@ def test_sampling_in_vllms_words() -> None:
 
 @pytest.mark.parametrize("sampling", [{"num_beams": 4}, {"no_repeat_ngram_size": 3}, {"typical_p": 0.9}])
 def test_sampling_without_a_counterpart_in_vllm_is_refused(sampling: dict[str, Any]) -> None:
-    from grpo_cot.evaluation.vllm import sampling_parameters
+    from grpo_cot.vllm.arguments import sampling_parameters
 
     with pytest.raises(InputError, match=f"evaluate.sampling.{next(iter(sampling))} has no counterpart in vLLM"):
         sampling_parameters({"max_new_tokens": 9, **sampling}, "evaluate.sampling")
@@ -182,7 +182,7 @@ def test_what_vllm_cannot_do_is_refused_before_anything_loads(
 
 
 def test_a_fingerprint_can_be_made_where_vllm_is_not_so_that_its_absence_is_a_sentence() -> None:
-    from grpo_cot.evaluation.vllm import distributions
+    from grpo_cot.vllm.arguments import distributions
 
     assert distributions() == []
 

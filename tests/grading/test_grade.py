@@ -13,9 +13,10 @@ from grade import main as grade_step
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu
 
-from grpo_cot.files import InputError, Row, read_json, read_jsonl, write_jsonl
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row, read_json, read_jsonl, write_jsonl
+from grpo_cot.grading import grade as grading
 from grpo_cot.grading.grade import compare, grade, metrics, read_completion, read_samples
-from grpo_cot.grading.grade import grade as grading
 
 
 def answered(text: str, reasoning_tokens: int | None = None, truncated: bool = False, **more: Any) -> Row:

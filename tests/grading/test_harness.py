@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lm_eval.api.metrics import exact_match_hf_evaluate
 from lm_eval.filters.extraction import RegexFilter
 
-from grpo_cot.files import read_yaml
+from grpo_cot.common.files import read_yaml
 from grpo_cot.grading import harness
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
 

@@ -12,7 +12,7 @@ import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-from grpo_cot.grading.grade import similarity
+from grpo_cot.grading import similarity
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge, words
 
 ENGLISH = [

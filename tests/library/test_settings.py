@@ -44,15 +44,14 @@ def test_the_settings_of_every_recipe_are_checked_and_build_the_libraries_own_ob
     from support import ROOT
     from transformers import BitsAndBytesConfig, GenerationConfig
 
-    from grpo_cot.library.settings import check_recipe
+    from grpo_cot.checks.recipe import check_recipe
     from grpo_cot.recipes.recipe import load_recipe
-    from grpo_cot.training.trainers import CONFIGURATIONS
 
     for path in ROOT.glob("experiments/*.yaml"):
         recipe = load_recipe(path)
         check_recipe(recipe, path)
         for phase in recipe.phases:
-            CONFIGURATIONS[phase.section](output_dir="x", use_cpu=True, **phase.settings)
+            phase.configuration_class()(output_dir="x", use_cpu=True, **phase.settings)
             if phase.lora:
                 LoraConfig(**phase.lora)
         BitsAndBytesConfig(**recipe.quantization or {})

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from support import ROOT
 
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml, write_jsonl, write_text
 from grpo_cot.data.sources import SOURCE_FILE
-from grpo_cot.files import InputError, read_yaml, write_jsonl, write_text
 from grpo_cot.memory.plan import PhasePlan, Plan, choose, plan, training_rows
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.training.workload import Workload
@@ -172,7 +173,7 @@ def test_a_run_is_planned_as_its_line_says(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_every_recipe_is_accepted_by_the_libraries(path: Path) -> None:
-    from grpo_cot.library.settings import check_recipe
+    from grpo_cot.checks.recipe import check_recipe
 
     check_recipe(load_recipe(path), path)
 
@@ -256,7 +257,7 @@ def test_a_step_is_estimated_as_the_loaded_quantized_model_runs_it() -> None:
     from grpo_cot.memory.estimate import Blueprint
     from grpo_cot.memory.live_bytes import LiveBytes
     from grpo_cot.memory.plan import architecture
-    from grpo_cot.training.workload import workload
+    from grpo_cot.training.methods.registry import workload
 
     recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
     lora, quantization = recipe.phases[0].lora, recipe.quantization

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from support import ROOT
 
-from grpo_cot.files import InputError, read_yaml
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.recipes.recipe import MergeSection, ModelSection
 
@@ -261,8 +262,7 @@ class Killed:
 
 
 def test_parity_runs_in_its_own_process(tmp_path: Path) -> None:
-    from grpo_cot.merging.parity import parity
-    from grpo_cot.merging.parity_process import parity_process
+    from grpo_cot.merging.parity import parity, parity_process
 
     model_json = trained(shutil.copytree(TINY, tmp_path / "base"), QUANTIZATION)
     output, _ = merged(model_json)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rollout_recipes import BASE, NF4
 
+from grpo_cot.common.files import write_json
 from grpo_cot.evaluation.pairs import Ask, both
-from grpo_cot.files import write_json
 from grpo_cot.problems.generators import problems
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ def adapted(folder: Path) -> Path:
 
 
 def by_transformers(model_json: Path) -> dict[str, Any]:
-    from grpo_cot.generation import generate
+    from grpo_cot.models.generation import generate
     from grpo_cot.models.loading import load
 
     model, tokenizer, description = load(model_json)

@@ -14,8 +14,9 @@ import pytest
 from rollout_recipes import BASE, NF4, grpo_phase, recipe
 from support import training_rows
 
-from grpo_cot.files import InputError
-from grpo_cot.recipes.recipe import GrpoPhase, Recipe
+from grpo_cot.common.errors import InputError
+from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -77,14 +78,14 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU vLLM applies adapters in 16 bits only, which recipes are held to; on a CPU in 32 as well."""
-    from grpo_cot.training.rollouts import check_rollouts
+    from grpo_cot.vllm.arguments import rollout_arguments
 
     def checked(given: Recipe, phase: GrpoPhase, where: str) -> dict[str, Any]:
         if phase.rollouts is None or phase.rollouts.sync == "merge":
-            return check_rollouts(given, phase, where)
+            return rollout_arguments(given, phase, where)
         return {"dtype": "float32", "enable_lora": True, "max_lora_rank": 8}
 
-    monkeypatch.setattr("grpo_cot.training.rollouts.check_rollouts", checked)
+    monkeypatch.setattr("grpo_cot.training.rollouts.rollout_arguments", checked)
 
 
 def trainer(folder: Path, given: Recipe) -> Any:
@@ -92,13 +93,15 @@ def trainer(folder: Path, given: Recipe) -> Any:
 
     from grpo_cot.models.loading import load_base
     from grpo_cot.models.tokenizers import load_tokenizer
-    from grpo_cot.training.trainers import make_trainer, trainer_configuration
+    from grpo_cot.training.methods.registry import METHODS, make_trainer, trainer_configuration
+    from grpo_cot.training.methods.setup import Setup
 
     phase = grpo_phase(given)
     model = load_base(BASE, given.model, given.quantization)
     set_seed(7)
     configuration = trainer_configuration(given, phase, folder, 7)
-    made = make_trainer(given, phase, configuration, model, load_tokenizer(BASE), training_rows(), [], None)
+    setup = Setup(given, phase, load_tokenizer(BASE), training_rows())
+    made = make_trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
     for parameter in made.model.parameters():
         if parameter.requires_grad:  # as grpo_cot.training.phases does it
             parameter.data = parameter.data.float()

@@ -19,7 +19,7 @@ import launch
 import pytest
 from support import ROOT, outputs_in_lock
 
-from grpo_cot.files import read_yaml
+from grpo_cot.common.files import read_yaml
 from pipeline.conftest import PARAMS, Project, new_project
 
 pytestmark = pytest.mark.slow
@@ -386,6 +386,6 @@ def test_the_cuda_image_holds_the_whole_set_and_fails_only_for_want_of_a_device(
     mounts = [part for name in names for part in ("--volume", f"{packages / name}:/pytest/{name}:ro")]
     said = project.run(
         *inside[:-1], "--env", "PYTHONPATH=/pytest", "--volume", f"{ROOT}:/tests:ro", "--workdir", "/tests", *mounts,
-        reference, "python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_backends.py",
+        reference, "python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/training/test_unsloth.py",
     )  # fmt: skip
     assert " passed" in said and "skipped" not in said and "failed" not in said

@@ -9,7 +9,7 @@ import report
 from graded import metrics
 from support import ROOT
 
-from grpo_cot.files import write_json, write_jsonl
+from grpo_cot.common.files import write_json, write_jsonl
 from grpo_cot.reporting.figures import changed_problems, curves_picture, figure_rows
 
 HOSTILE = "</pre><script>alert(1)</script>"

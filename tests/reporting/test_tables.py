@@ -11,8 +11,10 @@ from graded import metrics, share
 from scipy.stats import ttest_1samp
 from support import ROOT
 
-from grpo_cot.files import InputError, write_json, write_text
-from grpo_cot.recipes.recipe import Run, load_recipe
+from grpo_cot.checks.params import Run
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import write_json, write_text
+from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting.tables import (
     Result,
     comparisons_over_seeds,
@@ -216,6 +218,6 @@ def test_text_of_others_is_escaped(project: Path) -> None:
 
 def test_the_page_is_made_without_torch_or_matplotlib(project: Path) -> None:
     code = "import index, sys; print(sorted({'torch', 'transformers', 'matplotlib'} & sys.modules.keys()))"
-    path = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}"}
+    path = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'workflow'}"}
     said = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"

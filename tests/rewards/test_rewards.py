@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_cot.rewards.ours import REWARDS, reward_functions
-from grpo_cot.rewards.ours import ours as rewards
-from grpo_cot.rewards.ours import published as published_rewards
-from grpo_cot.rewards.published import PUBLISHED_REWARDS
+from grpo_cot.rewards import ours as rewards
+from grpo_cot.rewards import published as published_rewards
+from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS, reward_functions
 from grpo_cot.schema import TAGS
 
 ALL = REWARDS | PUBLISHED_REWARDS

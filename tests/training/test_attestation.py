@@ -97,7 +97,7 @@ def test_the_gap_is_the_mean_over_the_sampled_tokens() -> None:
     ],
 )
 def test_log_probabilities_that_are_apart_or_missing_are_refused(found: tuple[float, float, float], said: str) -> None:
-    from grpo_cot.files import InputError
+    from grpo_cot.common.errors import InputError
     from grpo_cot.training.attestation import SyncAttestation
 
     with pytest.raises(InputError, match=said):
@@ -109,7 +109,7 @@ def test_an_adapter_in_the_request_itself_is_compared_in_the_format_that_it_has_
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from grpo_cot.files import InputError
+    from grpo_cot.common.errors import InputError
     from grpo_cot.training.attestation import SyncAttestation, adapter_tensors
 
     model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(8, 8)), LoraConfig(target_modules=["0"]))

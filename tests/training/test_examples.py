@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from support import ROOT
 
-from grpo_cot.files import InputError, read_yaml
+from grpo_cot.checks.rules import check_training_sections
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml
 from grpo_cot.problems.generators import problems
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.schema import worked
@@ -142,7 +144,7 @@ def test_all_weights_of_both_architectures_train_load_answer_and_keep_the_best_c
     tmp_path: Path, base: str, method: str
 ) -> None:
     from grpo_cot.evaluation.likelihood import likelihoods
-    from grpo_cot.generation import generate
+    from grpo_cot.models.generation import generate
     from grpo_cot.models.loading import load
 
     selecting = {
@@ -202,5 +204,6 @@ def test_nothing_right_is_nothing_to_learn_from() -> None:
 
 
 def test_methods_for_different_models_do_not_mix() -> None:
-    with pytest.raises(ValueError, match="mixes seq2seq with other methods"):
-        recipe({"method": "seq2seq", "seq2seq": COMMON}, {"method": "sft", "sft": SFT}, adapter=False)
+    mixed = recipe({"method": "seq2seq", "seq2seq": COMMON}, {"method": "sft", "sft": SFT}, adapter=False)
+    with pytest.raises(InputError, match="mixes seq2seq with other methods"):
+        check_training_sections(mixed, "recipe")

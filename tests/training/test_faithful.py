@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from support import ROOT, training_rows
 
-from grpo_cot.files import InputError, read_yaml
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml
 from grpo_cot.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,7 @@ def test_a_configuration_that_was_changed_after_the_fact_is_refused(
 ) -> None:
     """The changes are those that Unsloth's configuration and trainer classes are known to make."""
     from grpo_cot.training.faithful import compare_settings, snapshot
-    from grpo_cot.training.trainers import trainer_configuration
+    from grpo_cot.training.methods.registry import trainer_configuration
 
     wanted = recipe(**settings)
     phase = wanted.phases[0]

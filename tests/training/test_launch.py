@@ -15,8 +15,9 @@ import psutil
 import pytest
 from support import ROOT
 
-from grpo_cot.errors import validated
-from grpo_cot.files import InputError, read_yaml, write_jsonl
+from grpo_cot.checks.rules import check_training_sections
+from grpo_cot.common.errors import InputError, validated
+from grpo_cot.common.files import read_yaml, write_jsonl
 from grpo_cot.recipes.recipe import Recipe
 
 DDP_ON_CPU = {"distributed_type": "MULTI_CPU", "num_processes": 2, "use_cpu": True}
@@ -50,7 +51,9 @@ def recipe(accelerate: dict[str, Any] | None, quantization: dict[str, Any] | Non
     content["phases"][0]["grpo"] |= {
         "max_steps": 4, "save_steps": 2, "max_completion_length": 16, "per_device_train_batch_size": 4, **grpo,
     }  # fmt: skip
-    return validated(Recipe, content, "recipe")
+    made = validated(Recipe, content, "recipe")
+    check_training_sections(made, "recipe")
+    return made
 
 
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float32"}
@@ -88,7 +91,7 @@ def test_the_number_of_processes_is_stated_and_more_than_one(number: object) -> 
 def test_each_kind_is_accepted_by_the_checks_and_by_accelerates_own_class(section: dict[str, Any]) -> None:
     from accelerate.commands.config.config_args import ClusterConfig
 
-    from grpo_cot.library.settings import check_recipe
+    from grpo_cot.checks.recipe import check_recipe
 
     check_recipe(recipe(section), "recipe")
     ClusterConfig(**ClusterConfig.process_config({**copy.deepcopy(section), "compute_environment": "LOCAL_MACHINE"}))
@@ -97,7 +100,7 @@ def test_each_kind_is_accepted_by_the_checks_and_by_accelerates_own_class(sectio
 @pytest.mark.slow
 @pytest.mark.parametrize("section", [FSDP, ZERO_3])
 def test_four_bits_are_sharded_only_in_the_type_of_the_other_weights(section: dict[str, Any]) -> None:
-    from grpo_cot.library.settings import check_recipe
+    from grpo_cot.checks.recipe import check_recipe
 
     check_recipe(recipe(section, {**NF4, "bnb_4bit_quant_storage": "float32"}), "recipe")
     for quantization in (NF4, {**NF4, "bnb_4bit_quant_storage": "bfloat16"}):
@@ -131,7 +134,7 @@ def test_four_bits_are_sharded_only_in_the_type_of_the_other_weights(section: di
     ],
 )
 def test_a_section_that_cannot_work_is_one_sentence(section: dict[str, Any], says: str) -> None:
-    from grpo_cot.library.settings import check_recipe
+    from grpo_cot.checks.recipe import check_recipe
 
     with pytest.raises(InputError) as refusal:
         check_recipe(recipe(section), "recipe")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from support import ROOT, training_rows
 
-from grpo_cot.files import read_yaml
-from grpo_cot.recipes.recipe import Phase, Recipe
+from grpo_cot.common.files import read_yaml
+from grpo_cot.recipes.phases import Phase
+from grpo_cot.recipes.recipe import Recipe
 
 
 def recipe(phases: list[dict[str, object]], quantization: object = None) -> Recipe:

@@ -1,14 +1,14 @@
-"""The longest batch before the first step, and what is said when memory runs out."""
+"""The longest batch before the first step, and the sentence when memory runs out."""
 
 import random
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import ROOT, training_rows
 
-from grpo_cot.files import InputError, read_yaml
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml
 from grpo_cot.recipes.recipe import Recipe
 
 BASE = ROOT / "assets/tiny/model"
@@ -47,24 +47,17 @@ def prepared(wanted: Recipe, folder: Path) -> Any:
 
     from grpo_cot.models.loading import load_base
     from grpo_cot.models.tokenizers import load_tokenizer
-    from grpo_cot.training.trainers import make_trainer, trainer_configuration
+    from grpo_cot.training.methods.registry import METHODS, make_trainer, trainer_configuration
+    from grpo_cot.training.methods.setup import Setup
 
     (phase,) = wanted.phases
     base = MT5 if phase.method == "seq2seq" else BASE
     model = load_base(base, wanted.model, wanted.quantization)
     set_seed(1)
     drawn = [{**row, "right": [row["solution"]], "wrong": ["0"]} for row in training_rows()]
-    samples = drawn if phase.method == "dpo" else None
-    return make_trainer(
-        wanted,
-        phase,
-        trainer_configuration(wanted, phase, folder, 1),
-        model,
-        load_tokenizer(base),
-        training_rows(),
-        [],
-        samples,
-    )
+    setup = Setup(wanted, phase, load_tokenizer(base), training_rows(), samples=drawn)
+    configuration = trainer_configuration(wanted, phase, folder, 1)
+    return make_trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
 
 
 @pytest.mark.slow
@@ -156,7 +149,7 @@ def test_memory_runs_out_before_the_first_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_memory_that_runs_out_in_training_says_which_settings_to_change(tmp_path: Path) -> None:
+def test_memory_that_runs_out_in_training_says_where_to_look(tmp_path: Path) -> None:
     import torch
     from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -172,83 +165,6 @@ def test_memory_that_runs_out_in_training_says_which_settings_to_change(tmp_path
             train_phases(recipe("grpo"), training_rows(), [], BASE, 1, tmp_path, {})
     finally:
         hook.remove()
-    assert "per_device_train_batch_size to 4 (it is 8) and gradient_accumulation_steps to 2" in str(refusal.value)
-
-
-def needed(wanted: Recipe) -> int:
-    from grpo_cot.memory.estimate import Blueprint, estimate
-    from grpo_cot.memory.plan import architecture
-    from grpo_cot.training.workload import workload
-
-    blueprint = Blueprint(*architecture(ROOT, "tiny"), wanted.model, wanted.quantization, wanted.phases[0].lora)
-    memory = estimate(blueprint, workload(wanted, 0, on_gpu=True))
-    return memory.total - memory.kept["CUDA itself"]
-
-
-def followed(wanted: Recipe, said: str) -> Recipe:
-    """The recipe with what the sentence says to set."""
-    content = wanted.model_dump()
-    section = content["phases"][0][wanted.phases[0].section]
-    for name, value, old in re.findall(r"(\w+) to (\w+) \(it is (\w+)\)", said):
-        assert str(section[name]).lower() == old
-        section[name] = {"true": True}.get(value) or int(value)
-    return Recipe.model_validate(content)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("share", [0.9, 0.6, 0.4])
-def test_what_is_advised_is_a_valid_recipe_of_the_same_step_that_is_estimated_to_fit(share: float) -> None:
-    from grpo_cot.training.probe import advice
-
-    wanted = recipe("grpo", per_device_train_batch_size=16)
-    available = int(share * needed(wanted))
-    said = advice(wanted, 1, BASE, available)
-    changed = followed(wanted, said)
-    assert needed(changed) <= 0.9 * available
-    old, new = (one.phases[0].settings for one in (wanted, changed))
-    step = "per_device_train_batch_size", "gradient_accumulation_steps"
-    assert old[step[0]] * old[step[1]] == new[step[0]] * new[step[1]]
-    assert old["max_completion_length"] == new["max_completion_length"]
-    assert re.search(r"estimated to need \d+\.\d GiB then$", said)
-
-
-@pytest.mark.slow
-def test_an_estimate_that_was_too_low_is_raised_by_as_much() -> None:
-    from grpo_cot.training.probe import advice
-
-    wanted = recipe("grpo", per_device_train_batch_size=16)
-    available = 3 * needed(wanted)  # and yet memory ran out
-    changed = followed(wanted, advice(wanted, 1, BASE, available))
-    assert 3 * needed(changed) <= 0.9 * available
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({},
-         "set phases.1.grpo.per_device_train_batch_size to 4 (it is 8) and gradient_accumulation_steps to 2 (it is 1)"),
-        ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 4},
-         "set phases.1.grpo.per_device_train_batch_size to 2 (it is 4), gradient_accumulation_steps to 4 (it is 2) and "
-         "steps_per_generation to 8 (it is 4)"),
-        ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
-         "set phases.1.grpo.gradient_checkpointing to true (it is false)"),
-        ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "gradient_checkpointing": True},
-         "set phases.1.grpo.max_completion_length to 6 (it is 12)"),
-    ],
-)  # fmt: skip
-def test_where_the_memory_is_not_known_the_mildest_change_is_advised(settings: dict[str, Any], says: str) -> None:
-    from grpo_cot.training.probe import advice
-
-    wanted = recipe("grpo", **settings)
-    assert advice(wanted, 1, BASE, None) == f"phases.1 (grpo) needs more GPU memory than there is: {says}"
-    assert followed(wanted, says)
-
-
-@pytest.mark.slow
-def test_what_cannot_fit_says_so() -> None:
-    from grpo_cot.training.probe import advice
-
-    said = advice(recipe("sft", quantized=False), 1, BASE, 2**20)
-    assert "max_length to 128 (it is 256)" in said
-    assert said.endswith("use a larger GPU, or a smaller base")
+    said = str(refusal.value)
+    assert said.startswith("phases.1 (grpo) needs more memory than there is: `make plan EXPERIMENT=")
+    assert "a smaller grpo.per_device_train_batch_size with more gradient_accumulation_steps" in said

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rollout_recipes import NF4, grpo_phase, recipe
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 from grpo_cot.recipes.recipe import Recipe
 
 FSDP = {"num_processes": 2, "distributed_type": "FSDP"}
@@ -49,7 +49,7 @@ ZERO3 = {"num_processes": 2, "distributed_type": "DEEPSPEED", "deepspeed_config"
     ],
 )
 def test_what_vllm_would_sample_otherwise_is_refused(given: Callable[[], Recipe], said: str) -> None:
-    from grpo_cot.training.rollouts import check_rollouts
+    from grpo_cot.checks.rollouts import check_rollouts
 
     with pytest.raises(InputError, match=said):
         check_rollouts(given(), grpo_phase(given()), "phases.1")
@@ -71,9 +71,9 @@ def test_what_vllm_would_sample_otherwise_is_refused(given: Callable[[], Recipe]
     ],
 )  # fmt: skip
 def test_the_base_is_loaded_as_training_loads_it(given: Callable[[], Recipe], arguments: dict[str, Any]) -> None:
-    from grpo_cot.training.rollouts import check_rollouts
+    from grpo_cot.vllm.arguments import rollout_arguments
 
-    assert check_rollouts(given(), grpo_phase(given()), "phases.1") == arguments
+    assert rollout_arguments(given(), grpo_phase(given()), "phases.1") == arguments
 
 
 @pytest.mark.slow

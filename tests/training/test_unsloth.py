@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from support import ROOT
 
-from grpo_cot.files import InputError, read_yaml
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.recipes.recipe import ModelSection, Recipe, load_recipe
 
@@ -54,13 +55,13 @@ GRPO = recipe().phases[0].settings
 
 
 def test_what_unsloth_can_train_passes_and_other_backends_are_not_asked() -> None:
-    from grpo_cot.training.unsloth import check
+    from grpo_cot.checks.unsloth import check_unsloth
 
-    check(recipe(), "r.yaml")
-    check(recipe(quantization=None), "r.yaml")
-    check(recipe(**shared()), "r.yaml")
-    check(recipe(phases=later({"method": "grpo", "rollouts": None, "grpo": GRPO})), "r.yaml")
-    check(recipe(backend="transformers", **{"model.dtype": "float32"}), "r.yaml")
+    check_unsloth(recipe(), "r.yaml")
+    check_unsloth(recipe(quantization=None), "r.yaml")
+    check_unsloth(recipe(**shared()), "r.yaml")
+    check_unsloth(recipe(phases=later({"method": "grpo", "rollouts": None, "grpo": GRPO})), "r.yaml")
+    check_unsloth(recipe(backend="transformers", **{"model.dtype": "float32"}), "r.yaml")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +106,10 @@ def test_what_unsloth_can_train_passes_and_other_backends_are_not_asked() -> Non
     ],
 )  # fmt: skip
 def test_what_unsloth_would_do_otherwise_is_refused_in_one_sentence(changes: dict[str, Any], says: str) -> None:
-    from grpo_cot.training.unsloth import check
+    from grpo_cot.checks.unsloth import check_unsloth
 
     with pytest.raises(InputError, match=f"^r.yaml: .*{says}"):
-        check(recipe(**changes), "r.yaml")
+        check_unsloth(recipe(**changes), "r.yaml")
 
 
 def in_python(*lines: str) -> str:
@@ -191,18 +192,19 @@ def compared(wanted: Recipe, number: int, scratch: Path, *, stated: bool = True)
     """
     from peft import LoraConfig, get_peft_model
 
-    from grpo_cot.models.loading import loading as models
+    from grpo_cot.models import loading as models
     from grpo_cot.models.tokenizers import load_tokenizer
+    from grpo_cot.training import faithful as effective
     from grpo_cot.training import unsloth as unsloth_backend
-    from grpo_cot.training.phases import faithful as effective
-    from grpo_cot.training.phases import trainers
+    from grpo_cot.training.methods.registry import METHODS, make_trainer, trainer_configuration
+    from grpo_cot.training.methods.setup import Setup
 
     state_defaults = unsloth_backend.explicit
     if not stated:
         unsloth_backend.explicit = lambda kind, settings: dict(settings)
     phase, base = wanted.phases[number], ROOT / "assets/tiny/model"
     try:
-        configuration = trainers.trainer_configuration(wanted, phase, scratch, 1)
+        configuration = trainer_configuration(wanted, phase, scratch, 1)
         asked = effective.snapshot(configuration)
         model = models.load_base(base, wanted.model, wanted.quantization)
         model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **(wanted.phases[0].lora or {})))
@@ -214,7 +216,8 @@ def compared(wanted: Recipe, number: int, scratch: Path, *, stated: bool = True)
             }
             for row in range(16)
         ]  # fmt: skip
-        trainer = trainers.make_trainer(wanted, phase, configuration, model, load_tokenizer(base), rows, [], None)
+        setup = Setup(wanted, phase, load_tokenizer(base), rows)
+        trainer = make_trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
         assert any(kind.__name__.startswith("_Unsloth") for kind in type(trainer).__mro__)
         effective.compare(wanted, phase, asked, trainer)
     except InputError as error:
@@ -245,7 +248,7 @@ def tell_how_unsloths_trainers_fare(scratch: Path) -> None:
         ("reference", recipe(**paid, phases=two), 1, True),
     ):
         print(f"\n{name}: {compared(wanted, number, scratch / name, stated=stated)}")
-    from grpo_cot.training.trainers import trainer_configuration
+    from grpo_cot.training.methods.registry import trainer_configuration
 
     for path in sorted(ROOT.glob("experiments/*.yaml")):
         wanted = load_recipe(path)
@@ -262,8 +265,8 @@ def test_unsloths_real_trainers_are_let_pass_or_found_out(tmp_path: Path) -> Non
     without_a_gpu()
     said = in_python(
         "from pathlib import Path",
-        "import test_backends",
-        f"test_backends.tell_how_unsloths_trainers_fare(Path({str(tmp_path)!r}))",
+        "import test_unsloth",
+        f"test_unsloth.tell_how_unsloths_trainers_fare(Path({str(tmp_path)!r}))",
     )
     found = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
     assert found.get("grpo") == "as asked", said[-3000:]
@@ -280,7 +283,7 @@ def test_unsloths_real_trainers_are_let_pass_or_found_out(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_flash_attention_without_a_gpu_or_without_its_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from grpo_cot.models.loading import loading as models
+    from grpo_cot.models import loading as models
 
     without_a_gpu()
     settings = ModelSection(dtype="bfloat16", attn_implementation="flash_attention_2", threads=1)
@@ -298,7 +301,7 @@ def test_an_adapter_that_unsloth_trained_loads_as_any_other(tmp_path: Path) -> N
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from grpo_cot.models.loading import loading as models
+    from grpo_cot.models import loading as models
 
     folder, section = ROOT / "assets/tiny/model", ModelSection(dtype="float32", attn_implementation="sdpa", threads=2)
     torch.manual_seed(0)

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from grpo_cot.bases.sources import Pretraining, Styles
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 from grpo_cot.problems.generators import GENERATORS, Problem
 from grpo_cot.resuming import last_whole_checkpoint
 from grpo_cot.schema import SYSTEM_PROMPT, worked

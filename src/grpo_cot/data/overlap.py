@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from grpo_cot.files import InputError, Row
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row
 
 _NUMBER = re.compile(r"\d+(?:[.,/:]\d+)*")
 _NO_LETTER_OR_DIGIT = re.compile(r"[\W_]+")

@@ -16,6 +16,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from grpo_cot.common.errors import InputError, validated
+from grpo_cot.common.files import Row, read_json, read_jsonl, read_yaml
 from grpo_cot.data.overlap import normalised
 from grpo_cot.data.sources import (
     SOURCE_FILE,
@@ -27,10 +29,9 @@ from grpo_cot.data.sources import (
     PinnedFile,
     Suite,
 )
-from grpo_cot.errors import validated
-from grpo_cot.files import InputError, Row, read_json, read_jsonl, read_yaml
+from grpo_cot.numbers import number
 from grpo_cot.problems.generators import GENERATORS, Split
-from grpo_cot.schema import gold, number
+from grpo_cot.schema import gold
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations, <<48/2=24>>
 _MOST_DECIMALS = 20

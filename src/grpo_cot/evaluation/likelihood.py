@@ -9,8 +9,8 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grpo_cot.generation import Prefix, encode, in_batches, shared_prefix
-from grpo_cot.prompts import Message
+from grpo_cot.common.files import Message
+from grpo_cot.models.generation import Prefix, encode, in_batches, shared_prefix
 
 LOGITS = 2**28  # at once, which is 1 GiB in float32: large vocabularies get smaller batches
 MASKED = -100

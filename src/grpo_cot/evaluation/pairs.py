@@ -1,6 +1,5 @@
 """Asking the base and the trained model the same questions, with the same prompt and the same sampling."""
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,10 +7,9 @@ from typing import Any, NamedTuple
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grpo_cot.files import Row
+from grpo_cot.common.files import Message
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import load_base
-from grpo_cot.prompts import Message
 from grpo_cot.schema import sections
 
 
@@ -21,13 +19,6 @@ class Ask(NamedTuple):
     name: str
     conversations: Sequence[Sequence[Message]]
     sampling: Mapping[str, Any]
-
-
-def sampled(rows: Sequence[Row], size: int | None, seed: int) -> list[Row]:
-    """All rows, or that many of them drawn with the seed, in their order."""
-    if size is None or size >= len(rows):
-        return list(rows)
-    return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), size))]
 
 
 def both(

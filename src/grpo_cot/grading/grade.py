@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from grpo_cot.answers import lenient_answer, numeric_value, same_answer
-from grpo_cot.files import InputError, Row
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge
 from grpo_cot.schema import sections, strict_answer

@@ -1,5 +1,4 @@
-"""The values and the owners of library settings: what `grpo_cot.library.settings` checks beyond the libraries' own
-annotations."""
+"""The values that the libraries' annotations leave open, and the settings that the pipeline owns."""
 
 from typing import Annotated, Any, Literal
 
@@ -148,13 +147,3 @@ OWNED_ACCELERATE = {
     "deepspeed_exclusion_filter": ONE_MACHINE,
     "deepspeed_multinode_launcher": ONE_MACHINE,
 }
-# The libraries' defaults change, so a recipe states these; of names in one group it states one.
-REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
-    "grpo": (("max_steps",), ("learning_rate",), ("max_completion_length",), ("beta",), ("loss_type",),
-             ("scale_rewards",), ("temperature",)),
-    "sft": (("max_steps", "num_train_epochs"), ("learning_rate",), ("max_length",), ("loss_type",)),
-    "dpo": (("max_steps", "num_train_epochs"), ("learning_rate",), ("max_length",), ("loss_type",), ("beta",)),
-    "seq2seq": (("max_steps", "num_train_epochs"), ("learning_rate",)),
-}  # fmt: skip
-# Only the phases that learn from worked solutions can be judged on the validation split while they train.
-SELECTING = ("sft", "seq2seq")

@@ -41,9 +41,11 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from trl.trainer.sft_trainer import _CHUNKED_LM_HEAD_CHUNK_SIZE, _chunk
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax_and_entropy
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 from grpo_cot.memory.live_bytes import LiveBytes
-from grpo_cot.recipes.recipe import LibrarySettings, ModelSection
+from grpo_cot.recipes.phases import LibrarySettings
+from grpo_cot.recipes.recipe import ModelSection
+from grpo_cot.training.probe import lengthen, sampled_token
 from grpo_cot.training.workload import Workload, optimiser_state, optimiser_step
 
 # What flash_attention_2 keeps (it takes the padding out) is what torch's own kernel keeps when it gets no mask.
@@ -363,19 +365,3 @@ def scales(state: Any) -> list[torch.Tensor]:
     if state is None:
         return []
     return [state.absmax, *([] if state.offset is None else [state.offset]), *scales(state.state2)]
-
-
-def sampled_token(model: Any, cache: DynamicCache, work: Workload, new: int, seen: int, device: str = "cpu") -> None:
-    """One step of sampling: the model reads `new` tokens, of `seen` in all, and the next one's chances are made."""
-    ids, mask = (torch.ones(work.drawn, tokens, dtype=torch.long, device=device) for tokens in (new, seen))
-    logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-    # As in Transformers' generate(): a copy in float32, divided by the temperature.
-    scores = logits[:, -1].to(torch.float32, copy=True) / work.temperature
-    torch.softmax(scores, dim=-1)
-
-
-def lengthen(cache: DynamicCache, tokens: int) -> None:
-    """Make a cache as long as if it held that many tokens; what they are is arbitrary."""
-    for layer in cache.layers:
-        *outer, _, size = layer.keys.shape
-        layer.keys, layer.values = (held.new_zeros(*outer, tokens, size) for held in (layer.keys, layer.values))

@@ -2,24 +2,19 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_cot.bases.sources import Base
+from grpo_cot.checks.params import load_params
+from grpo_cot.common.errors import InputError, nearest, validated
+from grpo_cot.common.files import read_json, read_jsonl, read_yaml
 from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
-from grpo_cot.errors import nearest, validated
-from grpo_cot.files import InputError, read_json, read_jsonl, read_yaml
-from grpo_cot.recipes.recipe import (
-    DpoPhase,
-    GrpoPhase,
-    Recipe,
-    RejectionSamplingPhase,
-    Seq2SeqPhase,
-    load_params,
-    load_recipe,
-)
-from grpo_cot.training.workload import USABLE, settings_with_defaults, workload
+from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.recipe import Recipe, load_recipe
+from grpo_cot.training.methods.registry import workload
+from grpo_cot.training.workload import USABLE, settings_with_defaults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -103,7 +98,7 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
     Raises:
         InputError: a name is none, a file does not fit, or the libraries refuse a setting.
     """
-    from grpo_cot.library.settings import check_recipe
+    from grpo_cot.checks.recipe import check_recipe
     from grpo_cot.memory.estimate import Blueprint
 
     recipe_name, dataset, base = choose(root, experiment, dataset, base)
@@ -121,7 +116,7 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
     rows = training_rows(suite, root / f"data/{dataset}")
     configuration, untied = architecture(root, base)
     encoder_decoder = bool(configuration.is_encoder_decoder)
-    if encoder_decoder != (recipe.phases[0].method == "seq2seq"):
+    if encoder_decoder != (recipe.phases[0].architecture == "seq2seq"):
         kind = "an encoder-decoder" if encoder_decoder else "a causal model"
         raise InputError(f"{path}: the base {base!r} is {kind}, which {recipe.phases[0].method!r} cannot train")
     blueprint = Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
@@ -236,6 +231,10 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * processes
     work = workload(recipe, number, on_gpu=True)
     notes, prompts, length = [], batch, work.length
+    if phase.architecture == "seq2seq":
+        work = replace(work, targets=recipe.evaluate.sampling["max_new_tokens"])
+        length += work.targets
+        notes.append("targets are taken to be at most as long as evaluate.sampling.max_new_tokens")
     if isinstance(phase, GrpoPhase):
         generated = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
         reuse = settings["num_iterations"] * generated // settings["gradient_accumulation_steps"]
@@ -248,16 +247,13 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
             epochs = steps / reuse * asked / rows.count
     else:
         available = rows.count
-        if isinstance(phase, RejectionSamplingPhase | DpoPhase):
+        sides = work.rows // settings["per_device_train_batch_size"]  # of a pair there are two
+        if samples := phase.own_samples:
             notes.append("learns from its own samples, so how many rows there are shows only then: at most these")
-            problems = phase.samples.problems or rows.count
-            each = phase.samples.count if phase.method == "rejection_sampling" else phase.samples.count // 2
-            available = problems * each if problems else None
+            problems = samples.problems or rows.count
+            available = problems * (samples.count // sides) if problems else None
         steps, epochs = _steps(settings, available, batch)
-        length = work.length * (2 if phase.method == "dpo" else 1)
-        if isinstance(phase, Seq2SeqPhase):
-            length += work.targets
-            notes.append("targets are taken to be at most as long as evaluate.sampling.max_new_tokens")
+        length *= sides
     vllm = None
     if isinstance(phase, GrpoPhase) and phase.rollouts and settings["vllm_mode"] == "colocate":
         shared = phase.rollouts.sync == "shared"

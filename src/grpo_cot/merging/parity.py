@@ -1,18 +1,59 @@
-"""Proof that the merged model is the trained one: both, loaded from disk, read the same texts."""
+"""Proof that the merged model is the trained one: both, loaded from disk in one process, read the same texts.
 
-from collections.abc import Mapping, Sequence
+Importing this module imports no torch, so that this process and the one that merges import it at the same time.
+"""
+
+import re
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
+import psutil
 
-from grpo_cot.files import InputError
-from grpo_cot.generation import encode, generate
-from grpo_cot.models.loading import DEVICE, load
-from grpo_cot.prompts import Message
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Message
 from grpo_cot.recipes.recipe import MergeSection
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextmanager
+def parity_process() -> Iterator[Callable[..., tuple[dict[str, Any], int]]]:
+    """A fresh process; yields what calls `parity` there, with its figures and the most bytes that it
+    held above its imports.
+
+    Two models are in memory there, so that the process that merged needs no room for them. It does its imports at
+    once, while the caller does its own.
+
+    Raises:
+        InputError: a model cannot be loaded, or the system ended the process.
+    """
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(_import)
+            yield lambda *arguments: pool.submit(_measured, *arguments).result()
+    except BrokenProcessPool:
+        raise InputError(
+            "the process that compares the merged model with the trained one was ended from outside, as systems do "
+            "for lack of memory: it holds both models at once; make room for them and start again"
+        ) from None
+
+
+def _import() -> None:
+    import grpo_cot.models.generation
+    import grpo_cot.models.loading  # noqa: F401
+
+
+def _measured(*arguments: Any) -> tuple[dict[str, Any], int]:
+    imported = resident_memory()
+    return parity(*arguments), peak_memory() - imported
 
 
 def parity(
@@ -29,6 +70,12 @@ def parity(
     Raises:
         InputError: the trained model is missing or corrupt.
     """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    from grpo_cot.models.generation import encode, generate
+    from grpo_cot.models.loading import DEVICE, load
+
     trained, tokenizer, description = load(model_json)
     loader = AutoModelForSeq2SeqLM if trained.config.is_encoder_decoder else AutoModelForCausalLM
     dtype = getattr(torch, description.model.dtype)
@@ -56,8 +103,10 @@ def parity(
     }
 
 
-def answer_logits(model: PreTrainedModel | PeftModel, prompt: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+def answer_logits(model: Any, prompt: "torch.Tensor", answer: "torch.Tensor") -> "torch.Tensor":
     """Logits (1, answer tokens, vocabulary) for every token of an answer (1, tokens) to a prompt (1, tokens)."""
+    import torch
+
     if model.config.is_encoder_decoder:
         logits = model(input_ids=prompt, labels=answer).logits
     else:
@@ -86,3 +135,21 @@ def gate(figures: dict[str, Any], section: MergeSection, quantized: bool) -> boo
             "try merge.dtype: float16, or look at what the adapter targets"
         )
     return holds
+
+
+def resident_memory() -> int:
+    """Bytes of this process that are in memory now, pages of mapped files included."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory() -> int:
+    """The most bytes of this process that have been in memory at once, pages of mapped files included.
+
+    Linux says it of this program alone. `getrusage`, which is asked elsewhere, counts what the process was before it
+    became this program: a small process that a large one started would appear as large.
+    """
+    status = Path("/proc/self/status")
+    said = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.is_file() else None
+    if said:
+        return int(said.group(1)) * 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)

@@ -33,7 +33,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from grpo_cot.files import read_json, write_json
+from grpo_cot.common.files import read_json, write_json
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.models.tokenizers import refusing_corrupt
 

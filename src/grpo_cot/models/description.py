@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from grpo_cot.errors import validated
-from grpo_cot.files import read_json
+from grpo_cot.common.errors import validated
+from grpo_cot.common.files import read_json
 from grpo_cot.recipes.recipe import ModelSection
 
 

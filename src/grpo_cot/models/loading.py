@@ -18,7 +18,7 @@ from transformers import (
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import is_flash_attn_2_available
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 from grpo_cot.models.description import ModelDescription, read_description
 from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt
 from grpo_cot.recipes.recipe import ModelSection

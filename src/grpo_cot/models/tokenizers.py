@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
 
 
 def load_tokenizer(folder: Path, padding_side: str = "left") -> PreTrainedTokenizerBase:

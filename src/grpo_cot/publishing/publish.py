@@ -6,47 +6,50 @@ from pathlib import Path
 from typing import Any
 
 from httpx import HTTPError
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from grpo_cot.files import InputError, read_json, write_json
-
-CARD = Path(__file__).with_name("card.md.jinja")
-
-
-def share(value: Mapping[str, float]) -> str:
-    """A share with its interval, in per cent."""
-    return f"{100 * value['value']:.1f} % [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_json, read_jsonl, write_json
+from grpo_cot.models.description import read_description
+from grpo_cot.publishing.card import card
+from grpo_cot.recipes.recipe import Recipe
 
 
-def points(paired: Mapping[str, float]) -> str:
-    """A paired difference with its interval, in percentage points."""
-    return f"{100 * paired['difference']:+.1f} [{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
+def check_base(merge: Mapping[str, Any], recipe: Recipe, where: object) -> None:
+    """Refuse a merge on another base than the one that was trained on, unless the recipe accepts it.
+
+    Raises:
+        InputError: it does not.
+    """
+    if merge["base"] == "original" and not recipe.publish.accept_original_base:
+        raise InputError(
+            f"{where}: the merged model is on the original base, not on the one that was trained on (token "
+            f"agreement {merge['token_agreement']:.2%}, logit difference {merge['logit_difference']:.2%}); set "
+            "merge.base: dequantized, or publish.accept_original_base: true"
+        )
 
 
-def card(part: str, facts: Mapping[str, Any]) -> str:
-    """The model card of the adapter or of the merged model, its metadata checked by huggingface_hub."""
-    metrics, base, source = facts["metrics"], facts["base_record"], facts["source"]
-    judged = source["sets"][metrics["set"]]
-    data = ModelCardData(
-        base_model=base["id"] or base["name"],
-        datasets=[source["id"]] if source["id"] else None,
-        license=facts["licence"],
-        library_name="peft" if part == "adapter" else "transformers",
-        pipeline_tag="text-generation",
-        tags=[*(method.replace("_", "-") for method in facts["methods"]), "reasoning", "trl"],
-        model_name=facts["name"],
-        eval_results=[
-            EvalResult(
-                task_type="text-generation", dataset_type=judged["id"] or metrics["set"],
-                dataset_name=f"{source['name']}, {metrics['set']}",
-                metric_type="exact_match", metric_name=f"{reader} accuracy (n = {metrics['n']})",
-                metric_value=metrics["trained"][f"{reader}_accuracy"]["value"],
-            )
-            for reader in ("strict", "lenient")
-        ],
-    )  # fmt: skip
-    return str(ModelCard.from_template(data, template_path=str(CARD), part=part, share=share, points=points, **facts))
+def card_facts(recipe: Recipe, model_json: Path, base_source: Path) -> dict[str, Any]:
+    """What the card says of the base, the recipe and the training; `base_source` is models/M.source.json."""
+    configuration = read_json(model_json.parent / read_description(model_json).path / "configuration.json")
+    base = read_json(base_source)
+    return {
+        "base": base["id"] or base["name"],
+        "base_record": base,
+        "licence": base["licence"].lower(),
+        "methods": [phase.method for phase in recipe.phases],
+        "seed": configuration["seed"],
+        "trained_rows": configuration["rows"],
+        "selected": configuration.get("selected"),
+        "packages": configuration["packages"],
+    }
+
+
+def first_prompt(prompts: Path) -> list[dict[str, str]]:
+    """The messages of the first test problem, as prepare made them."""
+    messages: list[dict[str, str]] = read_jsonl(prompts / "eval-test.jsonl")[0]["messages"]
+    return messages
 
 
 def lay_out(folder: Path, weights: Mapping[str, Path], facts: Mapping[str, Any]) -> None:

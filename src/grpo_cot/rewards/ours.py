@@ -1,4 +1,4 @@
-"""Rewards for GRPO: plain picklable functions `(prompts, completions, **columns) -> list of float`.
+"""Rewards for GRPO: plain picklable functions `(prompts, completions, **columns) -> list of float`, with promises.
 
 A completion is a text or, for conversational prompts, TRL's list of one assistant message. Columns (`gold`, `locale`,
 and the `completion_ids` that TRL adds) arrive as keyword lists. Answers are read with `grpo_cot.schema`, by value and
@@ -13,18 +13,16 @@ a condition and not a second thing to be paid for.
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from grpo_cot.errors import nearest
-from grpo_cot.rewards.published import PUBLISHED_REWARDS
-from grpo_cot.schema import TAGS, number, sections, strict_answer
+from grpo_cot.numbers import number
+from grpo_cot.rewards.promise import promises
+from grpo_cot.schema import TAGS, sections, strict_answer
 
 LENGTH_SCALE = 5.0
 LENGTH_TOKENS = 786  # at and above this length the cosine rewards are 0
-
-Reward = Callable[..., list[float]]
 
 
 def completion_text(completion: Any) -> str:
@@ -37,6 +35,7 @@ def completion_text(completion: Any) -> str:
     return text
 
 
+@promises("strict")
 def strict_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     r"""0.5 when the completion follows the schema with every tag on a line of its own, as the prompt shows it.
 
@@ -57,6 +56,7 @@ def _tags_on_own_lines(text: str) -> bool:
     )
 
 
+@promises("soft")
 def soft_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     """0.5 when the completion follows the schema (`grpo_cot.schema.sections`), whatever the white space.
 
@@ -66,6 +66,7 @@ def soft_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: A
     return [0.5 if sections(completion_text(completion)) is not None else 0.0 for completion in completions]
 
 
+@promises("tags", in_parts=True)
 def xml_count(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     """0.125 for each of the four tags that occurs exactly once, less 0.001 per character after `</answer>`.
 
@@ -84,6 +85,7 @@ def _tag_count(text: str) -> float:
     return max(0.0, score - 0.001 * len(rest.rstrip())) if closing else score
 
 
+@promises("integer")
 def integer_answer(
     prompts: Sequence[Any], completions: Sequence[Any], locale: Sequence[str] | None = None, **columns: Any
 ) -> list[float]:
@@ -111,6 +113,7 @@ def _locales(locale: Sequence[str] | None, completions: Sequence[Any]) -> Sequen
     return ["en"] * len(completions) if locale is None else locale
 
 
+@promises("correct")
 def correctness(
     prompts: Sequence[Any],
     completions: Sequence[Any],
@@ -135,6 +138,7 @@ def correctness(
     ]
 
 
+@promises("correct")
 def correctness_in_schema(
     prompts: Sequence[Any],
     completions: Sequence[Any],
@@ -178,6 +182,7 @@ def _gold_value(gold: str) -> Fraction:  # in plain or English notation, whateve
     return value
 
 
+@promises("correct")
 def length_cosine(
     prompts: Sequence[Any],
     completions: Sequence[Any],
@@ -198,6 +203,7 @@ def length_cosine(
     return [_cosine(len(ids)) if paid else 0.0 for paid, ids in zip(right, completion_ids, strict=True)]
 
 
+@promises("correct")
 def length_cosine_penalty(
     prompts: Sequence[Any],
     completions: Sequence[Any],
@@ -220,6 +226,7 @@ def _cosine(tokens: int) -> float:
     return LENGTH_SCALE * math.cos(min(tokens / LENGTH_TOKENS, 1.0) * math.pi / 2)
 
 
+@promises("nothing")
 def random(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     """A placebo that knows nothing of the task: uniform in [0, 1), for the arm that a real reward has to beat.
 
@@ -242,38 +249,3 @@ def _prompt_text(prompt: Any) -> str:
 def _uniform(*texts: str) -> float:
     digest = hashlib.blake2b("\0".join(texts).encode(errors="surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / 2**53  # the 53 bits that a float holds exactly: never 1.0
-
-
-REWARDS: dict[str, Reward] = {
-    reward.__name__: reward
-    for reward in (
-        correctness,
-        correctness_in_schema,
-        strict_format,
-        soft_format,
-        xml_count,
-        integer_answer,
-        length_cosine,
-        length_cosine_penalty,
-        random,
-    )
-}
-
-
-def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[float]]:
-    """Functions and weights, in order, of a recipe's `rewards: {name: weight}`. A weight of 0 logs and does not pay.
-
-    Names are those of `REWARDS` and of `grpo_cot.rewards.published.PUBLISHED_REWARDS`.
-
-    Raises:
-        ValueError: a name is not known; the message gives the nearest one.
-
-    >>> functions, weights = reward_functions({"correctness": 1.0, "soft_format": 0.0})
-    >>> [function.__name__ for function in functions], weights
-    (['correctness', 'soft_format'], [1.0, 0.0])
-    """
-    known = REWARDS | PUBLISHED_REWARDS
-    for name in section:
-        if name not in known:
-            raise ValueError(f"unknown reward {name!r}; {nearest(name, known)}")
-    return [known[name] for name in section], list(section.values())

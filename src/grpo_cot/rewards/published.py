@@ -12,8 +12,10 @@ Use `grpo_cot.rewards.ours` to train. The soft pattern takes quadratic time on a
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from grpo_cot.rewards.promise import promises
 
 _STRICT = re.compile(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
 _SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
@@ -28,6 +30,7 @@ def _extracted_answer(text: str) -> str:
     return text.split("<answer>")[-1].split("</answer>")[0].strip()
 
 
+@promises("strict")
 def published_strict_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     r"""0.5 when the completion is the schema with one line per section, ending in a line break.
 
@@ -39,6 +42,7 @@ def published_strict_format(prompts: Sequence[Any], completions: Sequence[Any], 
     return [0.5 if _STRICT.match(text) else 0.0 for text in _texts(completions)]
 
 
+@promises("soft")
 def published_soft_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     r"""0.5 when the completion starts with both sections, each without a line break.
 
@@ -49,6 +53,7 @@ def published_soft_format(prompts: Sequence[Any], completions: Sequence[Any], **
     return [0.5 if _SOFT.match(text) else 0.0 for text in _texts(completions)]
 
 
+@promises("tags", in_parts=True)
 def published_xml_count(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     r"""0.125 per tag that occurs once with its line breaks, less 0.001 per character after each form of `</answer>`.
 
@@ -68,6 +73,7 @@ def _xml_count(text: str) -> float:
     return score
 
 
+@promises("integer")
 def published_integer_answer(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     """0.5 when the extracted answer consists of digits, in the sense of `str.isdigit`.
 
@@ -78,6 +84,7 @@ def published_integer_answer(prompts: Sequence[Any], completions: Sequence[Any],
     return [0.5 if _extracted_answer(text).isdigit() else 0.0 for text in _texts(completions)]
 
 
+@promises("correct")
 def published_correctness(
     prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], **columns: Any
 ) -> list[float]:
@@ -88,15 +95,3 @@ def published_correctness(
     """
     texts = _texts(completions)
     return [2.0 if _extracted_answer(text) == expected else 0.0 for text, expected in zip(texts, gold, strict=True)]
-
-
-PUBLISHED_REWARDS: dict[str, Callable[..., list[float]]] = {
-    reward.__name__: reward
-    for reward in (
-        published_strict_format,
-        published_soft_format,
-        published_xml_count,
-        published_integer_answer,
-        published_correctness,
-    )
-}

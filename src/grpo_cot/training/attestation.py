@@ -20,11 +20,11 @@ from accelerate.utils import gather_object
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from grpo_cot.files import InputError
+from grpo_cot.common.errors import InputError
+from grpo_cot.vllm.arguments import ROLLOUTS_INSTEAD as INSTEAD
 
 Tensors = Mapping[str, torch.Tensor]
 BLOCK = 2**24  # bytes that are summed at once: four times as much is needed beside the weights
-INSTEAD = "sample with Transformers (grpo.use_vllm false, rollouts null)"
 
 
 def checksum(tensors: Iterable[torch.Tensor]) -> int:

@@ -7,10 +7,10 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grpo_cot.evaluation.pairs import sampled
-from grpo_cot.files import InputError, Row
-from grpo_cot.generation import encode, generate
-from grpo_cot.recipes.recipe import OwnSamplesSection
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row
+from grpo_cot.models.generation import encode, generate, sampled
+from grpo_cot.recipes.phases import OwnSamplesSection
 from grpo_cot.rewards.ours import correctness_in_schema
 from grpo_cot.schema import worked
 

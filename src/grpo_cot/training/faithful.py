@@ -19,8 +19,9 @@ from peft.tuners.lora import LoraLayer
 from transformers import BitsAndBytesConfig, Trainer, get_scheduler
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from grpo_cot.files import InputError
-from grpo_cot.recipes.recipe import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase, SftPhase
+from grpo_cot.common.errors import InputError
+from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, Phase, RejectionSamplingPhase, SftPhase
+from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.training.unsloth import library_class
 
 Difference = tuple[str, Any, Any]  # field, asked, got

@@ -1,11 +1,13 @@
-"""Several processes in one training step: Accelerate's launcher starts them as the recipe's section says.
+"""A training in one process, or in several, which Accelerate's launcher starts as the recipe's section says.
 
-The parent (`train_in_processes`) waits and reports; each process (`main`) trains its share, and the first one writes
-the results. The first one alone speaks to the user: what the launcher and the others say is kept in the scratch
-folder's launch.log, and shown when the launch fails.
+Of several, the parent (`train_in_processes`) waits and reports; each process (`main`) trains its share, and the first
+one writes the results. The first one alone speaks to the user: the words of the launcher and of the others are kept
+in the scratch folder's launch.log, and shown when the launch fails.
 """
 
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,13 +18,68 @@ from typing import Any
 
 import torch
 
-from grpo_cot.files import InputError, read_json, write_json
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import file_hashes, new_directory, read_json, write_json
+from grpo_cot.models.loading import DEVICE
 from grpo_cot.recipes.recipe import Recipe
-from grpo_cot.resuming import Callers
-from grpo_cot.training.phases import MAIN, read_prompts, train_phases
+from grpo_cot.resuming import Callers, resumable
+from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.training.curves import write_tables
+from grpo_cot.training.phases import (
+    MAIN,
+    VALIDATION,
+    package_versions,
+    read_prompts,
+    train_phases,
+    verdict,
+)
 
 # Bytes of a sentence in which a process refuses its input. The space is taken beforehand: the disk may be full by then.
 REFUSAL = 4096
+
+
+def train(
+    recipe: Recipe, prompts: Path, base: Path, seed: int, *, scratch: Path, output: Path, curves: Path
+) -> dict[str, list[str]]:
+    """Train the recipe's phases on prepare's rows, going on where an interrupted training stopped.
+
+    `output` gets the folders of `train_phases` and summary.json, `curves` a table for each logged quantity. Returned
+    are the verdicts, by phase.
+
+    Raises:
+        InputError: as `train_phases` and `train_in_processes`.
+    """
+    hashes = file_hashes(prompts)
+    inputs = {
+        "prompts_sha256": {name: hashes[name] for name in ("train.jsonl", VALIDATION) if name in hashes},
+        "base": read_json(base / "base.json"),
+    }
+    reward_functions(recipe.rewards)  # loads the code of the user's own, which decides the result as ours does
+    decisive = {
+        "inputs": inputs,
+        "recipe": recipe.model_dump(exclude={"prompt"}),
+        "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
+        "seed": seed,
+        "packages": package_versions(recipe),
+        "base": file_hashes(base),
+        "device": DEVICE,
+    }
+    with resumable(scratch, decisive) as folder:
+        if (folder / "result/model.json").is_file():
+            print("Taking over what an interrupted run had finished.", flush=True)
+        if recipe.accelerate is None:
+            result = train_phases(recipe, *read_prompts(prompts), base, seed, folder, inputs)
+        else:
+            result = train_in_processes(recipe, prompts, base, seed, folder, inputs)
+        logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
+        verdicts = {name: verdict(log, phase) for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)}
+        with new_directory(curves) as tables:
+            for name, log in logs.items():
+                write_tables(log, tables / name)
+        with new_directory(output) as trained:
+            shutil.copytree(result, trained, dirs_exist_ok=True)
+            write_json(trained / "summary.json", {"verdict": verdicts})
+    return verdicts
 
 
 def train_in_processes(
@@ -40,16 +97,10 @@ def train_in_processes(
             f"accelerate.num_processes is {settings['num_processes']}, but this machine offers "
             f"{torch.cuda.device_count()} GPUs; ask the scheduler for more, or lower it"
         )
-    configuration, arguments, refusal = (scratch / name for name in ("accelerate.json", "launch.json", "refusal.txt"))
+    configuration, arguments, refusal = (scratch / name for name in ("accelerate.json", "launch.pickle", "refusal.txt"))
     # Port 0: any free one, so that two trainings on one machine do not meet.
     write_json(configuration, {**settings, "compute_environment": "LOCAL_MACHINE", "main_process_port": 0})
-    write_json(
-        arguments,
-        {
-            "recipe": recipe.model_dump(), "prompts": str(prompts), "base": str(base), "seed": seed,
-            "scratch": str(scratch), "inputs": inputs, "refusal": str(refusal),
-        },
-    )  # fmt: skip
+    arguments.write_bytes(pickle.dumps((recipe, prompts, base, seed, scratch, inputs, refusal)))
     refusal.write_bytes(b" " * REFUSAL)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
     # By itself Accelerate starts CPU processes with mpirun; this makes it use torch's launcher, as it does for GPUs.
@@ -79,15 +130,12 @@ def main() -> None:
     # The launcher's standard error is the log, its standard output the user's.
     os.dup2(*((sys.stdout.fileno(), sys.stderr.fileno()) if MAIN else (sys.stderr.fileno(), sys.stdout.fileno())))
     threading.Thread(target=_end_with_callers, daemon=True).start()
-    arguments = read_json(Path(sys.argv[1]))
+    recipe, prompts, base, seed, scratch, inputs, refusal = pickle.loads(Path(sys.argv[1]).read_bytes())
     try:
-        train_phases(
-            Recipe.model_validate(arguments["recipe"]), *read_prompts(Path(arguments["prompts"])),
-            Path(arguments["base"]), arguments["seed"], Path(arguments["scratch"]), arguments["inputs"],
-        )  # fmt: skip
+        train_phases(recipe, *read_prompts(prompts), base, seed, scratch, inputs)
     except InputError as error:
-        with Path(arguments["refusal"]).open("r+b") as refusal:
-            refusal.write(str(error).encode()[:REFUSAL].ljust(REFUSAL))
+        with refusal.open("r+b") as file:
+            file.write(str(error).encode()[:REFUSAL].ljust(REFUSAL))
         sys.exit(1)
 
 

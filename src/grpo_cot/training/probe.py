@@ -1,4 +1,4 @@
-"""Out of memory in the first minute instead of after hours, and then what to change.
+"""Out of memory in the first minute instead of after hours.
 
 Before a phase's first step its longest batch is run once. Covered: the weights, the optimiser's state (held free where
 it is not there yet), the forward pass, the loss and the backward pass (twice where gradients are accumulated), what
@@ -8,27 +8,20 @@ samples that a phase draws before it trains, and the fragments that free memory 
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, DynamicCache, TrainerCallback
+from transformers import DynamicCache, TrainerCallback
 from trl.models.utils import disable_gradient_checkpointing
 
-from grpo_cot.files import InputError, read_json
-from grpo_cot.memory.estimate import Blueprint, estimate, lengthen, sampled_token
+from grpo_cot.common.errors import InputError
 from grpo_cot.models.loading import DEVICE
-from grpo_cot.recipes.recipe import GrpoPhase, Phase, Recipe
-from grpo_cot.training.workload import (
-    USABLE,
-    Workload,
-    optimiser_state,
-    optimiser_step,
-    settings_with_defaults,
-    workload,
-)
+from grpo_cot.recipes.phases import Phase
+from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.training.methods.registry import workload
+from grpo_cot.training.workload import Workload, optimiser_state, optimiser_step
 
 GIB = 2**30
 
@@ -36,9 +29,9 @@ GIB = 2**30
 class LongestBatch(TrainerCallback):  # type: ignore[misc]  # Transformers is not followed by mypy here
     """Runs the probe when everything is as the first step will find it, also when training resumes."""
 
-    def __init__(self, trainer: Any, phase: Phase, recipe: Recipe) -> None:
+    def __init__(self, trainer: Any, recipe: Recipe, phase: Phase) -> None:
         """Probe this trainer, which trains that phase of the recipe."""
-        self._arguments = (trainer, phase, recipe)
+        self._arguments = (trainer, recipe, phase)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Run the probe, and say what it found where that is known."""
@@ -50,7 +43,7 @@ class LongestBatch(TrainerCallback):  # type: ignore[misc]  # Transformers is no
             print(f"The longest batch fits: {peak / GIB:.1f} of {whole / GIB:.1f} GiB.", flush=True)
 
 
-def probe(trainer: Any, phase: Phase, recipe: Recipe) -> None:
+def probe(trainer: Any, recipe: Recipe, phase: Phase) -> None:
     """Run the longest batch of a phase once, and leave everything as it was.
 
     `trainer` is prepared for training (as in a callback's `on_train_begin`). Weights, optimiser, gradients, metrics and
@@ -73,10 +66,10 @@ def probe(trainer: Any, phase: Phase, recipe: Recipe) -> None:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             state, update = _optimiser(trainer, work, trained)
             held = torch.empty(state, dtype=torch.uint8, device=device)
-            if isinstance(phase, GrpoPhase) and work.drawn and recipe.backend == "transformers":
+            if work.loss == "selected" and work.drawn and recipe.backend == "transformers":
                 _sample(trainer, work, device)
             for _ in range(2 if work.accumulates else 1):
-                _backward(trainer, phase, work, device)
+                _backward(trainer, work, device)
             torch.empty(update, dtype=torch.uint8, device=device)
             del held
     finally:
@@ -100,16 +93,16 @@ def _optimiser(trainer: Any, work: Workload, trained: Sequence[torch.Tensor]) ->
     return 0 if trainer.optimizer.state else state, optimiser_step(work.optimiser, shapes, width, on_gpu=work.on_gpu)
 
 
-def _backward(trainer: Any, phase: Phase, work: Workload, device: torch.device) -> None:
+def _backward(trainer: Any, work: Workload, device: torch.device) -> None:
     """The loss of the longest batch, and its gradients."""
-    if not isinstance(phase, GrpoPhase):
+    if work.loss != "selected":
         rows = trainer.train_dataset
         lengths = [sum(len(value) for value in row.values() if isinstance(value, list)) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: -lengths[index])
         batch = trainer.data_collator([rows[index] for index in order[: trainer.args.per_device_train_batch_size]])
         trainer.training_step(trainer.model_wrapped, batch)
         return
-    # training_step() would sample first: its batch is made here.
+    # GRPO's training_step() would sample first: its batch is made here.
     with trainer.compute_loss_context_manager():
         loss = trainer.compute_loss(trainer.model_wrapped, _completions(trainer, work, device))
     trainer.accelerator.backward(loss)
@@ -146,102 +139,17 @@ def _sample(trainer: Any, work: Workload, device: torch.device) -> None:
         sampled_token(model, cache, work, 1, work.drawn_length, str(device))
 
 
-def out_of_memory(recipe: Recipe, number: int, base: Path) -> InputError:
-    """What to say when memory ran out in the phase of that number (from 1); to be asked while that error is handled."""
-    if DEVICE != "cuda":
-        return InputError(advice(recipe, number, base, None))
-    free, whole = torch.cuda.mem_get_info()
-    settings = settings_with_defaults(recipe.phases[number - 1])
-    colocated = settings.get("use_vllm") and settings["vllm_mode"] == "colocate"
-    vllm = settings["vllm_gpu_memory_utilization"] * whole if colocated else 0
-    return InputError(advice(recipe, number, base, int(free + torch.cuda.memory_reserved() - vllm)))
+def sampled_token(model: Any, cache: DynamicCache, work: Workload, new: int, seen: int, device: str = "cpu") -> None:
+    """One step of sampling: the model reads `new` tokens, of `seen` in all, and the next one's chances are made."""
+    ids, mask = (torch.ones(work.drawn, tokens, dtype=torch.long, device=device) for tokens in (new, seen))
+    logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    # As in Transformers' generate(): a copy in float32, divided by the temperature.
+    scores = logits[:, -1].to(torch.float32, copy=True) / work.temperature
+    torch.softmax(scores, dim=-1)
 
 
-def advice(recipe: Recipe, number: int, base: Path, available: int | None) -> str:
-    """One sentence on which settings of the phase of that number (from 1) to change, and to what.
-
-    `base` is the base's folder, `available` the bytes that training can have at most. Where both the backend and the
-    memory are known, it is the first change by which the phase is estimated to fit; the estimate of the recipe as it
-    stands is known to be too low by as much as it is below what was available, and all are raised by that.
-    """
-    phase = recipe.phases[number - 1]
-    place = f"phases.{number}"
-    begin = f"{place} ({phase.method}) needs more GPU memory than there is"
-    options = list(_remedies(recipe, number))
-    if not options:
-        return f"{begin}, and nothing in it can be made smaller: use a larger GPU, or a smaller base"
-    # Unsloth has rewritten the model's code, which the estimate would run, for a GPU alone.
-    if available is None or recipe.backend == "unsloth":
-        return f"{begin}: {_said(recipe, number, options[0])}"
-    begin += f" ({available / GIB:.1f} GiB)"
-    settings = read_json(base / "config.json")
-    blueprint = Blueprint(
-        AutoConfig.from_pretrained(base), settings.get("tie_word_embeddings") is False, recipe.model,
-        recipe.quantization, recipe.phases[0].lora,
-    )  # fmt: skip
-
-    def needs(changed: Recipe) -> int:
-        memory = estimate(blueprint, workload(changed, number - 1, on_gpu=True))
-        return memory.total - memory.kept["CUDA itself"]
-
-    try:
-        correction = max(1.0, available / needs(recipe))
-    except InputError:  # of an optimiser that is not known
-        return f"{begin}: {_said(recipe, number, options[0])}"
-    least = 0.0
-    for changes in options:
-        least = needs(_changed(recipe, number, changes)) * correction
-        if least <= USABLE * available:
-            return f"{begin}: {_said(recipe, number, changes)}; estimated to need {least / GIB:.1f} GiB then"
-    return (
-        f"{begin}: {_said(recipe, number, changes)}; but even then it is estimated to need {least / GIB:.1f} GiB: "
-        "use a larger GPU, or a smaller base"
-    )
-
-
-def _remedies(recipe: Recipe, number: int) -> Iterator[dict[str, Any]]:
-    """Changes of a phase's settings that need less memory and give a recipe that is valid; the harmless ones first.
-
-    Smaller batches that add up to the same step, gradient checkpointing, both, and these with half of the length.
-    """
-    phase = recipe.phases[number - 1]
-    settings = settings_with_defaults(phase)
-    rows, accumulation = settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]
-    splits: list[dict[str, Any]] = []
-    for parts in range(2, rows + 1):
-        if rows % parts == 0:
-            split = {
-                "per_device_train_batch_size": rows // parts, "gradient_accumulation_steps": accumulation * parts,
-            }  # fmt: skip
-            if phase.settings.get("steps_per_generation"):
-                split["steps_per_generation"] = phase.settings["steps_per_generation"] * parts
-            splits.append(split)
-    checkpointing: list[dict[str, Any]] = (
-        [] if settings["gradient_checkpointing"] else [{"gradient_checkpointing": True}]
-    )
-    both = [first | split for first in checkpointing for split in splits]
-    name = "max_completion_length" if isinstance(phase, GrpoPhase) else "max_length"
-    half = {name: settings[name] // 2} if settings.get(name) else {}
-    smallest = [*checkpointing, *splits, *both][-1:] or [{}]
-    shorter = [last | half for last in ({}, *checkpointing, *smallest)] if half else []
-    for changes in [*splits, *checkpointing, *both, *shorter]:
-        try:
-            _changed(recipe, number, changes)
-        except ValueError:
-            continue
-        yield changes
-
-
-def _changed(recipe: Recipe, number: int, changes: dict[str, Any]) -> Recipe:
-    content = recipe.model_dump()
-    content["phases"][number - 1][recipe.phases[number - 1].section] |= changes
-    return Recipe.model_validate(content)
-
-
-def _said(recipe: Recipe, number: int, changes: dict[str, Any]) -> str:
-    """`set phases.1.grpo.NAME to NEW (it is OLD) and ...`."""
-    phase = recipe.phases[number - 1]
-    settings = settings_with_defaults(phase)
-    parts = [f"{name} to {str(value).lower()} (it is {str(settings[name]).lower()})" for name, value in changes.items()]
-    *others, last = parts
-    return f"set phases.{number}.{phase.section}.{', '.join(others)}{' and ' if others else ''}{last}"
+def lengthen(cache: DynamicCache, tokens: int) -> None:
+    """Make a cache as long as if it held that many tokens; what they are is arbitrary."""
+    for layer in cache.layers:
+        *outer, _, size = layer.keys.shape
+        layer.keys, layer.values = (held.new_zeros(*outer, tokens, size) for held in (layer.keys, layer.values))

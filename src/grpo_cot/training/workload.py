@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from grpo_cot.files import InputError
-from grpo_cot.recipes.recipe import DpoPhase, GrpoPhase, Phase, Recipe, RejectionSamplingPhase, Seq2SeqPhase
+from grpo_cot.common.errors import InputError
+from grpo_cot.recipes.phases import OwnSamplesSection, Phase
+from grpo_cot.recipes.recipe import Recipe
 
 USABLE = 0.9  # of a card: the allocator's fragments take their part, and an estimate is no measurement
 FLOAT32 = 4
@@ -28,59 +29,30 @@ class Workload:
     """
 
     rows: int
-    length: int
-    targets: int
-    drawn: int
-    drawn_prompt: int
-    drawn_length: int
-    loss: Literal["usual", "chunked", "selected", "preference"]
     optimiser: str
     autocast: bool
     checkpointing: bool
     accumulates: bool
-    temperature: float
-    reference: bool
     on_gpu: bool
-
-
-def workload(recipe: Recipe, number: int, *, on_gpu: bool) -> Workload:
-    """The largest batch of the recipe's phase at that index: every sequence as long as the recipe lets it be."""
-    phase = recipe.phases[number]
-    settings = settings_with_defaults(phase)
-    rows, prompt = settings["per_device_train_batch_size"], recipe.prompt.max_prompt_length
-    fresh = number == 0 and phase.lora is not None  # its reference is the base, with the adapter switched off
-    drawn, drawn_length, temperature, reference = 0, 0, 1.0, False
+    drawn_prompt: int
+    length: int = 0
+    targets: int = 0
+    drawn: int = 0
+    drawn_length: int = 0
     loss: Literal["usual", "chunked", "selected", "preference"] = "usual"
-    if isinstance(phase, GrpoPhase):
-        targets = settings["max_completion_length"]
-        length = drawn_length = prompt + targets
-        if not settings["use_vllm"]:
-            drawn = rows * (settings["steps_per_generation"] or settings["gradient_accumulation_steps"])
-        temperature, loss = settings["temperature"], "selected"
-        reference = settings["beta"] != 0 and not fresh
-    elif isinstance(phase, Seq2SeqPhase):
-        length, targets = prompt, recipe.evaluate.sampling["max_new_tokens"]
-    else:
-        length = targets = settings["max_length"]
-        if phase.method == "dpo":
-            rows, loss, reference = 2 * rows, "preference", not fresh
-        elif settings["loss_type"] == "chunked_nll":
-            loss = "chunked"
-        if isinstance(phase, RejectionSamplingPhase | DpoPhase):
-            drawn = phase.samples.batch_size
-            drawn_length = prompt + phase.samples.sampling["max_new_tokens"]
-    return Workload(
-        rows, length, targets, drawn, prompt, drawn_length, loss, settings["optim"],
-        settings["bf16"] or settings["fp16"], settings["gradient_checkpointing"],
-        settings["gradient_accumulation_steps"] > 1, temperature, reference, on_gpu,
-    )  # fmt: skip
+    temperature: float = 1.0
+    reference: bool = False
+
+
+def drawn_samples(recipe: Recipe, samples: OwnSamplesSection) -> dict[str, int]:
+    """The fields of a workload for a phase that draws completions from the model first."""
+    length = recipe.prompt.max_prompt_length + samples.sampling["max_new_tokens"]
+    return {"drawn": samples.batch_size, "drawn_length": length}
 
 
 def settings_with_defaults(phase: Phase) -> dict[str, Any]:
     """A phase's settings over the installed library's defaults."""
-    from grpo_cot.training.trainers import CONFIGURATIONS
-
-    fields = dataclasses.fields(CONFIGURATIONS[phase.section])
+    fields = dataclasses.fields(phase.configuration_class())
     defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
     settings = {**defaults, **phase.settings}
     if settings["bf16"] is None:  # TRL's configurations decide it so

@@ -2,10 +2,9 @@
 
 import pytest
 
-from grpo_cot.audit import GOLDEN, broken, group_statistics, judge
-from grpo_cot.files import InputError
-from grpo_cot.rewards.ours import REWARDS
-from grpo_cot.rewards.published import PUBLISHED_REWARDS
+from grpo_cot.checks.audit import GOLDEN, broken, group_statistics, judge
+from grpo_cot.common.errors import InputError
+from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS
 
 
 @pytest.mark.parametrize("name", REWARDS)

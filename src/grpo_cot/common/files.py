@@ -12,11 +12,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from grpo_cot.common.errors import InputError
+
 Row = dict[str, Any]
-
-
-class InputError(ValueError):
-    """Input that a step refuses, as one sentence: file, row, field, what was found, what was expected, what to do."""
+Message = dict[str, str]  # one turn of a conversation: role and content
 
 
 def _unreadable(path: Path, error: OSError | UnicodeError) -> InputError:
@@ -118,10 +117,13 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def file_hash(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of every file directly in a folder, by name."""
-    hashes = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    """The sha256 of every file in a folder and the folders in it, by its path within."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}

@@ -53,7 +53,7 @@ def encoder_decoder() -> Any:
 
 
 def answers(model: Any, tokenizer: Any, sampling: dict[str, Any], batch_size: int, **more: Any) -> list[Any]:
-    from grpo_cot.generation import generate
+    from grpo_cot.models.generation import generate
 
     settings = {"conversations": CONVERSATIONS, "chat_template_kwargs": {}, "seed": 1, "progress": "test"} | more
     return generate(model, tokenizer, sampling=sampling, batch_size=batch_size, **settings)
@@ -87,7 +87,7 @@ def test_stop_strings_are_found_across_the_borders_of_tokens(tokenizers_folder: 
     import torch
     from transformers import AutoTokenizer
 
-    from grpo_cot.generation import StopText
+    from grpo_cot.models.generation import StopText
 
     for tokenizer in (
         AutoTokenizer.from_pretrained(tokenizers_folder / "qwen2.5"),

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 
-from grpo_cot.prompts import Message
+from grpo_cot.common.files import Message, Row
 
 
 class Completion(NamedTuple):
@@ -100,6 +100,13 @@ def shared_prefix(model: PreTrainedModel | PeftModel, prompts: Sequence[list[int
     cache = model(torch.tensor([ids], device=model.device), use_cache=True).past_key_values
     plain = isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
     return Prefix(ids, cache) if plain else Prefix([], None)
+
+
+def sampled(rows: Sequence[Row], size: int | None, seed: int) -> list[Row]:
+    """All rows, or that many of them drawn with the seed, in their order."""
+    if size is None or size >= len(rows):
+        return list(rows)
+    return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), size))]
 
 
 def generate(

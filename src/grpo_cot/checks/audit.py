@@ -1,15 +1,20 @@
 """Judging rewards before they train anything.
 
-*Broken*: on a golden corpus of completions whose merit is plain, a reward does not pay what its name says. *Silent*: on
-samples of the base model, it never varies within a group, so that it teaches nothing.
+*Broken*: on a golden corpus of completions whose merit is plain, a reward does not pay what it promises to pay.
+*Silent*: on samples of the base model, it never varies within a group, so that it teaches nothing.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from grpo_cot.files import InputError
-from grpo_cot.rewards.ours import reward_functions
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row
+from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.rewards.promise import Promise, Reward, promise_of
+from grpo_cot.rewards.registry import reward_functions
 
 
 class Golden(NamedTuple):
@@ -54,45 +59,74 @@ GOLDEN = (
            True, True, True, True, False, "vi"),
     Golden("cut off before the answer", "<reasoning>\n12 + 6 = 18", "18", False, False, False, False, False),
 )  # fmt: skip
-# By what each reward's name says: which property it pays for. A placebo promises nothing.
-PROMISES = {
-    "strict_format": "strict",
-    "soft_format": "soft",
-    "xml_count": "tags",
-    "integer_answer": "integer",
-    "correctness": "correct",
-    "correctness_in_schema": "correct",
-    "length_cosine": "correct",
-    "length_cosine_penalty": "correct",
-}
 
 
 def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
-    """For every reward that does not pay what its name says, the golden completions on which it fails.
+    """For every reward that breaks its promise, the completions on which it does so.
 
-    A reward keeps its promise when it is positive exactly where the property holds; `xml_count`, which pays in parts,
-    when it is at its maximum exactly there.
+    A reward keeps its promise when it is positive exactly where the property holds, or, of a promise by examples, on
+    the completions that it says it pays and on none that it says it never pays. One that pays in parts keeps it when it
+    is at its maximum exactly there.
+
+    Raises:
+        InputError: a reward makes no promise, or fails on a completion.
     """
     functions, _ = reward_functions(rewards)
     failures: dict[str, list[str]] = {}
-    completions = [golden.completion for golden in GOLDEN]
-    columns: dict[str, Any] = {
-        "gold": [golden.gold for golden in GOLDEN],
-        "locale": [golden.locale for golden in GOLDEN],
-        "id": [golden.title for golden in GOLDEN],
-        "completion_ids": [list(range(len(golden.completion.split()))) for golden in GOLDEN],
-    }
     for name, function in zip(rewards, functions, strict=True):
-        promise = PROMISES.get(name.removeprefix("published_"))
+        promise = promise_of(function)
         if promise is None:
+            raise InputError(
+                f"the reward {name!r} makes no promise that the audit could hold it to: write @promises(...) above it "
+                "(grpo_cot.rewards.promise), for instance @promises('correct')"
+            )
+        cases = list(_cases(promise))
+        if not cases:  # a placebo promises nothing
             continue
-        values = function(["" for _ in GOLDEN], completions, **columns)
-        threshold = max(value or 0.0 for value in values) - 1e-9 if promise == "tags" else 1e-9
-        for golden, value in zip(GOLDEN, values, strict=True):
-            due = getattr(golden, promise)
-            if due is not None and ((value or 0.0) > max(threshold, 1e-9)) != due:
+        values = [value or 0.0 for value in _amounts(name, function, [golden for golden, _ in cases])]
+        threshold = max(max(values) - 1e-9 if promise.in_parts else 0.0, 1e-9)
+        for (golden, due), value in zip(cases, values, strict=True):
+            if (value > threshold) != due:
                 failures.setdefault(name, []).append(f"{'does not pay' if due else 'pays'} {value}: {golden.title}")
     return failures
+
+
+def _cases(promise: Promise) -> Iterator[tuple[Golden, bool]]:
+    """Completions on which careful people agree, and whether the promise says that each is paid."""
+    if promise.property is None:
+        for due, texts in ((True, promise.pays), (False, promise.never)):
+            for text in texts:
+                yield Golden(f"its own example {text[:60]!r}", text, "18", None, None, None, None, None), due
+    elif promise.property != "nothing":
+        for golden in GOLDEN:
+            due = getattr(golden, promise.property)
+            if due is not None:
+                yield golden, due
+
+
+def _amounts(name: str, function: Reward, golden: Sequence[Golden]) -> Sequence[float | None]:
+    """The amounts that a reward pays for completions.
+
+    Raises:
+        InputError: it fails, or returns another number of amounts.
+    """
+    columns: dict[str, Any] = {
+        "gold": [one.gold for one in golden],
+        "locale": [one.locale for one in golden],
+        "id": [one.title for one in golden],
+        "completion_ids": [list(range(len(one.completion.split()))) for one in golden],
+    }
+    completions = [one.completion for one in golden]
+    try:
+        amounts = function(prompts=[""] * len(golden), completions=completions, **columns)
+        checked = [None if amount is None else float(amount) for amount in amounts]
+    except Exception as error:  # of a user's own code
+        raise InputError(
+            f"the reward {name!r} fails on the audit's completions: {type(error).__name__}: {error}"
+        ) from error
+    if len(checked) != len(golden):
+        raise InputError(f"the reward {name!r} returns {len(checked)} amounts for {len(golden)} completions")
+    return checked
 
 
 def group_statistics(
@@ -160,3 +194,28 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
         if facts["varies"] == 0
     ]
     return warnings
+
+
+def base_samples(recipe: Recipe, phase: GrpoPhase, repeated: Sequence[Row], base: Path, seed: int) -> dict[str, Any]:
+    """The statistics of the rewards on the base's completions of these rows, sampled as the phase will sample."""
+    # Here, because they import torch, which a recipe without such samples does not need.
+    from grpo_cot.models.generation import generate
+    from grpo_cot.models.loading import load_base
+    from grpo_cot.models.tokenizers import load_tokenizer
+
+    sampling = {
+        "do_sample": True,
+        "max_new_tokens": phase.grpo["max_completion_length"],
+        "temperature": phase.grpo["temperature"],
+        "top_p": phase.grpo.get("top_p", 1.0),
+        "top_k": phase.grpo.get("top_k", 0),
+    }
+    completions = generate(
+        load_base(base, recipe.model, recipe.quantization), load_tokenizer(base),
+        [row["messages"] for row in repeated], sampling, batch_size=phase.grpo["per_device_train_batch_size"],
+        chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=seed, progress="base samples",
+    )  # fmt: skip
+    return group_statistics(
+        recipe.rewards, repeated, [completion.text for completion in completions],
+        [completion.tokens for completion in completions], phase.grpo["num_generations"],
+    )  # fmt: skip

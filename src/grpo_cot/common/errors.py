@@ -1,12 +1,15 @@
-"""Validating what users write: one sentence an error, with the nearest valid name."""
+"""Errors as sentences: the one exception that a user sees, and pydantic's problems in its words."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-from grpo_cot.files import InputError
+
+class InputError(ValueError):
+    """Input that a step refuses, as one sentence: file, row, field, the value found, the value expected, the remedy."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -29,12 +32,14 @@ def shown(value: object) -> str:
 Model = TypeVar("Model")
 
 
-def validated(kind: type[Model] | TypeAdapter[Model], value: Any, where: object) -> Model:
+def validated(kind: "type[Model] | TypeAdapter[Model]", value: Any, where: object) -> Model:
     """The value as a pydantic model or an annotated type.
 
     Raises:
         InputError: it does not fit; the first problem is named.
     """
+    from pydantic import TypeAdapter, ValidationError  # here, because programs that read no such file start sooner
+
     adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
     try:
         return adapter.validate_python(value)

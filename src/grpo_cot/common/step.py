@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from grpo_cot.files import InputError, write_json
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import write_json
 
 
 def run(main: Callable[[argparse.Namespace], str], description: str | None, **arguments: Any) -> None:

@@ -1,0 +1,140 @@
+"""A base model's folder: copied, downloaded, drawn at random, or drawn and pretrained here."""
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_cot.bases.sources import Base, Pretraining
+from grpo_cot.common.errors import InputError, nearest
+from grpo_cot.common.files import file_hashes, write_jsonl, write_text
+from grpo_cot.resuming import resumable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
+                   "chat_template*", "config.json"]  # fmt: skip
+MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES]
+
+
+def make_base(source: Base, output: Path, where: Path, scratch: Path) -> None:
+    """Fill a folder with the files of a base; `where` is the source file, in `scratch` a pretraining keeps checkpoints.
+
+    Raises:
+        InputError: a file is missing or not the pinned one, the Hub cannot be reached, or Transformers refuses the
+            source's configuration.
+    """
+    if source.kind == "embedded":
+        for name in source.sha256:
+            path = Path(str(source.path)) / name
+            if not path.is_file():
+                raise InputError(f"{path}: no such file, though {where} pins it")
+            shutil.copyfile(path, output / name)
+    elif source.kind == "hub":
+        download(str(source.id), str(source.revision), output, where, MODEL_FILES)
+        if not list(output.glob("*.safetensors")):  # older repositories have torch's own files alone
+            download(str(source.id), str(source.revision), output, where, ["pytorch_model*.bin*"])
+    model = from_scratch(source, output, where) if source.config else None
+    check_pins(source, output, where)
+    if source.chat_template is not None:
+        write_text(output / "chat_template.jinja", source.chat_template)
+    if model is not None:
+        if source.pretraining:
+            pretrained(model, source.pretraining, source, output, where, scratch)
+        model.save_pretrained(output)
+
+
+def check_pins(source: Base, output: Path, where: Path) -> None:
+    """Compare the files that came, or those of the embedded tokenizer, with the hashes that the source pins.
+
+    Raises:
+        InputError: a file is missing, or another one.
+    """
+    found = file_hashes(Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output)
+    for name, expected in source.sha256.items():
+        if found.get(name) != expected:
+            raise InputError(f"{where}: {name} has sha256 {found.get(name)}, expected {expected}: not the pinned file")
+
+
+def download(repository: str, revision: str, output: Path, source: Path, files: list[str]) -> None:
+    """The files of a Hub repository at a commit.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        snapshot_download(repository, revision=revision, local_dir=output, allow_patterns=files)
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{source}: {repository} cannot be downloaded: {reason}") from None
+    shutil.rmtree(output / ".cache", ignore_errors=True)
+
+
+def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
+    """Random weights in the architecture that the source describes; the tokenizer is written to `output`.
+
+    Raises:
+        InputError: Transformers does not know the architecture, or refuses its sizes.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
+
+    from grpo_cot.models.tokenizers import load_tokenizer
+
+    place = source.tokenizer
+    folder = Path(str(place.path)) if place and place.path else output
+    if place and place.id:
+        download(place.id, str(place.revision), output, where, TOKENIZER_FILES)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.eos_token is None:
+        raise InputError(f"{where}: the tokenizer has no end token, without which a model never stops")
+    tokenizer.save_pretrained(output)
+    settings = dict(source.config or {})
+    # Unknown keys are kept by the configuration's class, and would be ignored in silence.
+    try:
+        configuration = AutoConfig.for_model(
+            **settings, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        )  # fmt: skip
+        known = type(configuration)().to_dict()
+        if unknown := sorted(settings.keys() - known.keys()):
+            raise InputError(f"{where}: config: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
+        if configuration.is_encoder_decoder and getattr(configuration, "decoder_start_token_id", None) is None:
+            configuration.decoder_start_token_id = tokenizer.pad_token_id
+        set_seed(int(source.seed or 0))
+        kind = AutoModelForSeq2SeqLM if configuration.is_encoder_decoder else AutoModelForCausalLM
+        model: PreTrainedModel = kind.from_config(configuration)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{where}: config: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
+    return model
+
+
+def pretrained(
+    model: "PreTrainedModel", settings: Pretraining, source: Base, output: Path, where: Path, scratch: Path
+) -> None:
+    """Train random weights as the source says, going on where an interrupted training stopped; they end in bfloat16.
+
+    Raises:
+        InputError: it needs a GPU, and there is none.
+    """
+    import torch
+
+    from grpo_cot.bases.pretraining import pretrain
+    from grpo_cot.models.tokenizers import load_tokenizer
+
+    decisive = {
+        "source": source.model_dump(exclude={"licence", "shape"}),
+        "packages": {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+    with resumable(scratch, decisive) as folder:
+        try:
+            curve = pretrain(model, load_tokenizer(output), settings, int(source.seed or 0), folder)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        write_jsonl(output / "pretraining.jsonl", curve)
+    model.to(torch.bfloat16)

@@ -1,0 +1,73 @@
+"""params.yaml: the runs that `dvc repro` builds. `make check`, `make plan` and the index page read it; no step does."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from grpo_cot.common.errors import InputError, validated
+from grpo_cot.common.files import read_yaml
+from grpo_cot.recipes.phases import Section
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # it becomes a folder's name and a word of a command
+Image = Literal["cpu", "cuda"]
+
+
+class Run(Section):
+    """One line of params.yaml's `runs`."""
+
+    recipe: str
+    dataset: str
+    base: str
+    image: Image
+    seed: int
+
+
+class Comparison(Section):
+    """One line of params.yaml's `comparisons`: two runs, paired on the ids of their evaluation rows."""
+
+    a: str
+    b: str
+
+
+class Params(Section):
+    """params.yaml: what `dvc repro` builds. Each base has the image that it is fetched, drawn or pretrained in."""
+
+    runs: dict[Name, Run]
+    datasets: list[Name]
+    bases: dict[Name, Image]
+    comparisons: dict[Name, Comparison]
+
+
+def load_params(path: Path, root: Path) -> Params:
+    """Read params.yaml, or another file of its form, and check that every name in it has its file under `root`.
+
+    Raises:
+        InputError: a run, data set, base model or comparison names something that does not exist.
+    """
+    params = validated(Params, read_yaml(path), path)
+    for name, run in params.runs.items():
+        for field, value, folder in (
+            ("recipe", run.recipe, "experiments"),
+            ("dataset", run.dataset, "sources/datasets"),
+            ("base", run.base, "sources/bases"),
+        ):
+            file = root / folder / f"{value}.yaml"
+            if not file.is_file():
+                present = sorted(other.stem for other in (root / folder).glob("*.yaml"))
+                raise InputError(
+                    f"{path}: runs.{name}.{field} is {value!r}, but {folder}/{value}.yaml does not exist; "
+                    f"expected one of: {', '.join(present)}"
+                )
+        for field, value, listed in (("dataset", run.dataset, params.datasets), ("base", run.base, params.bases)):
+            if value not in listed:
+                raise InputError(f"{path}: runs.{name}.{field} is {value!r}, which '{field}s' lacks; add it there")
+    for field, names in (("datasets", params.datasets), ("bases", params.bases)):
+        for value in names:
+            if not (root / "sources" / field / f"{value}.yaml").is_file():
+                raise InputError(f"{path}: '{field}' lists {value!r}, but sources/{field}/{value}.yaml does not exist")
+    for name, comparison in params.comparisons.items():
+        for field, run_name in (("a", comparison.a), ("b", comparison.b)):
+            if run_name not in params.runs:
+                raise InputError(f"{path}: comparisons.{name}.{field} is {run_name!r}, which 'runs' lacks")
+    return params

@@ -1,0 +1,110 @@
+"""Which sections of a recipe fit together. These rules need no library, and take milliseconds."""
+
+from grpo_cot.common.errors import InputError
+from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings
+from grpo_cot.recipes.recipe import Recipe
+
+
+def check_training_sections(recipe: Recipe, where: object) -> None:
+    """Check that the sections that training reads fit together.
+
+    Raises:
+        InputError: they do not; the first problem is named.
+    """
+    try:
+        _check_sections(recipe)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def check_selection(recipe: Recipe, where: object) -> None:
+    """Check that no figure is reported of the split on which a checkpoint is chosen.
+
+    Raises:
+        InputError: the recipe evaluates on it.
+    """
+    if "validation" in recipe.evaluate.sets and any(p.settings.get("load_best_model_at_end") for p in recipe.phases):
+        raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which a phase chooses its checkpoint")
+
+
+def _check_sections(recipe: Recipe) -> None:
+    if any(phase.method == "grpo" for phase in recipe.phases) and not any(recipe.rewards.values()):
+        raise ValueError("'rewards' pays nothing: give at least one reward a weight other than 0")
+    processes = 1 if recipe.accelerate is None else recipe.accelerate.get("num_processes")
+    if type(processes) is not int or (recipe.accelerate is not None and processes < 2):
+        raise ValueError(
+            f"accelerate.num_processes is {processes!r}, expected a whole number above 1 (or null for the section)"
+        )
+    if unknown := set(recipe.audit.allow) - recipe.rewards.keys():
+        raise ValueError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")
+    for number, phase in enumerate(recipe.phases, start=1):
+        where = f"phases.{number}"
+        if phase.lora is None and number == 1 and recipe.quantization:
+            raise ValueError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
+        if phase.lora is not None and number > 1:
+            raise ValueError(f"{where}.lora must be null: a later phase continues what the first one trains")
+        if isinstance(phase, GrpoPhase):
+            _check_batch(phase.grpo, processes, f"{where}.grpo")
+            _check_rollouts(recipe, phase, f"{where}.rollouts")
+        if phase.own_samples and recipe.accelerate is not None:
+            raise ValueError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
+    if len({phase.architecture for phase in recipe.phases}) > 1:
+        raise ValueError("'phases' mixes seq2seq with other methods, which train another kind of model")
+
+
+def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
+    """Refuse a batch that the groups do not divide, and checkpoints in the middle of a generation's reuse."""
+    accumulation = grpo.get("gradient_accumulation_steps", 1)
+    values = {
+        "per_device_train_batch_size": grpo.get("per_device_train_batch_size"),
+        "num_generations": grpo.get("num_generations"),
+        "gradient_accumulation_steps": accumulation,
+        "steps_per_generation": grpo.get("steps_per_generation", accumulation),
+        "num_iterations": grpo.get("num_iterations", 1),
+        "save_steps": grpo.get("save_steps", 500),
+    }
+    for name, value in values.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{where}.{name} is {value!r}, expected a whole number above 0")
+    completions = values["per_device_train_batch_size"] * processes * values["steps_per_generation"]
+    if completions % values["num_generations"]:
+        factor = "accelerate.num_processes x " if processes > 1 else ""
+        raise ValueError(
+            f"{where}.num_generations is {values['num_generations']}, which does not divide the {completions} "
+            f"completions of a step (per_device_train_batch_size x {factor}gradient_accumulation_steps)"
+        )
+    reuse = values["num_iterations"] * values["steps_per_generation"] // values["gradient_accumulation_steps"]
+    if not reuse:
+        raise ValueError(f"{where}.steps_per_generation is below gradient_accumulation_steps: no step would be whole")
+    if grpo.get("save_strategy") != "no" and values["save_steps"] % reuse:
+        raise ValueError(
+            f"{where}.save_steps is {values['save_steps']}, no multiple of the {reuse} steps that share one "
+            "generation: a resumed run would not repeat an uninterrupted one"
+        )
+
+
+def _check_rollouts(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
+    """Refuse a sync that would not give vLLM the trained model."""
+    asked = bool(phase.grpo.get("use_vllm"))
+    if asked != (phase.rollouts is not None):
+        found, wanted = ("null", "give sync and log_probability_gap") if asked else ("given", "set it to null")
+        raise ValueError(f"{where} is {found}, but grpo.use_vllm is {str(asked).lower()}; {wanted}")
+    if phase.rollouts is None:
+        return
+    sync, mode = phase.rollouts.sync, phase.grpo.get("vllm_mode")
+    if sync == "merge" and recipe.quantization:
+        raise ValueError(
+            f"{where}.sync is 'merge' on a quantized base: merging into 4 bits and back loses most of the adapter's "
+            "effect, and moves the base; use 'adapter' (or 'shared' with the backend unsloth), or set quantization to "
+            "null"
+        )
+    if (sync == "shared") != (recipe.backend == "unsloth"):
+        other = "'shared'" if recipe.backend == "unsloth" else "'adapter' or 'merge'"
+        raise ValueError(f"{where}.sync is {sync!r}, but the backend is {recipe.backend}; expected {other}")
+    if sync != "merge" and mode != "colocate":
+        raise ValueError(
+            f"{where}.sync is {sync!r}, which needs vLLM in the trainer's own process: set grpo.vllm_mode to colocate, "
+            "or sync to 'merge' on a base that is not quantized"
+        )
+    if sync != "merge" and recipe.phases[0].lora is None:
+        raise ValueError(f"{where}.sync is {sync!r}, but phases.1.lora is null: there is no adapter; expected 'merge'")

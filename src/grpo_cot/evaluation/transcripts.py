@@ -1,0 +1,34 @@
+"""The recipe's own questions, answered by the base and by the trained model."""
+
+from pathlib import Path
+from typing import Any
+
+from grpo_cot.evaluation.pairs import both
+from grpo_cot.models.generation import generate
+from grpo_cot.models.loading import load
+from grpo_cot.prompts import conversation, system_messages
+from grpo_cot.recipes.recipe import CheckSection, PromptSection
+
+
+def transcribe(model_json: Path, prompt: PromptSection, section: CheckSection, seed: int) -> list[dict[str, Any]]:
+    """For each of the section's questions the `greedy` and the `sampled` answer of the base and of the trained model.
+
+    Raises:
+        InputError: a model cannot be loaded, or its tokenizer has no chat template.
+    """
+    model, tokenizer, description = load(model_json)
+    system = system_messages(tokenizer, prompt)
+    conversations = [conversation(system, prompt.example, question) for question in section.questions]
+    greedy = {"do_sample": False, "max_new_tokens": section.sampling["max_new_tokens"]}
+    transcripts: list[dict[str, Any]] = [
+        {"question": question, "greedy": {}, "sampled": {}} for question in section.questions
+    ]
+    for name, one in both(model, description):
+        for kind, sampling in (("greedy", greedy), ("sampled", section.sampling)):
+            answers = generate(
+                one, tokenizer, conversations, sampling, batch_size=len(conversations),
+                chat_template_kwargs=prompt.chat_template_kwargs, seed=seed, progress=f"{name} {kind}",
+            )  # fmt: skip
+            for transcript, answer in zip(transcripts, answers, strict=True):
+                transcript[kind][name] = answer.text
+    return transcripts

@@ -1,0 +1,44 @@
+"""The model card of a published part, its metadata checked by huggingface_hub."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+CARD = Path(__file__).with_name("card.md.jinja")
+
+
+def share(value: Mapping[str, float]) -> str:
+    """A share with its interval, in per cent."""
+    return f"{100 * value['value']:.1f} % [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+
+
+def points(paired: Mapping[str, float]) -> str:
+    """A paired difference with its interval, in percentage points."""
+    return f"{100 * paired['difference']:+.1f} [{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
+
+
+def card(part: str, facts: Mapping[str, Any]) -> str:
+    """The model card of the adapter or of the merged model, its metadata checked by huggingface_hub."""
+    metrics, base, source = facts["metrics"], facts["base_record"], facts["source"]
+    judged = source["sets"][metrics["set"]]
+    data = ModelCardData(
+        base_model=base["id"] or base["name"],
+        datasets=[source["id"]] if source["id"] else None,
+        license=facts["licence"],
+        library_name="peft" if part == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        tags=[*(method.replace("_", "-") for method in facts["methods"]), "reasoning", "trl"],
+        model_name=facts["name"],
+        eval_results=[
+            EvalResult(
+                task_type="text-generation", dataset_type=judged["id"] or metrics["set"],
+                dataset_name=f"{source['name']}, {metrics['set']}",
+                metric_type="exact_match", metric_name=f"{reader} accuracy (n = {metrics['n']})",
+                metric_value=metrics["trained"][f"{reader}_accuracy"]["value"],
+            )
+            for reader in ("strict", "lenient")
+        ],
+    )  # fmt: skip
+    return str(ModelCard.from_template(data, template_path=str(CARD), part=part, share=share, points=points, **facts))

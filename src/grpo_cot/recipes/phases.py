@@ -1,0 +1,148 @@
+"""The phases of a recipe: a class for each training method, which names the section that configures its trainer.
+
+`grpo_cot.training.methods` has a file for each, which trains it. A new method is a class here, its name in `Phase`,
+such a file, and that file's line in `grpo_cot.training.methods.registry`.
+"""
+
+import importlib
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LibrarySettings = dict[str, Any]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, and text is never read as a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SamplesSection(Section):
+    """Completions drawn from a model: of how many problems (null: of all), how many each, and how."""
+
+    problems: int | None = Field(gt=0)
+    count: int = Field(gt=1)
+    sampling: LibrarySettings
+
+
+class OwnSamplesSection(SamplesSection):
+    """Completions that a phase draws from the model before it trains it; a batch's size decides the draw."""
+
+    batch_size: int = Field(gt=0)
+
+
+class RolloutsSection(Section):
+    """How vLLM gets the weights that it samples with, and how far its log-probabilities may be from the trainer's.
+
+    `merge`: the adapter merged into the base (TRL's way; only onto a base that is not quantized). `adapter`: it alone,
+    as a LoRA request. `shared`: Unsloth's, one copy of the base for both. `log_probability_gap` is the largest
+    mean absolute difference of a sampled token's log-probability, over a batch, that training goes on with.
+    """
+
+    sync: Literal["merge", "adapter", "shared"]
+    log_probability_gap: float = Field(gt=0)
+
+
+class PhaseSection(Section):
+    """The common part of the phases.
+
+    `section` names the part that configures the method's trainer, and `configuration` the library's class of that part.
+    `required`: the libraries' defaults change, so a recipe states these settings; of names in one group it states one.
+    `selects`: whether a validation split can choose the checkpoint.
+    """
+
+    section: ClassVar[str]
+    configuration: ClassVar[str]
+    required: ClassVar[tuple[tuple[str, ...], ...]]
+    selects: ClassVar[bool] = False
+    architecture: ClassVar[Literal["causal", "seq2seq"]] = "causal"
+
+    method: str
+    lora: LibrarySettings | None
+
+    @classmethod
+    def configuration_class(cls) -> Any:
+        """The library's class that the section configures; its library is imported only now."""
+        module, _, name = cls.configuration.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+    @property
+    def settings(self) -> LibrarySettings:
+        """The trainer's own settings."""
+        settings: LibrarySettings = getattr(self, self.section)
+        return settings
+
+    @property
+    def own_samples(self) -> OwnSamplesSection | None:
+        """How the phase draws the completions that it learns from, if it learns from the model's own."""
+        return getattr(self, "samples", None)
+
+
+class GrpoPhase(PhaseSection):
+    """Group relative policy optimisation on the recipe's rewards (Shao et al., 2024).
+
+    `rollouts` is null where Transformers samples, and given with `grpo.use_vllm`.
+    """
+
+    section = "grpo"
+    configuration = "trl.GRPOConfig"
+    required = (
+        ("max_steps",), ("learning_rate",), ("max_completion_length",), ("beta",), ("loss_type",), ("scale_rewards",),
+        ("temperature",),
+    )  # fmt: skip
+
+    method: Literal["grpo"]
+    rollouts: RolloutsSection | None
+    grpo: LibrarySettings
+
+
+class SftPhase(PhaseSection):
+    """Supervised fine-tuning on the data set's worked solutions, rewritten into the schema."""
+
+    section = "sft"
+    configuration = "trl.SFTConfig"
+    required = (("max_steps", "num_train_epochs"), ("learning_rate",), ("max_length",), ("loss_type",))
+    selects = True
+
+    method: Literal["sft"]
+    sft: LibrarySettings
+
+
+class RejectionSamplingPhase(SftPhase):
+    """Supervised fine-tuning on the model's own right completions (Yuan et al., 2023)."""
+
+    method: Literal["rejection_sampling"]  # type: ignore[assignment]  # the tag by which pydantic tells them apart
+    samples: OwnSamplesSection
+
+
+class DpoPhase(PhaseSection):
+    """Direct preference optimisation on pairs of a right and a wrong completion of the model's own."""
+
+    section = "dpo"
+    configuration = "trl.DPOConfig"
+    required = (("max_steps", "num_train_epochs"), ("learning_rate",), ("max_length",), ("loss_type",), ("beta",))
+    method: Literal["dpo"]
+    samples: OwnSamplesSection
+    dpo: LibrarySettings
+
+
+class Seq2SeqPhase(PhaseSection):
+    """Fine-tuning of an encoder-decoder, all of its weights, on the worked solutions in the schema."""
+
+    section = "seq2seq"
+    configuration = "transformers.Seq2SeqTrainingArguments"
+    required = (("max_steps", "num_train_epochs"), ("learning_rate",))
+    selects = True
+    architecture = "seq2seq"
+
+    method: Literal["seq2seq"]
+    lora: None
+    seq2seq: LibrarySettings
+
+
+# One phase of training. `lora` of the first says what is trained (null: all weights); later ones continue it.
+Phase = Annotated[
+    GrpoPhase | SftPhase | RejectionSamplingPhase | DpoPhase | Seq2SeqPhase, Field(discriminator="method")
+]
+PHASES: tuple[type[PhaseSection], ...] = get_args(get_args(Phase)[0])

@@ -1,0 +1,81 @@
+"""The index page over all runs and comparisons that are present, and a line on each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grpo_cot.checks.params import load_params
+from grpo_cot.common.files import read_json
+from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.reporting.pages import environment
+from grpo_cot.reporting.tables import (
+    Result,
+    comparisons_over_seeds,
+    published_results,
+    published_tables,
+    replications,
+    source_id,
+    wrong_by_mark,
+)
+
+
+def graded_runs(root: Path) -> list[Result]:
+    """Every run that has been graded, by name."""
+    lines = load_params(root / "params.yaml", root).runs
+    results = []
+    for path in sorted(root.glob("runs/*/grade/metrics.json")):
+        name, metrics = path.parts[-3], read_json(path)
+        line = lines.get(name)
+        row = load_recipe(root / f"experiments/{line.recipe}.yaml").published_row if line else None
+        source = root / f"data/{line.dataset}.source.json" if line else None
+        results.append(
+            Result(
+                name, line, row, source_id(read_json(source), metrics["set"]) if source and source.is_file() else None,
+                metrics,
+            )
+        )  # fmt: skip
+    return results
+
+
+def read_comparisons(root: Path) -> list[dict[str, Any]]:
+    """Every comparison, by name."""
+    return [{"name": path.stem, **read_json(path)} for path in sorted(root.glob("comparisons/*.json"))]
+
+
+def index_page(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """The page."""
+    published = published_results()
+    return environment().get_template("index.html.jinja").render(
+        results=results,
+        published=published,
+        tables=published_tables(results, published),
+        wrong=wrong_by_mark(published),
+        replications=replications(results),
+        comparisons=comparisons,
+        aggregated=comparisons_over_seeds(comparisons, results),
+    )  # fmt: skip
+
+
+def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Two lines a run, and one a comparison."""
+    for result in results:
+        metrics = result.metrics
+        for reader in ("strict_accuracy", "lenient_accuracy"):
+            before, after, change = metrics["base"][reader], metrics["trained"][reader], metrics["paired"][reader]
+            yield (
+                f"{result.name}: {reader.replace('_', ' ')} {before['value']:.1%} -> {after['value']:.1%}, difference "
+                f"{points(change)} (n = {metrics['n']}, paired, 95 % interval)"
+            )
+    for comparison in comparisons:
+        yield (
+            f"{comparison['name']}: strict accuracy of {comparison['b']} minus {comparison['a']}: "
+            f"{points(comparison['strict_accuracy'])} (n = {comparison['n']}, paired, 95 % interval)"
+        )
+
+
+def points(change: Mapping[str, float]) -> str:
+    """A paired difference in percentage points with its interval and p."""
+    return (
+        f"{100 * change['difference']:+.1f} points [{100 * change['low']:+.1f}, {100 * change['high']:+.1f}], "
+        f"p = {change['p']:.2g}"
+    )

@@ -1,0 +1,85 @@
+"""The rewards that a recipe may name: ours, the published ones, and the functions of the checkout's my_rewards.py."""
+
+import sys
+from collections.abc import Mapping
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from grpo_cot.common.errors import nearest
+from grpo_cot.rewards import ours, published
+from grpo_cot.rewards.promise import Reward, promise_of
+
+OWN = "my_rewards"  # the steps run in the checkout's root, and dvc.yaml tracks the file my_rewards.py there
+
+
+def _promised(module: ModuleType) -> dict[str, Reward]:
+    return {name: value for name, value in vars(module).items() if callable(value) and promise_of(value)}
+
+
+REWARDS = _promised(ours)
+PUBLISHED_REWARDS = _promised(published)
+
+
+def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[float]]:
+    """Functions and weights, in order, of a recipe's `rewards: {name: weight}`. A weight of 0 logs and does not pay.
+
+    Names are those of `REWARDS`, those of `PUBLISHED_REWARDS`, and `my_rewards.NAME` for a function of my_rewards.py.
+
+    Raises:
+        ValueError: a name is not known (the message gives the nearest one), my_rewards.py cannot be imported, or two
+            functions have the same name, under which the trainer logs them.
+
+    >>> functions, weights = reward_functions({"correctness": 1.0, "soft_format": 0.0})
+    >>> [function.__name__ for function in functions], weights
+    (['correctness', 'soft_format'], [1.0, 0.0])
+    """
+    functions = [_reward(name) for name in section]
+    logged = [logged_name(name) for name in section]
+    if twice := {name for name in logged if logged.count(name) > 1}:
+        raise ValueError(f"two rewards are called {min(twice)!r}: rename the one in {OWN}.py")
+    return functions, list(section.values())
+
+
+def logged_name(name: str) -> str:
+    """The name under which the trainer logs a reward: the function's own."""
+    return name.removeprefix(f"{OWN}.")
+
+
+def uses_own_rewards(section: Mapping[str, float]) -> bool:
+    """Whether a recipe's `rewards` names a function of my_rewards.py."""
+    return any(name.startswith(f"{OWN}.") for name in section)
+
+
+def _reward(name: str) -> Reward:
+    known = REWARDS | PUBLISHED_REWARDS
+    if name in known:
+        return known[name]
+    module, _, function = name.rpartition(".")
+    if module and module != OWN:
+        raise ValueError(f"{name!r} is in {module}, which no step tracks: write the reward into {OWN}.py")
+    if not module:
+        raise ValueError(f"unknown reward {name!r}; {nearest(name, known)}")
+    functions = vars(_own_module())
+    if not callable(functions.get(function)):
+        raise ValueError(f"{OWN}.py has no function {function!r}; {nearest(function, _promised(_own_module()))}")
+    reward: Reward = functions[function]
+    return reward
+
+
+def _own_module() -> ModuleType:
+    path = Path(f"{OWN}.py").resolve()
+    loaded = sys.modules.get(OWN)
+    if loaded is not None and loaded.__file__ == str(path):
+        return loaded
+    specification = spec_from_file_location(OWN, path)
+    if not path.is_file() or specification is None or specification.loader is None:
+        raise ValueError(f"{path} does not exist: rewards of one's own stand there")
+    module = module_from_spec(specification)
+    sys.modules[OWN] = module  # before the code runs, as Python's import does
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[OWN]
+        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module

@@ -1,0 +1,55 @@
+"""The curves of a training: what of a trainer's log is kept, its tables for plots, and sentences on it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from grpo_cot.common.files import write_text
+from grpo_cot.recipes.phases import PhaseSection
+
+# Logged by the trainer, but different at every run (times) or after a resumption (the mean loss and the tokens seen
+# restart at 0): kept out of files that later steps read.
+VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss|num_tokens")
+
+
+def repeatable(entry: Mapping[str, float]) -> dict[str, float]:
+    """An entry of the log without what differs at every run, sorted: a checkpoint gives it back in another order."""
+    return {name: value for name, value in sorted(entry.items()) if not VOLATILE.search(name)}
+
+
+def write_tables(log: Sequence[Mapping[str, float]], folder: Path) -> None:
+    """Every logged quantity over the steps, one table each, for `dvc plots`."""
+    for name in {name for entry in log for name in entry} - {"step", "epoch"}:
+        points = [f"{int(entry['step'])}\t{entry[name]}" for entry in log if name in entry]
+        write_text(folder / f"{name}.tsv", "\n".join([f"step\t{name}", *points]) + "\n")
+
+
+def ends(steps: Sequence[Mapping[str, float]]) -> tuple[Sequence[Mapping[str, float]], Sequence[Mapping[str, float]]]:
+    """The first tenth of the steps and the last, between which changes are measured."""
+    tenth = max(1, len(steps) // 10)
+    return steps[:tenth], steps[-tenth:]
+
+
+def mean(name: str, part: Sequence[Mapping[str, float]]) -> float:
+    """The mean of a logged quantity; 0 where it was not logged."""
+    values = [entry[name] for entry in part if name in entry]
+    return sum(values) / len(values) if values else 0.0
+
+
+def loss_verdict(log: Sequence[Mapping[str, float]], phase: PhaseSection) -> list[str]:
+    """Sentences on a loss, and on the validation split where the phase was judged on it."""
+    steps = [entry for entry in log if "loss" in entry]
+    if not steps:
+        return ["The trainer logged no step."]
+    first, last = ends(steps)
+    before, after = mean("loss", first), mean("loss", last)
+    sentences = [f"The loss went from {before:.3f} to {after:.3f} in {len(steps)} logged steps."]
+    if after >= before and len(steps) > 1:
+        sentences.append("The loss did not fall: nothing was learnt.")
+    held_out = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    if held_out:
+        sentences.append(f"On the validation split it went from {held_out[0]:.3f} to {held_out[-1]:.3f}.")
+    if len(held_out) > 2 and held_out[-1] > 1.05 * min(held_out):
+        remedy = "that checkpoint is kept" if phase.settings.get("load_best_model_at_end") else "train for less"
+        sentences.append(f"It was lowest in between, at {min(held_out):.3f}: {remedy}.")
+    return sentences

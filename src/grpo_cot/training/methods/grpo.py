@@ -1,0 +1,103 @@
+"""GRPO (Shao et al., 2024): the recipe's rewards, compared within groups of completions to one prompt."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+from trl import GRPOTrainer
+
+from grpo_cot.common.errors import InputError
+from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.training.curves import ends, mean
+from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
+from grpo_cot.training.rollouts import rollout_trainer
+
+COLUMNS = ("gold", "locale", "id")  # of a row, for the rewards
+
+
+def configuration(recipe: Recipe, phase: GrpoPhase) -> dict[str, Any]:
+    """The settings that the pipeline adds to the phase's own."""
+    return {
+        "reward_weights": reward_functions(recipe.rewards)[1],
+        "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
+        **reference_settings(recipe),
+    }
+
+
+def dataset(setup: Setup) -> Examples:
+    """The prompts, with the columns that the rewards read.
+
+    Raises:
+        InputError: one step asks more prompts than there are.
+    """
+    settings, accelerate = setup.phase.settings, setup.recipe.accelerate
+    completions = settings["per_device_train_batch_size"] * settings.get("gradient_accumulation_steps", 1)
+    completions *= accelerate["num_processes"] if accelerate else 1
+    groups = completions // settings["num_generations"]
+    if len(setup.prompts) < groups:
+        raise InputError(
+            f"{len(setup.prompts)} training prompts are fewer than the {groups} that one step asks; add rows"
+        )
+    rows = [{"prompt": row["messages"], **{name: row[name] for name in COLUMNS}} for row in setup.prompts]
+    return Examples(Dataset.from_list(rows))
+
+
+def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) -> Any:
+    """TRL's trainer, with attested rollouts where vLLM samples."""
+    assert isinstance(setup.phase, GrpoPhase)
+    arguments = {
+        "model": model,
+        "reward_funcs": list(reward_functions(setup.recipe.rewards)[0]),
+        "args": configuration,
+        "train_dataset": examples.train,
+        "processing_class": setup.tokenizer,
+        "peft_config": setup.adapter,
+    }
+    if setup.phase.rollouts is None:
+        return GRPOTrainer(**arguments)
+    return rollout_trainer(setup.recipe, setup.phase, arguments)
+
+
+def workload(recipe: Recipe, phase: GrpoPhase, settings: Mapping[str, Any], *, fresh: bool) -> dict[str, Any]:
+    """The largest batch: prompts and completions at full length."""
+    prompt, targets = recipe.prompt.max_prompt_length, settings["max_completion_length"]
+    generations = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
+    return {
+        "length": prompt + targets,
+        "targets": targets,
+        "drawn": 0 if settings["use_vllm"] else settings["per_device_train_batch_size"] * generations,
+        "drawn_length": prompt + targets,
+        "loss": "selected",
+        "temperature": settings["temperature"],
+        "reference": settings["beta"] != 0 and not fresh,
+    }
+
+
+def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
+    """Sentences on the reward, the completions' length, the groups and the entropy."""
+    steps = [entry for entry in log if "reward" in entry]
+    if not steps:
+        return ["The trainer logged no step."]
+    first, last = ends(steps)
+    before, after = mean("reward", first), mean("reward", last)
+    sentences = [f"The mean reward went from {before:.2f} to {after:.2f} in {len(steps)} logged steps."]
+    if after - before <= 0.02 * abs(before):
+        sentences.append("The reward did not rise: nothing that it pays for was learnt.")
+    clipped = mean("completions/clipped_ratio", last)
+    if clipped > 0.2:
+        sentences.append(
+            f"{clipped:.0%} of completions hit the length cap of {phase.grpo['max_completion_length']} tokens "
+            "at the end."
+        )
+    silent = mean("frac_reward_zero_std", steps)
+    if silent > 0.5:
+        sentences.append(f"The reward never varied in {silent:.0%} of the groups, which teach nothing: see audit.json.")
+    names = {name for entry in steps for name in entry if name.startswith("rewards/") and name.endswith("/mean")}
+    for name in sorted(names):
+        if all(entry.get(name, 0.0) == 0.0 for entry in steps):
+            sentences.append(f"The reward {name.split('/')[1]} never paid.")
+    if mean("entropy", last) < 0.01:
+        sentences.append("The policy's entropy fell below 0.01: it no longer explores.")
+    return sentences
