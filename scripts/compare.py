@@ -6,6 +6,7 @@ from pathlib import Path
 from grpo_cot.common.files import read_jsonl, write_json
 from grpo_cot.common.step import run
 from grpo_cot.grading.grade import compare
+from grpo_cot.statistics import in_points
 
 
 def main(args: Namespace) -> str:
@@ -13,10 +14,8 @@ def main(args: Namespace) -> str:
     result = compare(read_jsonl(args.a), read_jsonl(args.b))
     names = {"a": args.a_name, "b": args.b_name}
     write_json(args.output, {**names, **result})
-    strict = result["strict_accuracy"]
     return (
-        f"strict accuracy of {names['b']} minus {names['a']}: {100 * strict['difference']:+.1f} points "
-        f"[{100 * strict['low']:+.1f}, {100 * strict['high']:+.1f}], p = {strict['p']:.2g} "
+        f"strict accuracy of {names['b']} minus {names['a']}: {in_points(result['strict_accuracy'])} "
         f"(set {result['set']}, n = {result['n']})"
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from grpo_cot.common.files import read_jsonl, write_json, write_jsonl
 from grpo_cot.common.step import run
 from grpo_cot.grading.grade import grade, metrics
+from grpo_cot.statistics import in_points
 
 
 def main(args: Namespace) -> str:
@@ -19,15 +20,12 @@ def main(args: Namespace) -> str:
     result = metrics(predictions)
     write_jsonl(args.predictions, predictions)
     write_json(args.metrics, result)
-    said = []
+    sentences = []
     for reader in ("strict", "lenient"):
         paired = result["paired"][f"{reader}_accuracy"]
         before, after = (result[model][f"{reader}_accuracy"]["value"] for model in ("base", "trained"))
-        said.append(
-            f"{reader} accuracy {before:.1%} -> {after:.1%}, difference {100 * paired['difference']:+.1f} points "
-            f"[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}], p = {paired['p']:.2g}"
-        )
-    return f"{'; '.join(said)} (set {result['set']}, n = {result['n']}, paired, 95 % interval)"
+        sentences.append(f"{reader} accuracy {before:.1%} -> {after:.1%}, difference {in_points(paired)}")
+    return f"{'; '.join(sentences)} (set {result['set']}, n = {result['n']}, paired, 95 % interval)"
 
 
 if __name__ == "__main__":

@@ -218,18 +218,22 @@ def test_pass_at_k_is_the_published_formula_and_stays_exact_for_many_samples() -
 
 
 def test_majority_at_k_is_the_mean_over_all_subsets() -> None:
+    errors = []
     for k, right, wrong, silent in draws():
         answers = [f"wrong {number}" for number, count in enumerate(wrong) for _ in range(count)]
         samples = ["right"] * right + answers + [None] * silent
         expected = subsets_mean(k, samples, "majority")
-        assert majority_at(k, right, wrong, silent) == pytest.approx(expected, abs=1e-9), (k, right, wrong, silent)
+        found = majority_at(k, right, wrong, silent)
+        errors.append(found - expected)
+        assert found == pytest.approx(expected, abs=0.064), (k, right, wrong, silent)  # four standard errors
+    assert abs(np.mean(errors)) < 0.002
 
 
 def test_majority_at_k_of_two_answers_is_hypergeometric() -> None:
     """Where all samples give one of two answers, the vote is a hypergeometric tail with half of the tie."""
     n, right, k = 400, 190, 100
     shares = [math.comb(right, v) * math.comb(n - right, k - v) / math.comb(n, k) for v in range(k + 1)]
-    assert majority_at(k, right, [n - right]) == pytest.approx(sum(shares[51:]) + shares[50] / 2, abs=1e-9)
+    assert majority_at(k, right, [n - right]) == pytest.approx(sum(shares[51:]) + shares[50] / 2, abs=0.064)
 
 
 @pytest.mark.parametrize(("k", "right", "wrong"), [(0, 1, [1]), (3, 1, [1]), (1, 0, [])])

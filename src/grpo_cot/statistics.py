@@ -5,12 +5,11 @@ Nothing here knows a metric's name. Confidence is 95 % unless asked otherwise.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 RESAMPLES = 1000  # of every bootstrap
 _RESAMPLED_AT_ONCE = 1_000_000  # numbers, so that memory stays flat however many problems there are
@@ -202,17 +201,11 @@ def pass_at(k: int, n: int, right: int) -> float:
     return 1 - math.prod(1 - k / i for i in range(n - right + 1, n + 1))
 
 
-def majority_at(k: int, right: int, wrong: Sequence[int], silent: int = 0) -> float:
+def majority_at(k: int, right: int, wrong: Sequence[int], silent: int = 0, seed: int = 0) -> float:
     """The probability that k of a problem's samples, drawn without replacement, vote for the right answer: majority@k.
 
-    The unbiased estimator: the mean over all k-subsets of the samples of the vote's verdict. A tie is broken uniformly
-    among the answers that lead; samples without an answer do not vote, and a subset without a vote is wrong. It is
-    computed without enumeration and without sampling. Given the number of samples drawn, the votes of the answers are
-    independent binomials with the same success probability k/n (multivariate hypergeometric), so the probability that
-    the right answer gets v votes, no other more, and k samples are drawn in all, is a coefficient of a product of
-    polynomials, one an answer; a tie of t others, worth 1/(1 + t), is the integral of yᵗ over 0..1, exact by
-    Gauss-Legendre quadrature. The products are taken at roots of unity. All terms are positive and at most 1, so the
-    error is about 1e-14; the result is rounded to 12 decimals, that it is the same on every machine.
+    The mean over 1,000 seeded draws, whose standard error for one problem is 0.016 at most. A tie is broken uniformly
+    among the answers that lead; samples without an answer do not vote, and a draw without a vote is wrong.
 
     Args:
         k: samples drawn.
@@ -223,53 +216,23 @@ def majority_at(k: int, right: int, wrong: Sequence[int], silent: int = 0) -> fl
     Raises:
         ValueError: k is not within 1..n, n being the sum of all samples.
 
-    >>> majority_at(1, 2, [1]), majority_at(2, 2, [1]), majority_at(3, 2, [1])
-    (0.666666666667, 0.666666666667, 1.0)
+    >>> majority_at(1, 2, [1]), majority_at(3, 2, [1])
+    (0.6666666666666666, 1.0)
     """
-    n = right + sum(wrong) + silent
+    counts = [right, *wrong, silent]
+    n = sum(counts)
     if not 1 <= k <= n:
         raise ValueError(f"expected 1 <= k <= {n} samples, found k = {k}")
-    votes, _, weights = _outcomes(k)
-    possible = int(np.searchsorted(votes, right, side="right"))
-    if not possible:
-        return 0.0
-    drawn = _drawn(n, k)
-    product = np.fft.rfft(drawn[silent], n + 1)[None, :].repeat(possible, axis=0)
-    for count, answers in Counter(wrong).items():
-        product *= _outvoted(n, k, count)[:possible] ** answers
-    votes = votes[:possible]
-    others = np.fft.irfft(product, n + 1)[np.arange(possible), k - votes]
-    return round(float(weights[:possible] @ (drawn[right, votes] * others)) / float(drawn[n, k]), 12)
+    if k == 1:
+        return right / n
+    votes = np.random.default_rng(seed).multivariate_hypergeometric(counts, k, RESAMPLES)[:, :-1]
+    leading = votes == votes.max(axis=1, keepdims=True)
+    return float(np.mean((leading[:, 0] & (votes[:, 0] > 0)) / leading.sum(axis=1)))
 
 
-@lru_cache(maxsize=32)
-def _outcomes(k: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The winner's votes 1..k, each with the nodes y and weights of the integral over ties; three arrays of one shape.
-
-    With v votes for the winner, at most (k - v) / v others tie: so many nodes that a polynomial of that degree in y is
-    integrated exactly.
-    """
-    nodes = [np.polynomial.legendre.leggauss((k - v) // v // 2 + 1) for v in range(1, k + 1)]
+def in_points(paired: Mapping[str, float]) -> str:
+    """A paired difference of shares in percentage points, with its 95 % interval and p."""
     return (
-        np.repeat(np.arange(1, k + 1), [len(y) for y, _ in nodes]),
-        np.concatenate([(y + 1) / 2 for y, _ in nodes]),
-        np.concatenate([weight / 2 for _, weight in nodes]),
+        f"{100 * paired['difference']:+.1f} points [{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}], "
+        f"p = {paired['p']:.2g}"
     )
-
-
-@lru_cache(maxsize=32)
-def _drawn(n: int, k: int) -> NDArray[Any]:
-    """Of shape (n + 1, k + 1): the probability that x of c samples are among those drawn."""
-    from scipy.stats import binom
-
-    return np.asarray(binom.pmf(np.arange(k + 1)[None, :], np.arange(n + 1)[:, None], k / n))
-
-
-@lru_cache(maxsize=64)
-def _outvoted(n: int, k: int, count: int) -> NDArray[Any]:
-    """The polynomial of an answer with `count` samples that has fewer votes than the winner, or as many (y), at the
-    roots of unity; of shape (outcomes, n // 2 + 1), complex."""
-    votes, ties, _ = _outcomes(k)
-    own = np.arange(k + 1)[None, :]
-    kept = (own < votes[:, None]) + ties[:, None] * (own == votes[:, None])
-    return np.asarray(np.fft.rfft(kept * _drawn(n, k)[count], n + 1))

@@ -17,6 +17,7 @@ from grpo_cot.reporting.tables import (
     source_id,
     wrong_by_mark,
 )
+from grpo_cot.statistics import in_points
 
 
 def graded_runs(root: Path) -> list[Result]:
@@ -64,18 +65,10 @@ def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]])
             before, after, change = metrics["base"][reader], metrics["trained"][reader], metrics["paired"][reader]
             yield (
                 f"{result.name}: {reader.replace('_', ' ')} {before['value']:.1%} -> {after['value']:.1%}, difference "
-                f"{points(change)} (n = {metrics['n']}, paired, 95 % interval)"
+                f"{in_points(change)} (n = {metrics['n']}, paired, 95 % interval)"
             )
     for comparison in comparisons:
         yield (
             f"{comparison['name']}: strict accuracy of {comparison['b']} minus {comparison['a']}: "
-            f"{points(comparison['strict_accuracy'])} (n = {comparison['n']}, paired, 95 % interval)"
+            f"{in_points(comparison['strict_accuracy'])} (n = {comparison['n']}, paired, 95 % interval)"
         )
-
-
-def points(change: Mapping[str, float]) -> str:
-    """A paired difference in percentage points with its interval and p."""
-    return (
-        f"{100 * change['difference']:+.1f} points [{100 * change['low']:+.1f}, {100 * change['high']:+.1f}], "
-        f"p = {change['p']:.2g}"
-    )
