@@ -10,7 +10,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 VLLM := .venv/vllm/.ready
 endif
 
-.PHONY: demo repro plan test check lint images recover report bench bench-scheduling verify push lock clean
+.PHONY: demo repro plan test prove check lint images recover report bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python workflow/index.py
@@ -27,6 +27,9 @@ plan: .venv/.ready ## what a recipe would do, and what it would need: make plan 
 
 test: .venv/.ready $(VLLM) ## run the tests
 	python -m pytest
+
+prove: .venv/.ready ## run the proofs that take long, and write their outcomes into docs/tested.md (PROOFS="kills or matrix")
+	@python workflow/prove.py "$(PROOFS)"
 
 lint: .venv/.ready ## ruff and mypy
 	ruff check . && ruff format --check . && mypy

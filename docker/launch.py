@@ -74,8 +74,7 @@ def on_the_host(step: str, arguments: list[str]) -> None:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_TOKEN_PATH": os.devnull}  # a login on disk is none of its business
     if not network:
         environment = {name: value for name, value in environment.items() if name not in PROXIES}
-    python = str(ROOT / ".venv/bin/python")
-    os.execve(python, [python, f"scripts/{step}.py", *arguments], environment)
+    os.execve(sys.executable, [sys.executable, f"scripts/{step}.py", *arguments], environment)
 
 
 def ask(engine: str, *question: str) -> str:

@@ -19,10 +19,10 @@ def main() -> None:
     args = parser.parse_args()
     root = Path(__file__).parent.parent
     try:
-        found = plan(root, args.experiment, args.dataset, args.base)
+        result = plan(root, args.experiment, args.dataset, args.base)
     except InputError as error:
         sys.exit(f"plan: {str(error).replace(f'{root}/', '')}")
-    print("\n".join(lines(found)))
+    print("\n".join(lines(result)))
 
 
 def lines(found: Plan) -> Iterator[str]:
@@ -44,9 +44,11 @@ def _phase(phase: PhasePlan) -> Iterator[str]:
     steps = "unknown until the rows are" if phase.steps is None else f"{phase.steps:,}"
     epochs = "unknown until the rows are" if phase.epochs is None else f"{phase.epochs:.2f}"
     yield f"  steps: {steps}; epochs over the training rows: {epochs}"
-    asked = f"{phase.prompts:,} {'prompt' if phase.prompts == 1 else 'prompts'} and " if phase.method == "grpo" else ""
+    prompts = (
+        f"{phase.prompts:,} {'prompt' if phase.prompts == 1 else 'prompts'} and " if phase.method == "grpo" else ""
+    )
     examples = f"{phase.examples:,} {unit.get(phase.method, 'worked solutions')}"
-    yield f"  a step: {asked}{examples}, at most {phase.tokens:,} tokens"
+    yield f"  a step: {prompts}{examples}, at most {phase.tokens:,} tokens"
     for note in phase.notes:
         yield f"  note: {note}"
     yield "  GPU memory, estimated, not measured:"

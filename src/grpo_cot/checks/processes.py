@@ -23,9 +23,9 @@ def check_accelerate(recipe: Recipe, where: str) -> None:
         )
     for section, owner in (("fsdp_config", "FSDP"), ("deepspeed_config", "DEEPSPEED")):
         if (kind == owner) != bool(settings.get(section)):
-            found = "missing" if kind == owner else "given"
+            state = "missing" if kind == owner else "given"
             raise InputError(
-                f"{where}.{section} is {found}, but distributed_type is {kind}: it belongs to {owner} alone"
+                f"{where}.{section} is {state}, but distributed_type is {kind}: it belongs to {owner} alone"
             )
         check_section(section, settings.get(section) or {}, f"{where}.{section}")
     sharding = None

@@ -30,9 +30,9 @@ def check_rollouts(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
     if phase.rollouts is None:
         return
     for key, fitting in WHOLE_DISTRIBUTION.items():
-        if (found := phase.grpo.get(key, fitting[0])) not in fitting:
+        if (value := phase.grpo.get(key, fitting[0])) not in fitting:
             raise InputError(
-                f"{where}.grpo.{key} is {found!r}, with which the log-probabilities of vLLM and of the trainer cannot "
+                f"{where}.grpo.{key} is {value!r}, with which the log-probabilities of vLLM and of the trainer cannot "
                 f"be compared; take it out, or {ROLLOUTS_INSTEAD}"
             )
     longest = recipe.prompt.max_prompt_length + phase.grpo["max_completion_length"]

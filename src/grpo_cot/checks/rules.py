@@ -85,10 +85,10 @@ def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
 
 def _check_rollouts(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
     """Refuse a sync that would not give vLLM the trained model."""
-    asked = bool(phase.grpo.get("use_vllm"))
-    if asked != (phase.rollouts is not None):
-        found, wanted = ("null", "give sync and log_probability_gap") if asked else ("given", "set it to null")
-        raise ValueError(f"{where} is {found}, but grpo.use_vllm is {str(asked).lower()}; {wanted}")
+    vllm = bool(phase.grpo.get("use_vllm"))
+    if vllm != (phase.rollouts is not None):
+        state, remedy = ("null", "give sync and log_probability_gap") if vllm else ("given", "set it to null")
+        raise ValueError(f"{where} is {state}, but grpo.use_vllm is {str(vllm).lower()}; {remedy}")
     if phase.rollouts is None:
         return
     sync, mode = phase.rollouts.sync, phase.grpo.get("vllm_mode")

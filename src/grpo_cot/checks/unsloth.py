@@ -53,18 +53,18 @@ def check_unsloth(recipe: Recipe, where: object) -> None:
 
 def _check_quantization(recipe: Recipe, place: str) -> None:
     """Refuse any form of quantization but the one that Unsloth loads itself."""
-    given = recipe.quantization or {}
+    settings = recipe.quantization or {}
     expected = {
         "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
         "bnb_4bit_compute_dtype": recipe.model.dtype,
     }  # fmt: skip
     for name, value in expected.items():
-        if given.get(name) != value:
+        if settings.get(name) != value:
             raise InputError(
-                f"{place}.{name} is {given.get(name)!r}, but the backend unsloth quantizes to NF4, doubly, and "
+                f"{place}.{name} is {settings.get(name)!r}, but the backend unsloth quantizes to NF4, doubly, and "
                 f"computes in model.dtype; expected {value!r}, or backend: transformers"
             )
-    if others := sorted(given.keys() - expected.keys()):
+    if others := sorted(settings.keys() - expected.keys()):
         raise InputError(f"{place}.{others[0]}: the backend unsloth does not read it; take it out")
 
 

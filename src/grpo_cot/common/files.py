@@ -68,8 +68,8 @@ def read_jsonl(path: Path) -> list[Row]:
                     row = json.loads(line)
                     json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
                 except (ValueError, RecursionError) as error:
-                    said = error.msg if isinstance(error, json.JSONDecodeError) else error
-                    raise InputError(f"{path}: line {number} is not valid JSON: {said}") from None
+                    reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+                    raise InputError(f"{path}: line {number} is not valid JSON: {reason}") from None
                 if not isinstance(row, dict):
                     raise InputError(f"{path}: line {number} is a JSON {type(row).__name__}, expected an object")
                 rows.append(row)

@@ -32,7 +32,7 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
     started = datetime.now(UTC)
     clock = time.monotonic()
     try:
-        said = main(args)
+        message = main(args)
     except InputError as error:
         sys.exit(f"{step}: {error}{_outputs_hint()}")
     except OSError as error:
@@ -60,7 +60,7 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
                 **args.measured,
             },
         )
-    print(f"{step}: {said}", flush=True)
+    print(f"{step}: {message}", flush=True)
 
 
 def _outputs_hint() -> str:

@@ -49,7 +49,8 @@ def index_page(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any
     return environment().get_template("index.html.jinja").render(
         results=results,
         published=published,
-        tables=published_tables(results, published),
+        # A newcomer, whose runs are no rows of the published tables, gets no empty tables.
+        tables=published_tables(results, published) if any(result.published_row for result in results) else [],
         wrong=wrong_by_mark(published),
         replications=replications(results),
         comparisons=comparisons,

@@ -43,24 +43,24 @@ def own_completions(
 
     Right is what follows the schema and states the gold's value. What the length limit cut off is neither.
     """
-    chosen = sampled(prompts, section.problems, seed)
-    repeated = [row for row in chosen for _ in range(section.count)]
-    drawn = generate(
+    problems = sampled(prompts, section.problems, seed)
+    repeated = [row for row in problems for _ in range(section.count)]
+    completions = generate(
         model, tokenizer, [row["messages"] for row in repeated], section.sampling, batch_size=section.batch_size,
         chat_template_kwargs=chat_template_kwargs, seed=seed, progress="samples",
     )  # fmt: skip
     paid = correctness_in_schema(
         [row["messages"] for row in repeated],
-        [completion.text for completion in drawn],
+        [completion.text for completion in completions],
         gold=[row["gold"] for row in repeated],
         locale=[row["locale"] for row in repeated],
     )
     rows = []
-    for position, row in enumerate(chosen):
+    for position, row in enumerate(problems):
         group = slice(position * section.count, (position + 1) * section.count)
         right: dict[str, None] = {}  # an ordered set
         wrong: dict[str, None] = {}
-        for completion, reward in zip(drawn[group], paid[group], strict=True):
+        for completion, reward in zip(completions[group], paid[group], strict=True):
             if not completion.truncated:
                 (right if reward else wrong)[completion.text] = None
         rows.append({"id": row["id"], "messages": row["messages"], "right": list(right), "wrong": list(wrong)})
@@ -155,12 +155,12 @@ def _fitting(rows: Sequence[Row], encoded: Sequence[list[list[int]]], longest: i
     Raises:
         InputError: every row is longer.
     """
-    kept = [parts for parts in encoded if len(parts[0]) + max(map(len, parts[1:])) <= longest]
-    if not kept:
+    fitting = [parts for parts in encoded if len(parts[0]) + max(map(len, parts[1:])) <= longest]
+    if not fitting:
         raise InputError(f"max_length is {longest}, and all {len(rows)} rows are longer; raise it")
-    if len(kept) < len(rows):
-        print(f"{len(rows) - len(kept)} of {len(rows)} rows are longer than max_length {longest} and left out.")
-    return kept
+    if len(fitting) < len(rows):
+        print(f"{len(rows) - len(fitting)} of {len(rows)} rows are longer than max_length {longest} and left out.")
+    return fitting
 
 
 def _encoded(

@@ -1,8 +1,8 @@
-"""What a trainer really trains with, read back from it and compared with what the recipe asked for.
+"""The settings of a trainer as made, read back from it and compared with the recipe.
 
 A library may replace a setting in silence or with a warning (Unsloth does: batch size, clipping, masking, precision).
-Such a run is not the recipe's, so it stops before its first step, with every changed field, what was asked and what
-is there.
+Such a run is not the recipe's, so it stops before its first step, with every changed field, the value asked and the
+value got.
 """
 
 import copy
@@ -24,7 +24,7 @@ from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, Phase, RejectionSamplin
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.training.unsloth import library_class
 
-Difference = tuple[str, Any, Any]  # field, asked, got
+Difference = tuple[str, Any, Any]  # field, expected, actual
 ABSENT = "nothing"
 # What a recipe does not state, trainers may set for themselves where it changes no result: these, and without an
 # evaluation in training those.
@@ -35,33 +35,33 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 def snapshot(configuration: Any) -> Any:
     """A copy of a resolved configuration that a trainer, which writes into its own, cannot change."""
-    asked = copy.copy(configuration)
+    expected = copy.copy(configuration)
     for field in dataclasses.fields(configuration):
         if field.init:
-            setattr(asked, field.name, copy.deepcopy(getattr(configuration, field.name)))
-    return asked
+            setattr(expected, field.name, copy.deepcopy(getattr(configuration, field.name)))
+    return expected
 
 
-def compare_settings(recipe: Recipe, phase: Phase, asked: Any, configuration: Any) -> None:
+def compare_settings(recipe: Recipe, phase: Phase, expected: Any, configuration: Any) -> None:
     """Compare the configuration that a trainer gets with the one that the library makes of the recipe alone.
 
     Raises:
         InputError: they differ; every such field is named.
     """
-    _refuse(recipe, phase, _settings(phase, asked, configuration))
+    _refuse(recipe, phase, _settings(phase, expected, configuration))
 
 
-def compare(recipe: Recipe, phase: Phase, asked: Any, trainer: Any) -> None:
+def compare(recipe: Recipe, phase: Phase, expected: Any, trainer: Any) -> None:
     """Compare a trainer, as made, with the recipe: settings, the loss's own attributes, batch, precision and model.
 
-    `asked` is the configuration as the library resolved the recipe (`snapshot`), before any trainer saw it.
+    `expected` is the configuration as the library resolved the recipe (`snapshot`), before any trainer saw it.
 
     Raises:
         InputError: something differs; every such field is named.
     """
     differences = [
-        *_settings(phase, asked, trainer.args),
-        *_attributes(phase, asked, trainer),
+        *_settings(phase, expected, trainer.args),
+        *_attributes(phase, expected, trainer),
         *_weights(recipe, trainer.model),
         *_adapter(recipe, trainer.model),
         *_quantization(recipe, trainer.model),
@@ -70,7 +70,7 @@ def compare(recipe: Recipe, phase: Phase, asked: Any, trainer: Any) -> None:
     _refuse(recipe, phase, differences)
 
 
-def compare_running(recipe: Recipe, phase: Phase, asked: Any, state: Any, running: dict[str, Any]) -> None:
+def compare_running(recipe: Recipe, phase: Phase, expected: Any, state: Any, running: dict[str, Any]) -> None:
     """Compare what exists only when training begins: optimizer, learning rates and gradient checkpointing.
 
     `state` and `running` (model, optimizer, lr_scheduler) are what a callback's `on_train_begin` gets.
@@ -78,15 +78,17 @@ def compare_running(recipe: Recipe, phase: Phase, asked: Any, state: Any, runnin
     Raises:
         InputError: as `compare`.
     """
-    _refuse(recipe, phase, _running(phase, asked, state, running))
+    _refuse(recipe, phase, _running(phase, expected, state, running))
 
 
 def _refuse(recipe: Recipe, phase: Phase, differences: Iterator[Difference] | list[Difference]) -> None:
-    said = "; ".join(f"{field} asked {_shown(asked)}, got {_shown(got)}" for field, asked, got in differences)
-    if said:
+    message = "; ".join(
+        f"{field} asked {_shown(expected)}, got {_shown(actual)}" for field, expected, actual in differences
+    )
+    if message:
         number = next(number for number, other in enumerate(recipe.phases, start=1) if other is phase)
         raise InputError(
-            f"phases.{number}: the backend {recipe.backend} does not train what the recipe asks: {said}; state what "
+            f"phases.{number}: the backend {recipe.backend} does not train what the recipe asks: {message}; state what "
             "it does, or use another backend"
         )
 
@@ -106,34 +108,34 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | set) else value
 
 
-def _same(name: str, wanted: Any, got: Any) -> bool:
+def _same(name: str, value: Any, actual: Any) -> bool:
     # Transformers writes "all tokens" as 0, vLLM as -1.
-    return bool(wanted == got or (name == "top_k" and {wanted, got} <= {None, 0, -1}))
+    return bool(value == actual or (name == "top_k" and {value, actual} <= {None, 0, -1}))
 
 
-def _settings(phase: Phase, asked: Any, configuration: Any) -> Iterator[Difference]:
-    evaluates = _plain(asked.eval_strategy) != "no"
+def _settings(phase: Phase, expected: Any, configuration: Any) -> Iterator[Difference]:
+    evaluates = _plain(expected.eval_strategy) != "no"
     free = (THEIR_OWN if evaluates else THEIR_OWN | OF_EVALUATION) - phase.settings.keys()
-    for field in dataclasses.fields(library_class(type(asked))):
+    for field in dataclasses.fields(library_class(type(expected))):
         if not field.init or field.name in free:
             continue
-        wanted, got = (_plain(getattr(owner, field.name)) for owner in (asked, configuration))
-        if not _same(field.name, wanted, got):
-            yield f"{phase.section}.{field.name}", wanted, got
+        value, actual = (_plain(getattr(owner, field.name)) for owner in (expected, configuration))
+        if not _same(field.name, value, actual):
+            yield f"{phase.section}.{field.name}", value, actual
 
 
-def _attributes(phase: Phase, asked: Any, trainer: Any) -> Iterator[Difference]:
+def _attributes(phase: Phase, expected: Any, trainer: Any) -> Iterator[Difference]:
     """The trainer's own copies of its settings, which its loss and its sampling read."""
     # None leaves it to the trainer, and `generation_kwargs` are merged with the rest.
-    values = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked) if field.init}
-    wanted = {name: value for name, value in values.items() if value is not None and name != "generation_kwargs"}
-    owners = [(trainer, wanted)]
+    values = {field.name: getattr(expected, field.name) for field in dataclasses.fields(expected) if field.init}
+    stated = {name: value for name, value in values.items() if value is not None and name != "generation_kwargs"}
+    owners = [(trainer, stated)]
     if isinstance(phase, GrpoPhase):
-        wanted["epsilon_low"] = asked.epsilon
-        wanted["epsilon_high"] = asked.epsilon if asked.epsilon_high is None else asked.epsilon_high
-        wanted["reward_weights"] = torch.tensor(asked.reward_weights)
-        sampling = {name: values[name] for name in SAMPLING} | (asked.generation_kwargs or {})
-        length = asked.max_completion_length
+        stated["epsilon_low"] = expected.epsilon
+        stated["epsilon_high"] = expected.epsilon if expected.epsilon_high is None else expected.epsilon_high
+        stated["reward_weights"] = torch.tensor(expected.reward_weights)
+        sampling = {name: values[name] for name in SAMPLING} | (expected.generation_kwargs or {})
+        length = expected.max_completion_length
         if phase.rollouts is None:
             sampling |= {"do_sample": True, "max_new_tokens": length}
             owners.append((trainer.generation_config, sampling))
@@ -141,13 +143,13 @@ def _attributes(phase: Phase, asked: Any, trainer: Any) -> Iterator[Difference]:
             owners.append((trainer.vllm_generation, sampling | {"max_completion_length": length}))
     for owner, settings in owners:
         for name in settings.keys() & vars(owner).keys():
-            asked_for, got = _plain(settings[name]), _plain(vars(owner)[name])
-            if not _same(name, asked_for, got):
-                yield f"{phase.section}.{name}", asked_for, got
+            value, actual = _plain(settings[name]), _plain(vars(owner)[name])
+            if not _same(name, value, actual):
+                yield f"{phase.section}.{name}", value, actual
     if trainer.args.n_gpu > 1:  # in one process, where each of them gets a batch
         batch = f"{trainer.args.train_batch_size} over {trainer.args.n_gpu} GPUs (give the step one of them)"
-        yield f"{phase.section}.per_device_train_batch_size", asked.per_device_train_batch_size, batch
-    precision = "bf16" if asked.bf16 else "fp16" if asked.fp16 else "no"
+        yield f"{phase.section}.per_device_train_batch_size", expected.per_device_train_batch_size, batch
+    precision = "bf16" if expected.bf16 else "fp16" if expected.fp16 else "no"
     if trainer.accelerator.mixed_precision != precision:
         yield f"{phase.section}.mixed_precision", precision, trainer.accelerator.mixed_precision
     if isinstance(phase, SftPhase | RejectionSamplingPhase):
@@ -171,9 +173,9 @@ def _weights(recipe: Recipe, model: Any) -> Iterator[Difference]:
         yield "model.dtype", recipe.model.dtype, kept
     # The adapter is trained in float32 (grpo_cot.training.phases), all weights in the base's type.
     trained = "float32" if recipe.phases[0].lora is not None else recipe.model.dtype
-    found = {_plain(parameter.dtype) for parameter in model.parameters() if parameter.requires_grad}
-    if found != {trained}:
-        yield "the type of what is trained", trained, ", ".join(sorted(found)) or ABSENT
+    actual_types = {_plain(parameter.dtype) for parameter in model.parameters() if parameter.requires_grad}
+    if actual_types != {trained}:
+        yield "the type of what is trained", trained, ", ".join(sorted(actual_types)) or ABSENT
 
 
 def _adapter(recipe: Recipe, model: Any) -> Iterator[Difference]:
@@ -188,21 +190,25 @@ def _adapter(recipe: Recipe, model: Any) -> Iterator[Difference]:
     if not isinstance(model, PeftModel):
         yield "lora", "an adapter", ABSENT
         return
-    lora, asked, got = recipe.phases[0].lora, LoraConfig(**recipe.phases[0].lora), model.peft_config["default"]
+    lora, expected, actual = recipe.phases[0].lora, LoraConfig(**recipe.phases[0].lora), model.peft_config["default"]
     for name in lora.keys() - {"target_modules"}:
-        if _plain(getattr(asked, name)) != _plain(getattr(got, name)):
-            yield f"lora.{name}", _plain(getattr(asked, name)), _plain(getattr(got, name))
+        if _plain(getattr(expected, name)) != _plain(getattr(actual, name)):
+            yield f"lora.{name}", _plain(getattr(expected, name)), _plain(getattr(actual, name))
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    if isinstance(asked.target_modules, set) and not (asked.layers_to_transform or asked.exclude_modules):
+    if isinstance(expected.target_modules, set) and not (expected.layers_to_transform or expected.exclude_modules):
         names = {name.removesuffix(".base_layer") for name, _ in model.named_modules()}
-        wanted = {name for name in names if any(name.endswith(f".{target}") for target in asked.target_modules)}
-        if missed := wanted ^ layers.keys():
-            yield "lora.target_modules", sorted(asked.target_modules), f"{len(missed)} layers otherwise ({min(missed)})"
-    if not (asked.rank_pattern or asked.alpha_pattern):
-        scale = asked.lora_alpha / (math.sqrt(asked.r) if asked.use_rslora else asked.r)
-        found = {(layer.r["default"], layer.scaling["default"]) for layer in layers.values()}
-        if found != {(asked.r, scale)}:
-            yield "lora.r and scale", (asked.r, scale), sorted(found)
+        targets = {name for name in names if any(name.endswith(f".{target}") for target in expected.target_modules)}
+        if missed := targets ^ layers.keys():
+            yield (
+                "lora.target_modules",
+                sorted(expected.target_modules),
+                f"{len(missed)} layers otherwise ({min(missed)})",
+            )
+    if not (expected.rank_pattern or expected.alpha_pattern):
+        scale = expected.lora_alpha / (math.sqrt(expected.r) if expected.use_rslora else expected.r)
+        actual_types = {(layer.r["default"], layer.scaling["default"]) for layer in layers.values()}
+        if actual_types != {(expected.r, scale)}:
+            yield "lora.r and scale", (expected.r, scale), sorted(actual_types)
 
 
 def _quantization(recipe: Recipe, model: Any) -> Iterator[Difference]:
@@ -211,23 +217,23 @@ def _quantization(recipe: Recipe, model: Any) -> Iterator[Difference]:
         if any(isinstance(module, Linear4bit | Linear8bitLt) for module in model.modules()):
             yield "quantization", None, "quantized layers"
         return
-    asked = BitsAndBytesConfig(**recipe.quantization)
-    kind = Linear4bit if asked.load_in_4bit else Linear8bitLt
+    expected = BitsAndBytesConfig(**recipe.quantization)
+    kind = Linear4bit if expected.load_in_4bit else Linear8bitLt
     layers = [module for module in model.modules() if isinstance(module, kind)]
     if not layers:
-        yield "quantization", "4 bits" if asked.load_in_4bit else "8 bits", ABSENT
-    for layer in layers[:1] if asked.load_in_4bit else ():
+        yield "quantization", "4 bits" if expected.load_in_4bit else "8 bits", ABSENT
+    for layer in layers[:1] if expected.load_in_4bit else ():
         weight: Any = layer.weight
         state = weight.quant_state  # None where the weights are still to be sharded
-        for name, got in (
+        for name, actual in (
             ("quant_type", weight.quant_type),
-            ("use_double_quant", state.nested if state else asked.bnb_4bit_use_double_quant),
+            ("use_double_quant", state.nested if state else expected.bnb_4bit_use_double_quant),
             ("compute_dtype", layer.compute_dtype),
             ("quant_storage", weight.quant_storage),
         ):
-            wanted = getattr(asked, f"bnb_4bit_{name}")
-            if wanted != got:
-                yield f"quantization.bnb_4bit_{name}", _plain(wanted), _plain(got)
+            value = getattr(expected, f"bnb_4bit_{name}")
+            if value != actual:
+                yield f"quantization.bnb_4bit_{name}", _plain(value), _plain(actual)
 
 
 def _reference(recipe: Recipe, phase: Phase, trainer: Any) -> Iterator[Difference]:
@@ -238,39 +244,39 @@ def _reference(recipe: Recipe, phase: Phase, trainer: Any) -> Iterator[Differenc
         yield f"{phase.section}.beta's reference", "what the phase before left", "the base model"
 
 
-def _running(phase: Phase, asked: Any, state: Any, running: dict[str, Any]) -> Iterator[Difference]:
+def _running(phase: Phase, expected: Any, state: Any, running: dict[str, Any]) -> Iterator[Difference]:
     section = phase.section
-    if asked.max_steps > 0 and state.max_steps != asked.max_steps:
-        yield f"{section}.max_steps", asked.max_steps, state.max_steps
-    if state.train_batch_size != asked.per_device_train_batch_size:
-        yield f"{section}.per_device_train_batch_size", asked.per_device_train_batch_size, state.train_batch_size
-    if running["model"].is_gradient_checkpointing != asked.gradient_checkpointing:
+    if expected.max_steps > 0 and state.max_steps != expected.max_steps:
+        yield f"{section}.max_steps", expected.max_steps, state.max_steps
+    if state.train_batch_size != expected.per_device_train_batch_size:
+        yield f"{section}.per_device_train_batch_size", expected.per_device_train_batch_size, state.train_batch_size
+    if running["model"].is_gradient_checkpointing != expected.gradient_checkpointing:
         checkpointing = running["model"].is_gradient_checkpointing
-        yield f"{section}.gradient_checkpointing", asked.gradient_checkpointing, checkpointing
+        yield f"{section}.gradient_checkpointing", expected.gradient_checkpointing, checkpointing
     optimizer, scheduler = running["optimizer"], running["lr_scheduler"]
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     while hasattr(scheduler, "scheduler"):
         scheduler = scheduler.scheduler
-    kind, settings = Trainer.get_optimizer_cls_and_kwargs(asked, running["model"])
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(expected, running["model"])
     if type(optimizer) is not kind:
         yield f"{section}.optim", kind.__name__, type(optimizer).__name__
-    settings["weight_decay"] = asked.weight_decay
+    settings["weight_decay"] = expected.weight_decay
     for group in optimizer.param_groups[:1]:
-        for name, wanted in settings.items():
-            got = group.get("initial_lr" if name == "lr" else name, wanted)
-            if _plain(got) != _plain(wanted):
-                yield f"{section}.optim's {name}", _plain(wanted), _plain(got)
-    expected = get_scheduler(
-        asked.lr_scheduler_type, torch.optim.SGD([torch.zeros(1)], lr=asked.learning_rate),
-        num_warmup_steps=asked.get_warmup_steps(state.max_steps), num_training_steps=state.max_steps,
-        scheduler_specific_kwargs=asked.lr_scheduler_kwargs,
+        for name, value in settings.items():
+            actual = group.get("initial_lr" if name == "lr" else name, value)
+            if _plain(actual) != _plain(value):
+                yield f"{section}.optim's {name}", _plain(value), _plain(actual)
+    schedule = get_scheduler(
+        expected.lr_scheduler_type, torch.optim.SGD([torch.zeros(1)], lr=expected.learning_rate),
+        num_warmup_steps=expected.get_warmup_steps(state.max_steps), num_training_steps=state.max_steps,
+        scheduler_specific_kwargs=expected.lr_scheduler_kwargs,
     )  # fmt: skip
-    if type(scheduler) is not type(expected):
-        yield f"{section}.lr_scheduler_type", type(expected).__name__, type(scheduler).__name__
-    elif hasattr(expected, "lr_lambdas"):
+    if type(scheduler) is not type(schedule):
+        yield f"{section}.lr_scheduler_type", type(schedule).__name__, type(scheduler).__name__
+    elif hasattr(schedule, "lr_lambdas"):
         for step in range(state.max_steps):
-            rates = [asked.learning_rate * curve.lr_lambdas[0](step) for curve in (expected, scheduler)]
+            rates = [expected.learning_rate * curve.lr_lambdas[0](step) for curve in (schedule, scheduler)]
             if rates[0] != rates[1]:
                 yield f"{section}.lr_scheduler_type's rate at step {step}", *rates
                 break

@@ -140,8 +140,8 @@ def package_versions(recipe: Recipe) -> dict[str, str]:
 
 def disk_is_full(error: Exception, folder: Path) -> bool:
     """Whether an error while saving means a full disk; torch says so neither in its error's type nor in its text."""
-    said = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    return said or "No space left" in str(error) or shutil.disk_usage(folder).free < 2**20
+    says_so = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return says_so or "No space left" in str(error) or shutil.disk_usage(folder).free < 2**20
 
 
 def _train(run: Run, phase: Phase, place: Place) -> None:
@@ -150,7 +150,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
         raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
     # First of all, for it connects the processes and says how they share the weights that are loaded next.
     configuration = trainer_configuration(run.recipe, phase, place.checkpoints, run.seed)
-    asked = snapshot(configuration)
+    expected = snapshot(configuration)
     tokenizer = load_tokenizer(run.base)
     setup = Setup(
         run.recipe, phase, tokenizer, run.prompts, run.validation,
@@ -158,16 +158,16 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     )  # fmt: skip
     examples = METHODS[phase.method].dataset(setup)
     model = _loaded(run, phase, place)
-    left = _trained_values(model) if place.before and run.adapter else {}
+    values = _trained_values(model) if place.before and run.adapter else {}
     # The adapter is initialised before the trainer seeds anything (trl#6688).
     set_seed(run.seed)
     trainer = make_trainer(setup, configuration, model, examples)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     if run.adapter and not is_deepspeed_zero3_enabled():  # which holds shards already, and cannot mix types
-        _to_float32(trainer.model, left)
-    compare(run.recipe, phase, asked, trainer)
-    trainer.add_callback(_Comparison(run.recipe, phase, asked))
+        _to_float32(trainer.model, values)
+    compare(run.recipe, phase, expected, trainer)
+    trainer.add_callback(_Comparison(run.recipe, phase, expected))
     if DEVICE == "cuda":  # a CPU's memory is not full from one moment to the next
         trainer.add_callback(LongestBatch(trainer, run.recipe, phase))
     if trainer.is_fsdp_enabled:
@@ -221,14 +221,14 @@ def _samples(run: Run, section: OwnSamplesSection, place: Place, tokenizer: PreT
     They come from a copy of the model: bitsandbytes repacks a quantized CPU model that answers, and cannot train it
     then.
     """
-    kept = place.checkpoints.with_suffix(".samples.jsonl")
-    if not kept.is_file():
-        drawn = own_completions(
+    file = place.checkpoints.with_suffix(".samples.jsonl")
+    if not file.is_file():
+        rows = own_completions(
             _starting_model(run, place.before, trainable=False), tokenizer, run.prompts, section,
             chat_template_kwargs=run.recipe.prompt.chat_template_kwargs, seed=run.seed,
         )  # fmt: skip
-        write_jsonl(kept, drawn)
-    return read_jsonl(kept)
+        write_jsonl(file, rows)
+    return read_jsonl(file)
 
 
 def _trained_values(model: Any) -> dict[str, torch.Tensor]:
@@ -240,7 +240,7 @@ def _trained_values(model: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def _to_float32(model: Any, left: Mapping[str, torch.Tensor]) -> None:
+def _to_float32(model: Any, values: Mapping[str, torch.Tensor]) -> None:
     """Put the adapter into float32, at the values that the phase before left.
 
     On a quantized base the trainer casts the adapter to bfloat16, while a checkpoint is read back as float32: only in
@@ -249,17 +249,17 @@ def _to_float32(model: Any, left: Mapping[str, torch.Tensor]) -> None:
     """
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = left[name].to(parameter.device) if name in left else parameter.data.float()
+            parameter.data = values[name].to(parameter.device) if name in values else parameter.data.float()
 
 
 class _Comparison(TrainerCallback):
     """Compares what exists only when training begins with what the recipe asks."""
 
-    def __init__(self, recipe: Recipe, phase: Phase, asked: Any) -> None:
-        self._asked = (recipe, phase, asked)
+    def __init__(self, recipe: Recipe, phase: Phase, expected: Any) -> None:
+        self._arguments = (recipe, phase, expected)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        compare_running(*self._asked, state, kwargs)
+        compare_running(*self._arguments, state, kwargs)
 
 
 class _Progress(ProgressCallback):

@@ -54,13 +54,15 @@ def library_class(configuration: type) -> Any:
 
 def explicit(configuration: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with every default that Unsloth's configuration class changes stated at the library's own value."""
-    given = inspect.signature(configuration).parameters
+    parameters = inspect.signature(configuration).parameters
     library = {
         field.name: field.default
         for field in dataclasses.fields(library_class(configuration))
         if field.init and field.default is not dataclasses.MISSING
     }
-    changed = {name: value for name, value in library.items() if name in given and given[name].default != value}
+    changed = {
+        name: value for name, value in library.items() if name in parameters and parameters[name].default != value
+    }
     return {**changed, **settings}
 
 

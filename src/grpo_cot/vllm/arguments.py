@@ -76,10 +76,10 @@ def load_arguments(
     arguments: dict[str, Any] = {"dtype": model.dtype}
     if quantization:
         for key, expected in IN_FLIGHT.items():
-            if (found := quantization.get(key)) != expected:
+            if (value := quantization.get(key)) != expected:
                 raise InputError(
                     f"{asked}, which quantizes with {key}: {str(expected).lower()} only, but "
-                    f"quantization.{key} is {found!r}; change it, or {instead}"
+                    f"quantization.{key} is {value!r}; change it, or {instead}"
                 )
         arguments["quantization"] = "bitsandbytes"
     if rank is not None:

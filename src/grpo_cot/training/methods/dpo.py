@@ -1,6 +1,6 @@
 """Direct preference optimisation (Rafailov et al., 2023) on pairs of the model's own completions, right and wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from datasets import Dataset
@@ -8,10 +8,12 @@ from trl import DPOTrainer
 
 from grpo_cot.recipes.phases import DpoPhase
 from grpo_cot.recipes.recipe import Recipe
-from grpo_cot.training.curves import loss_verdict
+from grpo_cot.training.curves import loss_verdict as verdict
 from grpo_cot.training.examples import preference_dataset, preference_pairs
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.workload import drawn_samples
+
+__all__ = ["EncodedDPOTrainer", "configuration", "dataset", "trainer", "verdict", "workload"]
 
 
 def configuration(recipe: Recipe, phase: DpoPhase) -> dict[str, Any]:
@@ -55,8 +57,3 @@ def workload(recipe: Recipe, phase: DpoPhase, settings: Mapping[str, Any], *, fr
         "reference": not fresh,
         **drawn_samples(recipe, phase.samples),
     }
-
-
-def verdict(log: Sequence[Mapping[str, float]], phase: DpoPhase) -> list[str]:
-    """Sentences on the loss."""
-    return loss_verdict(log, phase)

@@ -74,11 +74,11 @@ def trainer_configuration(recipe: Recipe, phase: Phase, checkpoints: Path, seed:
     try:
         if recipe.backend == "transformers":
             return kind(**settings)
-        asked = unsloth.library_class(kind)(**settings)
+        expected = unsloth.library_class(kind)(**settings)
         configuration = kind(**unsloth.explicit(kind, settings))
     except (ValueError, TypeError) as error:
         raise _refused(error) from error
-    compare_settings(recipe, phase, asked, configuration)
+    compare_settings(recipe, phase, expected, configuration)
     return configuration
 
 

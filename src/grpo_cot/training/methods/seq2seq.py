@@ -1,6 +1,6 @@
 """Fine-tuning of an encoder-decoder, all of its weights, on the worked solutions in the schema."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.recipes.phases import Seq2SeqPhase
 from grpo_cot.recipes.recipe import Recipe
-from grpo_cot.training.curves import loss_verdict
+from grpo_cot.training.curves import loss_verdict as verdict
 from grpo_cot.training.examples import encoder_decoder_dataset, worked_solutions
 from grpo_cot.training.methods.setup import Examples, Setup
+
+__all__ = ["configuration", "dataset", "trainer", "verdict", "workload"]
 
 
 def configuration(recipe: Recipe, phase: Seq2SeqPhase) -> dict[str, Any]:
@@ -46,8 +48,3 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
 def workload(recipe: Recipe, phase: Seq2SeqPhase, settings: Mapping[str, Any], *, fresh: bool) -> dict[str, Any]:
     """The largest batch: the longest prompts. How long targets are shows only in the data."""
     return {"length": recipe.prompt.max_prompt_length}
-
-
-def verdict(log: Sequence[Mapping[str, float]], phase: Seq2SeqPhase) -> list[str]:
-    """Sentences on the loss, and on the validation split where the phase was judged on it."""
-    return loss_verdict(log, phase)

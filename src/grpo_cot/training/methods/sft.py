@@ -9,9 +9,11 @@ from trl import SFTTrainer
 from grpo_cot.common.files import Row
 from grpo_cot.recipes.phases import SftPhase
 from grpo_cot.recipes.recipe import Recipe
-from grpo_cot.training.curves import loss_verdict
+from grpo_cot.training.curves import loss_verdict as verdict
 from grpo_cot.training.examples import completion_dataset, worked_solutions
 from grpo_cot.training.methods.setup import Examples, Setup
+
+__all__ = ["configuration", "dataset", "trainer", "verdict", "with_validation", "workload"]
 
 
 def configuration(recipe: Recipe, phase: SftPhase) -> dict[str, Any]:
@@ -51,8 +53,3 @@ def workload(recipe: Recipe, phase: SftPhase, settings: Mapping[str, Any], *, fr
     """The largest batch: rows of `max_length`."""
     loss = "chunked" if settings["loss_type"] == "chunked_nll" else "usual"
     return {"length": settings["max_length"], "targets": settings["max_length"], "loss": loss}
-
-
-def verdict(log: Sequence[Mapping[str, float]], phase: SftPhase) -> list[str]:
-    """Sentences on the loss, and on the validation split where the phase was judged on it."""
-    return loss_verdict(log, phase)

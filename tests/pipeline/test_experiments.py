@@ -1,0 +1,39 @@
+"""`dvc exp`: trying a setting without copying a recipe, in the checkout and as a queue beside it."""
+
+import csv
+import json
+
+import pytest
+
+from pipeline.conftest import Project, commit
+
+pytestmark = pytest.mark.slow
+WEIGHT = "experiments/short.yaml:rewards.correctness"
+
+
+def table(project: Project) -> dict[str, dict[str, str]]:
+    """`dvc exp show` by the experiments' names."""
+    rows = csv.DictReader(project.run("dvc", "exp", "show", "--csv").splitlines())
+    return {row["Experiment"]: row for row in rows if row["Experiment"]}
+
+
+def test_a_setting_is_tried_shown_compared_and_applied(copy: Project) -> None:
+    commit(copy)
+    before = json.loads((copy.folder / "runs/short-a/grade/metrics.json").read_text())
+    message = copy.run("dvc", "exp", "run", "--name", "two", "--set-param", f"{WEIGHT}=2", "grade@short-a")
+    assert "Running stage 'train@short-a'" in message and "Running stage 'prepare@short-a'" not in message
+    for name, weight in (("three", 3), ("four", 4)):
+        copy.run("dvc", "exp", "run", "--queue", "--name", name, "--set-param", f"{WEIGHT}={weight}", "audit@short-a")
+    copy.run("dvc", "exp", "run", "--run-all")
+    experiments = table(copy)
+    weights = {name: float(experiments[name]["rewards.correctness"]) for name in ("two", "three", "four")}
+    assert weights == {"two": 2, "three": 3, "four": 4}
+    figure = "runs/short-a/grade/metrics.json:trained.strict_accuracy.value"
+    figure = figure if figure in experiments["two"] else "trained.strict_accuracy.value"
+    assert experiments["two"][figure]
+    assert "rewards.correctness" in copy.run("dvc", "exp", "diff", "three", "four")
+    copy.run("dvc", "exp", "apply", "three")
+    assert "correctness: 3" in (copy.folder / "experiments/short.yaml").read_text()
+    assert json.loads((copy.folder / "runs/short-a/grade/metrics.json").read_text()) == before
+    copy.run("dvc", "exp", "branch", "two", "weight-two")
+    assert "weight-two" in copy.run("git", "branch", "--list", "weight-two")
