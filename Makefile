@@ -74,7 +74,7 @@ environment:
 	@echo "Installing the locked environment into .venv (2.4 GB, about three minutes)."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PIP) --require-hashes --no-cache-dir -r locks/torch-cpu.txt 2>/dev/null \
-	  || (echo "pip knows no place with torch's CPU build: taking the index's (several GB on Linux; see the README)." \
+	  || (echo "pip knows no place with torch's CPU build: taking the index's (several GB on Linux; see docs/install.md)." \
 	      && $(PIP) --require-hashes -r locks/torch.txt)
 	@$(PIP) --require-hashes -r locks/cpu.txt
 	@$(PIP) --require-hashes -r locks/tools.txt

@@ -266,76 +266,20 @@ def test_never_raises(text: str, locale: str) -> None:
     same_answer(lenient_answer(text, locale), text, locale)
 
 
+PIECES = (
+    *TAGS, "####", "\\boxed{", "\\frac{", "\\frac12", "\\text{", "\\sqrt{", "}", "**", "<<", "^{3}", "x 10^", "e9",
+    "answer is ", "Đáp án là ", "kết quả: ", "\nQuestion:", " wait ", " because ", " so ", ", so ", " is ", " là ",
+    "not ", " or ", " and ", "after ", ", ", " (", ")", "âm ", "tháng ", " apples", "\n", " ", ". ", "=", "-", "/", "%",
+    "1", "2,5", "1.000", "88,000", "1/2", "0", "00", "$", "\u20ab", "\u2212", "\uff11", "\uff0c", "\u0661", "\u00b2",
+    "\u00bd", "\u2460", "\u0130", "\u0301", "\ud800", "\udfff", "\U0001d7d8", "1," * 50,
+)  # fmt: skip
+
+
 def hostile_texts(count: int) -> Iterator[str]:
     """Texts of markers, numbers and connectors between any characters, lone surrogates and other scripts' digits."""
     rng = random.Random(0)
-    pieces = (
-        *(
-            *TAGS,
-            "####",
-            "\\boxed{",
-            "\\frac{",
-            "\\frac12",
-            "\\text{",
-            "\\sqrt{",
-            "}",
-            "**",
-            "<<",
-            "^{3}",
-            "x 10^",
-            "e9",
-        ),
-        *(
-            "answer is ",
-            "Đáp án là ",
-            "kết quả: ",
-            "\nQuestion:",
-            " wait ",
-            " because ",
-            " so ",
-            ", so ",
-            " is ",
-            " là ",
-        ),
-        *(
-            "not ",
-            " or ",
-            " and ",
-            "after ",
-            ", ",
-            " (",
-            ")",
-            "âm ",
-            "tháng ",
-            " apples",
-            "\n",
-            " ",
-            ". ",
-            "=",
-            "-",
-            "/",
-            "%",
-        ),
-        *(
-            "1",
-            "2,5",
-            "1.000",
-            "88,000",
-            "1/2",
-            "0",
-            "00",
-            "$",
-            "\u20ab",
-            "\u2212",
-            "\uff11",
-            "\uff0c",
-            "\u0661",
-            "\u00b2",
-        ),
-        *("\u00bd", "\u2460", "\u0130", "\u0301", "\ud800", "\udfff", "\U0001d7d8", "1," * 50),
-    )
     for _ in range(count):
-        chosen = rng.choices(pieces, k=rng.randint(1, 8))
+        chosen = rng.choices(PIECES, k=rng.randint(1, 8))
         chosen += map(chr, rng.choices(range(0x110000), k=rng.randint(0, 4)))
         if rng.random() < 0.01:
             chosen.append(rng.choice("79,") * rng.choice((400, 401, 4301, 5000)))

@@ -1,7 +1,7 @@
 """The pipeline as Snakemake sees it: DVC's own stages, what each waits for, its resources, and which must run.
 
 Four names of DVC used here are no documented interface: `Repo.index.graph`, `Stage.changed`, `Stage.meta` and
-`Stage.addressing`. DVC is pinned exactly, and tests/pipeline/test_snakemake.py fails when one of them goes.
+`Stage.addressing`. DVC is pinned exactly, and tests/pipeline/engines/test_snakemake.py fails when one of them goes.
 """
 
 import fcntl

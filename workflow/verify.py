@@ -2,8 +2,8 @@
 
 DVC names an object by its content and then believes the name: a read-only cache file is used and pushed unread, and a
 pull reads what came only where the remote has `verify = true`. So something must read everything: this does.
-The names of DVC used here are no documented interface. DVC is pinned exactly, and tests/pipeline/test_remotes.py fails
-when one of them goes.
+The names of DVC used here are no documented interface. DVC is pinned exactly, and
+tests/pipeline/engines/test_remotes.py fails when one of them goes.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The XML answer schema: what a completion must look like, and what a gold answer is.
 
-Training rewards and the strict grader share this module and nothing else, so that a change to the lenient reader
-(`grpo_cot.answers`) never makes a trained model stale. Everything here is linear in the length of its input.
+Training rewards and the strict grader share this module and `numbers`, and nothing else. So a change to the lenient
+reader (`grpo_cot.answers`) never makes a trained model stale. Everything here is linear in the length of its input.
 """
 
 import re

@@ -236,7 +236,7 @@ def test_the_generators_validation_problems_are_additional(tmp_path: Path) -> No
 
 
 def test_the_default_data_set_keeps_its_training_and_test_rows() -> None:
-    """Questions, answers and golds as they were when the figures in the README were measured."""
+    """Questions, answers and golds as they were when the documented figures were measured."""
     splits, _ = load(read_source(DATASETS / "generated.yaml"), "generated")
     kept = [[row[key] for key in ("id", "question", "answer", "gold")] for row in splits["train"] + splits["test"]]
     assert len(kept) == 2500

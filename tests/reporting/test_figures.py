@@ -36,6 +36,59 @@ def prediction(
     return row
 
 
+def write_source(path: Path) -> None:
+    """The record of a data set with an evaluation set of others."""
+    origin = {
+        "kind": "files",
+        "id": None,
+        "revision": None,
+        "licence": "MIT",
+        "locale": "en",
+        "note": None,
+        "contains": None,
+    }
+    write_json(
+        path,
+        {
+            "name": "gsm8k", **origin, "rows": {"train": 2000, "test": 500, "mgsm_en": 250},
+            "sets": {
+                "test": origin,
+                "mgsm_en": {
+                    **origin, "licence": "CC BY 4.0", "contains": "test", "note": "Translated from GSM8K's test split.",
+                },
+            },
+        },
+    )  # fmt: skip
+
+
+def write_later_steps(run: Path) -> None:
+    """The files of the steps after training."""
+    texts = {"base": HOSTILE, "trained": "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>\n4\n</answer>"}
+    write_json(
+        run / "check.json",
+        {
+            "sampling": {"temperature": 0.8}, "seed": 3407, "greedy_answers_changed": True,
+            "transcripts": [{"question": "What is 2 + 2?", "greedy": texts, "sampled": texts}],
+        },
+    )  # fmt: skip
+    write_json(run / "audit.json", {"broken": {}, "groups": 0, "group_size": 0, "base_samples": {}, "warnings": []})
+    write_json(
+        run / "merge.json",
+        {
+            "base": "dequantized", "dtype": "bfloat16", "parity_holds": True, "prompts": 100, "tokens": 4000,
+            "token_agreement": 0.998, "logit_difference": 0.004,
+        },
+    )  # fmt: skip
+    write_json(run / "published.json", {"folder": "published/sft-grpo", "files": {"a": 1}, "pushed": {}})
+    write_json(
+        run / "record/train.json",
+        {
+            "step": "train", "started": "2026-11-21T12:00:00+00:00", "seconds": 61.2, "peak_memory_mib": 900,
+            "device": "x86_64", "host": "desk", "engine": "host", "image": None,
+        },
+    )  # fmt: skip
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A graded run of two phases, SFT and then GRPO, on two evaluation sets."""
@@ -78,51 +131,8 @@ def folder(tmp_path: Path) -> Path:
         write_json(run / f"train/{phase}/log.json", log)
         configuration = {"method": phase[3:], "seed": 3407, "packages": {"torch": "2.13.0"}}
         write_json(run / f"train/{phase}/configuration.json", configuration)
-    texts = {"base": HOSTILE, "trained": "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>\n4\n</answer>"}
-    write_json(
-        run / "check.json",
-        {
-            "sampling": {"temperature": 0.8}, "seed": 3407, "greedy_answers_changed": True,
-            "transcripts": [{"question": "What is 2 + 2?", "greedy": texts, "sampled": texts}],
-        },
-    )  # fmt: skip
-    write_json(run / "audit.json", {"broken": {}, "groups": 0, "group_size": 0, "base_samples": {}, "warnings": []})
-    write_json(
-        run / "merge.json",
-        {
-            "base": "dequantized", "dtype": "bfloat16", "parity_holds": True, "prompts": 100, "tokens": 4000,
-            "token_agreement": 0.998, "logit_difference": 0.004,
-        },
-    )  # fmt: skip
-    write_json(run / "published.json", {"folder": "published/sft-grpo", "files": {"a": 1}, "pushed": {}})
-    write_json(
-        run / "record/train.json",
-        {
-            "step": "train", "started": "2026-11-21T12:00:00+00:00", "seconds": 61.2, "peak_memory_mib": 900,
-            "device": "x86_64", "host": "desk", "engine": "host", "image": None,
-        },
-    )  # fmt: skip
-    origin = {
-        "kind": "files",
-        "id": None,
-        "revision": None,
-        "licence": "MIT",
-        "locale": "en",
-        "note": None,
-        "contains": None,
-    }
-    write_json(
-        tmp_path / "source.json",
-        {
-            "name": "gsm8k", **origin, "rows": {"train": 2000, "test": 500, "mgsm_en": 250},
-            "sets": {
-                "test": origin,
-                "mgsm_en": {
-                    **origin, "licence": "CC BY 4.0", "contains": "test", "note": "Translated from GSM8K's test split.",
-                },
-            },
-        },
-    )  # fmt: skip
+    write_later_steps(run)
+    write_source(tmp_path / "source.json")
     return run
 
 

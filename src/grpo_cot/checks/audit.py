@@ -179,8 +179,8 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
     for name, cases in failures.items():
         if name not in allow:
             raise InputError(
-                f"the reward {name!r} is broken: it {cases[0]} ({len(cases)} of {len(GOLDEN)} golden completions "
-                "fail); use another one, or list it under audit.allow"
+                f"the reward {name!r} is broken: it {cases[0]} ({len(cases)} of the audit's completions in "
+                "all); use another one, or list it under audit.allow"
             )
     if silence and silence["weighted_sum"]["varies"] == 0:
         raise InputError(
