@@ -18,6 +18,7 @@ comparisons: {}
 """
 
 
+@pytest.mark.prove
 def test_gsm8k_goes_through_the_whole_pipeline(gsm8k_folder: Path, tmp_path: Path) -> None:
     evaluation_folder = folder_from("SHARED_DATA_DIR")
     project = new_project(tmp_path, PARAMS)

@@ -74,7 +74,9 @@ def stale(project: Project, stage: str = TRAIN, *outputs: str) -> None:
     subprocess.run(["rm", "-rf", ".dvc/cache/runs", *folders], cwd=project.folder, check=True)
 
 
-@pytest.mark.parametrize("victim", ["trainer", "dvc", "group"])
+@pytest.mark.parametrize(
+    "victim", ["trainer", pytest.param("dvc", marks=pytest.mark.prove), pytest.param("group", marks=pytest.mark.prove)]
+)
 def test_a_killed_training_resumes_and_ends_the_same_to_the_byte(
     ready: tuple[Project, dict[str, bytes]], tmp_path: Path, victim: str
 ) -> None:
@@ -93,6 +95,10 @@ def test_a_killed_training_resumes_and_ends_the_same_to_the_byte(
     dvc.wait()
     if victim != "dvc":
         trainer.wait(10)
+    if victim == "trainer":  # an edit of a page, of the memory plan or of an error's words leaves the checkpoint in use
+        for path in ("reporting/templates/report.html.jinja", "memory/estimate.py", "checks/rules.py"):
+            file = project.folder / "src/grpo_cot" / path
+            file.write_text(file.read_text() + "\n")
     # With dvc alone dead its command lives on; the second run must wait for it or take its result over.
     again = start(project, log)
     again.wait()
@@ -110,6 +116,7 @@ def test_a_killed_training_resumes_and_ends_the_same_to_the_byte(
     assert [entry["step"] for entry in curve if "reward" in entry] == list(range(1, 13))
 
 
+@pytest.mark.prove
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(ready: tuple[Project, dict[str, bytes]]) -> None:
     project, expected = ready
     stale(project)

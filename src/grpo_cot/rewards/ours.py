@@ -115,12 +115,9 @@ def _locales(locale: Sequence[str] | None, completions: Sequence[Any]) -> Sequen
 
 @promises("correct")
 def correctness(
-    prompts: Sequence[Any],
-    completions: Sequence[Any],
-    gold: Sequence[str],
-    locale: Sequence[str] | None = None,
+    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], locale: Sequence[str] | None = None,
     **columns: Any,
-) -> list[float]:
+) -> list[float]:  # fmt: skip
     """2.0 when the text of the only `<answer>` pair, wherever it stands, has the gold's value.
 
     Raises:
@@ -140,12 +137,9 @@ def correctness(
 
 @promises("correct")
 def correctness_in_schema(
-    prompts: Sequence[Any],
-    completions: Sequence[Any],
-    gold: Sequence[str],
-    locale: Sequence[str] | None = None,
+    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], locale: Sequence[str] | None = None,
     **columns: Any,
-) -> list[float]:
+) -> list[float]:  # fmt: skip
     """2.0 when the completion follows the schema and its answer has the gold's value.
 
     Raises:
@@ -184,13 +178,9 @@ def _gold_value(gold: str) -> Fraction:  # in plain or English notation, whateve
 
 @promises("correct")
 def length_cosine(
-    prompts: Sequence[Any],
-    completions: Sequence[Any],
-    gold: Sequence[str],
-    completion_ids: Sequence[Sequence[int]],
-    locale: Sequence[str] | None = None,
-    **columns: Any,
-) -> list[float]:
+    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], completion_ids: Sequence[Sequence[int]],
+    locale: Sequence[str] | None = None, **columns: Any,
+) -> list[float]:  # fmt: skip
     """5·cos(x) for a correct completion (as `correctness` reads it) and 0 for a wrong one: short and right pays most.
 
     x = clip(tokens / 786, 0, 1)·π/2, as in the length study's code. With 5 at most, it outweighs `correctness` (2).
@@ -205,13 +195,9 @@ def length_cosine(
 
 @promises("correct")
 def length_cosine_penalty(
-    prompts: Sequence[Any],
-    completions: Sequence[Any],
-    gold: Sequence[str],
-    completion_ids: Sequence[Sequence[int]],
-    locale: Sequence[str] | None = None,
-    **columns: Any,
-) -> list[float]:
+    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], completion_ids: Sequence[Sequence[int]],
+    locale: Sequence[str] | None = None, **columns: Any,
+) -> list[float]:  # fmt: skip
     """As `length_cosine`, but -5·cos(x) for a wrong completion: short and wrong costs most.
 
     >>> rewards = length_cosine_penalty([""] * 2, ["<answer>5</answer>"] * 2, ["5", "6"], [[0], [0]])

@@ -107,7 +107,10 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait()
 
 
-@pytest.fixture(params=["folder", "ssh", "s3"])
+PROVE = pytest.mark.prove
+
+
+@pytest.fixture(params=["folder", pytest.param("ssh", marks=PROVE), pytest.param("s3", marks=PROVE)])
 def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Remote:
     if request.param == "ssh":
         host, key = os.environ.get("GRPO_COT_TEST_SSH"), os.environ.get("GRPO_COT_TEST_SSH_KEY")
@@ -180,6 +183,16 @@ def flip(project: Project, where: str, name: str, position: int = 15) -> None:
 def outputs(project: Project) -> dict[str, bytes]:
     paths = [project.folder / path for path in ("one", "both", "folder/first", "folder/second")]
     return {str(path.relative_to(project.folder)): path.read_bytes() for path in paths if path.exists()}
+
+
+@pytest.mark.parametrize("remote", ["ssh", "s3"], indirect=True)
+def test_a_remote_gives_back_the_bytes_that_it_was_given(small: Project, tmp_path: Path, remote: Remote) -> None:
+    remote.use(small)
+    small.run("dvc", "push", "--quiet")
+    other = clone(small, tmp_path / "other", remote)
+    other.run("dvc", "pull", "--quiet")
+    assert outputs(other) == outputs(small)
+    assert " 0 corrupt" in verify(small, remote=True)
 
 
 def test_a_second_checkout_runs_nothing_and_an_edited_one_what_changed(

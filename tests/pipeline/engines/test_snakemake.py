@@ -63,10 +63,27 @@ def check(project: Project) -> None:
     assert "Running stage" not in project.run("dvc", "repro", "--dry", "--allow-missing")
 
 
-@pytest.mark.parametrize("command", [LOCAL, SLURM], ids=["local", "slurm"])
-def test_it_records_what_dvc_repro_records(finished: Project, tmp_path: Path, command: tuple[str, ...]) -> None:
+def need(command: tuple[str, ...]) -> None:
+    """Skip a test of Slurm where there is none."""
     if command is SLURM and (not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True).returncode):
         pytest.skip("there is no Slurm on this machine (.ci/services starts one; it needs root)")
+
+
+@pytest.mark.parametrize("command", [LOCAL, SLURM], ids=["local", "slurm"])
+def test_it_runs_and_records_what_an_edit_made_stale(copy: Project, command: tuple[str, ...]) -> None:
+    need(command)
+    copy.edit("src/grpo_cot/answers.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
+    copy.run(*command)
+    assert {name.split("@")[0] for name in ran(copy)} == {"grade", "report", "compare"}
+    check(copy)
+    copy.run(*command)
+    assert json.loads((copy.folder / stages.PLAN).read_text()) == {}
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("command", [LOCAL, SLURM], ids=["local", "slurm"])
+def test_it_records_what_dvc_repro_records(finished: Project, tmp_path: Path, command: tuple[str, ...]) -> None:
+    need(command)
     project = new_project(tmp_path / "clone")
     said = project.run(*command)
     check(project)
@@ -76,6 +93,7 @@ def test_it_records_what_dvc_repro_records(finished: Project, tmp_path: Path, co
     assert json.loads((project.folder / stages.PLAN).read_text()) == {}
 
 
+@pytest.mark.prove
 def test_in_a_fresh_clone_it_runs_only_what_an_edit_made_stale(finished: Project, tmp_path: Path) -> None:
     source = Project(tmp_path / "source")
     shutil.copytree(finished.folder, source.folder, symlinks=True)
@@ -130,6 +148,7 @@ def stages_that_end_together(folder: Path, rounds: int) -> None:
         assert (project.folder / "all").read_text().count(f"round {round_}\n") == 8
 
 
+@pytest.mark.prove
 def test_stages_that_end_together_are_all_recorded(tmp_path: Path) -> None:
     stages_that_end_together(tmp_path / "clone", rounds=3)
 
@@ -152,7 +171,7 @@ def dvc_of(project: Project) -> int:
     )
 
 
-@pytest.mark.parametrize("victim", ["snakemake", "dvc"])
+@pytest.mark.parametrize("victim", ["snakemake", pytest.param("dvc", marks=pytest.mark.prove)])
 def test_after_a_kill_one_command_recovers_and_finished_stages_stay_finished(tmp_path: Path, victim: str) -> None:
     project = synthetic(tmp_path / "clone", count=6, seconds=2)
     with (project.folder / "said").open("w") as said:
