@@ -71,7 +71,7 @@ class EvaluateSection(Section):
     @classmethod
     def _distinct(cls, sets: list[str]) -> list[str]:
         if len(set(sets)) < len(sets):
-            raise ValueError("a set is named twice")
+            raise ValueError("names a set twice")
         return sets
 
 
