@@ -1,15 +1,15 @@
-r"""The graders' reader: which answer a completion states, wherever it stands, and what number that is.
+r"""The graders' reader: the answer that a completion states, wherever it stands, and its value.
 
-It reads what a careful person would: the last answer that is announced (`<answer>`, `####`, `\boxed{}`, "the answer
-is"), else the number in the final statement. Unlike a last-number extractor it gives no credit for a list of guesses,
-for a calculation left undone, or for a number that merely comes last. Rewards read with `grpo_cot.schema` instead, so
-that training never pays for what this reader forgives.
+It reads as a careful person reads: the last announced answer (`<answer>`, `####`, `\boxed{}`, "the answer is"), else
+the number in the final statement. Unlike a last-number extractor it gives no credit for a list of guesses, for a
+calculation left undone, or for a number that merely comes last. Rewards read with `grpo_cot.schema` instead, so that
+training pays for nothing that only this reader forgives.
 
-Why not math-verify, which is the better tool for symbolic answers: it does the sum that a model left undone (36/2, or
-the square root of 16), takes the last of a list of guesses, reads 70.000 as seventy in any locale and -$5 not at all,
-needs a millisecond a completion, and sets a signal, which works on the main thread only.
+math-verify is the better tool for symbolic answers. It is not used, because it does the sum that a model left undone
+(36/2, or the square root of 16), takes the last of a list of guesses, reads 70.000 as seventy in any locale and -$5 not
+at all, needs a millisecond a completion, and sets a signal, which works on the main thread only.
 
-Time is linear: of a very long completion only the end is read, and every pattern is free of backtracking over it.
+Time is linear: of a very long completion only the end is read, and no pattern backtracks over it.
 """
 
 import functools
@@ -34,9 +34,8 @@ _VALUE = re.compile(
     rf"{_EXPONENT}{_FRACTION}\s*(?P<unit>.*)",
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
-_NUMBER_TEXT = rf"(?<!\w)(?<!\d[.,])[-+]?(?:[{CURRENCY}]++\s?)?[-+]?{_DIGITS}" + re.sub(
-    r"\?P<\w+>", "?:", _EXPONENT + _FRACTION
-)
+_NO_GROUPS = re.sub(r"\?P<\w+>", "?:", _EXPONENT + _FRACTION)
+_NUMBER_TEXT = rf"(?<!\w)(?<!\d[.,])[-+]?(?:[{CURRENCY}]++\s?)?[-+]?{_DIGITS}{_NO_GROUPS}"
 _NUMBER = re.compile(  # a number inside a statement; not the 2 of "x2", not an ordinal
     rf"{_NUMBER_TEXT}(?!(?:st|nd|rd|th)\b)(?:\s?%)?", re.IGNORECASE
 )
@@ -47,7 +46,7 @@ _SUPERSCRIPTS = dict(
 _PUNCTUATION = dict(
     zip(
         "\uff0c\uff0e\uff0d\uff0b\uff1d\uff03\uff05\uff04\uff0f\uff1a\uff08\uff09"  # full width
-        "\u2212\u2010\u2011\u2013\ufe63\u2248\u2192\u21d2\u00a0\u2009\u202f"  # minus, what leads to a result, spaces
+        "\u2212\u2010\u2011\u2013\ufe63\u2248\u2192\u21d2\u00a0\u2009\u202f"  # minus, signs before a result, spaces
         "\u0130",  # the one letter that is two when lowered
         ",.-+=#%$/:()-----===   I",
         strict=True,
@@ -82,7 +81,7 @@ _FORMATTING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]],
     ),
 )
 
-# What a marker starts with, in lower case: found backwards from the end, which is faster than matching everywhere.
+# The starts of a marker, in lower case. A search backwards from the end is faster than a match at every position.
 _MARKER_STARTS = ("<answer>", "####", "\\boxed", "answer")
 _VIETNAMESE_MARKER_STARTS = (*_MARKER_STARTS, "đáp", "kết", "câu")
 _MARKER = re.compile(
@@ -98,20 +97,20 @@ _LABEL = re.compile(  # "Step 2:", "2. " or "- " before a line's own text
     r"^[^\S\n]*(?:\**(?:step|part|bước|phần)[^\S\n]+\d+\**[:.)]?\**|\d+[.)]|[-*\u2022])[^\S\n]+(?=\S)",
     re.IGNORECASE | re.MULTILINE,
 )
-_NEW_QUESTION = re.compile(  # where a base model, done, goes on to ask itself the next one
+_NEW_QUESTION = re.compile(  # a base model that is done goes on to ask itself the next question
     r"\n[#*\s]{0,8}(?:question|problem|q|user|human|câu hỏi|bài toán)\**[ ]?\d{0,4}\s?:",
     re.IGNORECASE,
 )
 _RETRACTION = re.compile(r"\b(?:wait|actually|correction|mistake|oops|sorry|nhầm|khoan)\b", re.IGNORECASE)
 _CONNECTORS = "or|and|x|times|plus|minus|maybe|hoặc|hay|và"
-_ASIDE = re.compile(  # what follows an announced number and does not belong to it
+_ASIDE = re.compile(  # words after an announced number that do not belong to it
     rf"[;(]|\.\s|,\s+(?!(?:{_CONNECTORS})\b)(?=[^\W\d])|\b(?:because|since|which)\b", re.IGNORECASE
 )
 _REASON = {
     "en": re.compile(r"\bbecause\b", re.IGNORECASE),
     "vi": re.compile(r"\b(?:because|vì(?!\s(?:vậy|thế))|bởi|(?<!lý\s)do(?!\s(?:đó|vậy)))\b", re.IGNORECASE),
 }
-_CONCLUSION = re.compile(  # between what is given and what follows from it
+_CONCLUSION = re.compile(  # between a premise and its conclusion
     r",\s(?:and\s)?(?:so(?!\s(?:that|với)\b)|therefore|thus|hence|(?:vì\s)?vậy|vì\sthế|do\sđó)\b|\bnên\b", re.IGNORECASE
 )
 _RESULT = re.compile(  # "the number of apples after 3 days is 14"
@@ -135,10 +134,10 @@ _EXPLANATION = re.compile(  # "16 hours (400/25)", "110 dollars at 20*5.5"
 _CIRCUMSTANCE = re.compile(  # "5 giờ để đọc 120 trang"
     r"\b(?:(?:sau|trong)\skhi|để(?!\s(?:được|có)\b)|bằng\s(?:tổng|hiệu|tích|thương|cách))\b", re.IGNORECASE
 )
-_NAME = re.compile(  # what makes the number after it a name: day 3, tháng 4
+_NAME = re.compile(  # a word that makes the number after it a name: day 3, tháng 4
     r"\b(?:day|week|month|year|step|(?<!mỗi\s)(?:thứ|ngày|tuần|tháng|năm|lớp|bước))\s$", re.IGNORECASE
 )
-_CONNECTED = re.compile(  # between two numbers that are only together an answer, or are several
+_CONNECTED = re.compile(  # between two numbers that together are one answer, or that are several
     rf"[+*/^:=<>\u00d7\u00f7]|(?<![^\W\d])-|\b(?:{_CONNECTORS})\b|^\s*(?:to|of|đến)\b", re.IGNORECASE
 )
 _DENIED = re.compile(r"(?:(?:\bnot|n't|\bkhông phải)\s{1,9}|\\sqrt\{?|\u221a)$", re.IGNORECASE)
@@ -220,9 +219,9 @@ def same_answer(answer: str | None, gold: str, locale: str = "en") -> bool:
 def lenient_answer(completion: str, locale: str = "en") -> str | None:
     r"""The answer that a completion states last, or None where none is stated.
 
-    An announced answer goes before the final statement, what a retraction ("wait, ...") puts in its place goes before
-    both, and whatever follows a new question that the model asks itself is not read. The text inside `<answer>`, after
-    `####` or in `\boxed{}` is returned as it stands when it states no single number.
+    An announced answer goes before the final statement. The text after a retraction ("wait, ...") goes before both. The
+    text after a new question that the model asks itself is not read. The text inside `<answer>`, after `####` or in
+    `\boxed{}` is returned as it stands when it states no single number.
 
     >>> lenient_answer("12 + 7 = 19\n19 - 5 = 14\nThe answer is 14."), lenient_answer("12 + 7 = 19\n19 - 5 = 14")
     ('14', '14')
@@ -242,7 +241,7 @@ def _plain(text: str) -> str:
     """Text with ASCII digits, minus signs and spaces. Not NFKC, which would make 182 of 18²."""
     if text.isascii():
         return text
-    return _UNUSUAL.sub(lambda found: _PUNCTUATION.get(found.group()) or str(unicodedata.decimal(found.group())), text)
+    return _UNUSUAL.sub(lambda match: _PUNCTUATION.get(match[0]) or str(unicodedata.decimal(match[0])), text)
 
 
 def _without_formatting(text: str) -> str:
@@ -253,7 +252,7 @@ def _without_formatting(text: str) -> str:
 
 
 def _is_unit(text: str) -> bool:
-    """Whether what follows a number leaves it the only one: words, abbreviations, km/h, cm², but no power or sum."""
+    """Whether the text after a number leaves it the only one: words, abbreviations, km/h, cm², but no power or sum."""
     return not text.startswith(("\u00b2", "\u00b3", "- ")) and all(
         character.isalpha() or unicodedata.combining(character) or character in " .%-/'()\u00b0\u00b2\u00b3" + CURRENCY
         for character in text
@@ -300,7 +299,7 @@ def _before(words: re.Pattern[str], number: re.Match[str]) -> bool:
 
 
 def _main_clause(text: str, locale: str, *, announced: bool) -> str:
-    """A statement without what introduces its number, and without what only explains it."""
+    """A statement without the introduction and the explanation of its number."""
     for _ in range(3):
         introduction = _INTRODUCTION.match(text)
         if not introduction or not _DIGIT.search(text, introduction.end()):
@@ -322,12 +321,12 @@ def _main_clause(text: str, locale: str, *, announced: bool) -> str:
 def _without(aside: re.Pattern[str], text: str) -> str:
     """A statement up to the first aside that follows a number."""
     number = _NUMBER.search(text)
-    found = aside.search(text, number.end()) if number else None
-    return text[: found.start()] if found else text
+    match = aside.search(text, number.end()) if number else None
+    return text[: match.start()] if match else text
 
 
 def _markers(turn: str) -> Iterator[re.Match[str]]:
-    """What announces an answer, from the last to the first."""
+    """The markers that announce an answer, from the last to the first."""
     lowered = turn.lower()
     last = {start: lowered.rfind(start) for start in (_MARKER_STARTS if turn.isascii() else _VIETNAMESE_MARKER_STARTS)}
     while True:
@@ -340,7 +339,7 @@ def _markers(turn: str) -> Iterator[re.Match[str]]:
 
 
 def _announcements(turn: str) -> Iterator[tuple[str, str, int]]:
-    """Announced statements from the last to the first: the kind of marker, what it announces, where that starts."""
+    """Announced statements from the last to the first: the kind of marker, the statement, where that starts."""
     end = len(turn)
     for marker in itertools.islice(_markers(turn), _ANNOUNCEMENTS):
         kind = marker.lastgroup or ""

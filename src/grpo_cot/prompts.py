@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection) -> list[Message]:
-    """The system message to send, possibly an empty one: some templates (Qwen2.5) inject a default when none is given.
+    """The system message to send, possibly an empty one: some templates (Qwen2.5) inject a default in its absence.
 
     Raises:
         InputError: the tokenizer has no chat template, or its template inserts today's date and nothing fixes it.
@@ -38,12 +38,10 @@ def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection
 
 def conversation(system: Sequence[Message], example: Example | None, question: str) -> list[Message]:
     """The messages that ask one question."""
-    shown = (
-        [{"role": "user", "content": example.question}, {"role": "assistant", "content": example.completion}]
-        if example
-        else []
-    )
-    return [*system, *shown, {"role": "user", "content": question}]
+    turns = [("user", question)]
+    if example:
+        turns = [("user", example.question), ("assistant", example.completion), *turns]
+    return [*system, *({"role": role, "content": content} for role, content in turns)]
 
 
 def map_rows(
@@ -57,10 +55,10 @@ def map_rows(
     )
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     prompts, too_long = [], []
-    for row, conversation_, tokens in zip(rows, messages, lengths, strict=True):
+    for row, turns, tokens in zip(rows, messages, lengths, strict=True):
         if tokens > section.max_prompt_length:
             too_long.append(row["id"])
         else:
-            kept = {field: row[field] for field in ("gold", "locale", "solution")}
-            prompts.append({"id": row["id"], "messages": conversation_, **kept, "tokens": tokens})
+            fields = {field: row[field] for field in ("gold", "locale", "solution")}
+            prompts.append({"id": row["id"], "messages": turns, **fields, "tokens": tokens})
     return prompts, too_long

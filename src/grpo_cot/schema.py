@@ -1,4 +1,4 @@
-"""The XML answer schema: what a completion must look like, and what a gold answer is.
+"""The XML answer schema: the form of a completion, and the gold answer of a worked solution.
 
 Training rewards and the strict grader share this module and `numbers`, and nothing else. So a change to the lenient
 reader (`grpo_cot.answers`) never makes a trained model stale. Everything here is linear in the length of its input.
@@ -45,14 +45,14 @@ def strict_answer(completion: str) -> str | None:
     >>> strict_answer("The answer is 5.") is None
     True
     """
-    found = sections(completion)
-    return found[1] if found else None
+    texts = sections(completion)
+    return texts[1] if texts else None
 
 
 def worked(solution: str, gold: str, locale: str = "en") -> str:
-    """The completion that a worked solution would be: the target of supervised training and of perplexity.
+    """A worked solution as a completion: the target of supervised training and of perplexity.
 
-    The gold, which is in plain notation, is written in the locale's.
+    The gold is in plain notation; the completion has it in the locale's.
 
     >>> worked("2 + 3 = 5", "5")
     '<reasoning>\\n2 + 3 = 5\\n</reasoning>\\n<answer>\\n5\\n</answer>'
@@ -64,7 +64,7 @@ def worked(solution: str, gold: str, locale: str = "en") -> str:
 
 
 def gold(answer: str) -> str:
-    """The final answer of a worked solution: what follows its only `####`, with commas removed, sign and decimals kept.
+    """The final answer of a worked solution: the number after its only `####`, without commas, with sign and decimals.
 
     Raises:
         ValueError: there is no `####`, more than one, or no number after it.
@@ -76,7 +76,7 @@ def gold(answer: str) -> str:
     if len(parts) != 2:
         raise ValueError(f"expected one '####' before the final answer, found {len(parts) - 1}")
     text = parts[1].strip()
-    written = re.fullmatch(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", text[:LONGEST_NUMBER], re.ASCII)
-    if len(text) > LONGEST_NUMBER or not written or not re.search(r"\d", text):
+    match = re.fullmatch(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", text[:LONGEST_NUMBER], re.ASCII)
+    if len(text) > LONGEST_NUMBER or not match or not re.search(r"\d", text):
         raise ValueError(f"expected a number after '####', found {text[:60]!r}")
     return text.replace(",", "").removeprefix("+")

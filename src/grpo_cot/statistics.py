@@ -85,10 +85,9 @@ def bootstrap_interval(
 def mcnemar(base: Sequence[bool], trained: Sequence[bool], confidence: float = 0.95) -> PairedDifference:
     """Whether training changed the accuracy, from both models' verdicts on the same questions in the same order.
 
-    p is McNemar's exact two-sided binomial test on the questions where the verdicts differ, however many these are: it
-    costs nothing, and no approximation has to be switched to. The interval is Newcombe's hybrid score interval for
-    paired proportions (Statistics in Medicine 17, 1998, 2635-2650, method 10): with Wilson limits l, u of the two
-    accuracies and the verdicts' correlation φ,
+    p is McNemar's exact two-sided binomial test on the questions where the verdicts differ, whatever their number. The
+    interval is Newcombe's hybrid score interval for paired proportions (Statistics in Medicine 17, 1998, 2635-2650,
+    method 10): with Wilson limits l, u of the two accuracies and the verdicts' correlation φ,
 
         low  = difference - √((t - l_t)² - 2φ (t - l_t)(u_b - b) + (u_b - b)²)
         high = difference + √((u_t - t)² - 2φ (u_t - t)(b - l_b) + (b - l_b)²)
@@ -165,7 +164,7 @@ def t_interval(differences: Sequence[float], confidence: float = 0.95) -> Paired
     """The mean of several runs' figures with Student's t interval, and p of the t test that it is 0.
 
     For runs with several seeds: give each seed's difference of two figures (the paired t test). Unlike `mcnemar`, which
-    sees one run's problems, it counts what another seed would change.
+    sees one run's problems, it counts the change by another seed.
 
     Raises:
         ValueError: all runs are alike, or there is only one: no spread to judge by.

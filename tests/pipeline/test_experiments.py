@@ -24,6 +24,8 @@ def test_a_setting_is_tried_shown_compared_and_applied(copy: Project) -> None:
     before = json.loads((copy.folder / "runs/short-a/grade/metrics.json").read_text())
     message = copy.run("dvc", "exp", "run", "--name", "two", "--set-param", f"{WEIGHT}=2", "grade@short-a")
     assert "Running stage 'train@short-a'" in message and "Running stage 'prepare@short-a'" not in message
+    copy.run("git", "restore", ".")
+    copy.run("dvc", "checkout", "--quiet")
     for name, weight in (("three", 3), ("four", 4)):
         copy.run("dvc", "exp", "run", "--queue", "--name", name, "--set-param", f"{WEIGHT}={weight}", "audit@short-a")
     copy.run("dvc", "exp", "run", "--run-all")

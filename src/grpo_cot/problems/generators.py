@@ -1,18 +1,19 @@
 """Two generators of GSM8K-shaped word problems: `basic`, of one to three arithmetic steps, and `harder`, of two to six.
 
-A problem's *structure* is its operations and operands with the story taken away (`12+7*2`). Whether a structure is
-held out for evaluation is decided by its hash, so no phrasing of an evaluation problem can be met in training,
-whichever seed drew it. Of the basic ones, about 1,000 structures have one step, 40,000 two and more than a million
-three. The harder ones tell of larger numbers (up to 9,999), rates, percentages and two people; their structure is an
-expression in parentheses (`((12+7)*2)`).
+A problem's *structure* is its operations and operands without the story (`12+7*2`). The structure's hash decides
+whether it is held out for evaluation. So no phrasing of an evaluation problem occurs in training, whatever the seed.
+Of the basic problems, about 1,000 structures have one step, 40,000 two and more than a million three. The harder
+problems have larger numbers (up to 9,999), rates, percentages and two people; their structure is an expression in
+parentheses (`((12+7)*2)`). The sentences are in phrasings.yaml.
 """
 
 import hashlib
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from grpo_cot.problems.phrasings import DIFFERENCE, PAIR_EVENTS, RELATIONS, SETTINGS, TOGETHER, TRANSFERS
+from grpo_cot.common.files import read_yaml
 
 Split = Literal["train", "test"]
 Generator = Literal["basic", "harder"]
@@ -20,53 +21,9 @@ Generator = Literal["basic", "harder"]
 LARGEST_VALUE = 99
 STEPS = {1: 0.2, 2: 0.4, 3: 0.4}  # share of problems by number of steps
 
-NAMES = tuple(
-    "Ada Ben Cleo Dan Emma Finn Grace Hugo Iris Jack Kate Leo "
-    "Mia Noah Olga Paul Rosa Sam Tara Uma Vera Will Yara Zoe".split(" ")
-)
-ITEMS = tuple(
-    "apples balls beads books boxes cakes cards coins cups dolls eggs flowers "
-    "hats kites lamps nuts pens plums rings shells stamps stones toys shirts".split(" ")
-)
-STARTS = (
-    "{name} has {n} {items}.",
-    "{name} starts the day with {n} {items}.",
-    "There are {n} {items} in the room of {name}.",
-    "{name} collected {n} {items}.",
-)
-EVENTS = {
-    "+": (
-        "{name} buys {n} more.",
-        "A friend gives {name} {n} {items}.",
-        "Then {name} finds {n} more {items}.",
-        "After that, {n} {items} are added.",
-    ),
-    "-": (
-        "{name} gives away {n}.",
-        "Then {name} loses {n} {items}.",
-        "{name} sells {n} of the {items}.",
-        "After that, {n} {items} are taken away.",
-    ),
-    "*2": (
-        "Then the number of {items} doubles.",
-        "{name} gets as many {items} again.",
-        "Now there are twice as many {items}.",
-    ),
-    "*3": (
-        "Then the number of {items} triples.",
-        "Now there are three times as many {items}.",
-    ),
-    "/2": (
-        "{name} gives half of the {items} to a friend.",
-        "Then half of the {items} are lost.",
-    ),
-}
-QUESTIONS = (
-    "How many {items} does {name} have now?",
-    "How many {items} are there in the end?",
-    "What is the number of {items} now?",
-    "How many {items} are left at the end?",
-)
+_PHRASINGS = read_yaml(Path(__file__).with_name("phrasings.yaml"))
+NAMES: list[str] = _PHRASINGS["names"]
+ITEMS: list[str] = _PHRASINGS["items"]
 
 
 class Problem(NamedTuple):
@@ -85,7 +42,7 @@ class Problem(NamedTuple):
 
 
 def split_of(structure: str) -> Split:
-    """`test` for the tenth of all structures that only evaluation may show, chosen by hash."""
+    """`test` for the tenth of all structures that only evaluation may show; the hash decides."""
     return "test" if int.from_bytes(hashlib.sha256(structure.encode()).digest()[:8]) % 10 == 0 else "train"
 
 
@@ -104,14 +61,15 @@ def _next_operations(value: int, rng: random.Random) -> tuple[str, int, int]:
 def _draw(rng: random.Random) -> Problem:
     count = rng.choices(list(STEPS), list(STEPS.values()))[0]
     start = value = rng.randint(2, 30)
-    sentences, steps, structure = [(rng.choice(STARTS), start)], [], str(start)
+    phrasings, steps, structure = _PHRASINGS["basic"], [], str(start)
+    sentences = [(rng.choice(phrasings["starts"]), start)]
     for _ in range(count):
         before = value
         sign, operand, value = _next_operations(value, rng)
         steps.append(f"{before} {sign} {operand} = {value}")
         structure += f"{sign}{operand}"
-        sentences.append((rng.choice(EVENTS[sign if sign in "+-" else f"{sign}{operand}"]), operand))
-    sentences.append((rng.choice(QUESTIONS), 0))
+        sentences.append((rng.choice(phrasings["events"][sign if sign in "+-" else f"{sign}{operand}"]), operand))
+    sentences.append((rng.choice(phrasings["questions"]), 0))
     name, items = rng.choice(NAMES), rng.choice(ITEMS)
 
     def tell(name: str, items: str) -> str:
@@ -120,13 +78,15 @@ def _draw(rng: random.Random) -> Problem:
     return Problem(tell(name, items), tell("NAME", "ITEMS"), structure, tuple(steps), value)
 
 
-# What follows draws the harder problems.
+# The rest draws the harder problems.
 LARGEST_HARDER_VALUE = 9999
 HARDER_STEPS = (2, 3, 4, 5, 6)  # equally likely
 PERCENTAGES = (5, 10, 20, 25, 30, 40, 50, 60, 75)
 SCALES = (20, 100, 500, 2000)  # a number to add or take away is at most one of these
 ATTEMPTS = 8  # at an event that fits, before the problem is drawn anew
-# How many steps an opening, an event or a question takes.
+# The ranges of an opening's or an event's factors, by the number of factors.
+FACTORS = {1: ((10, 3000),), 2: ((2, 12), (2, 99)), 3: ((2, 9), (2, 9), (2, 60))}
+# The number of steps of an opening, an event or a question.
 COSTS = {
     "a": 0, "a*b": 1, "a*b*c": 2, "a*b+c*d": 3,
     "+a": 1, "-a": 1, "*a": 1, "/a": 1, "+a*b": 2, "-a*b": 2, "+p%": 2, "-p%": 2,
@@ -135,11 +95,11 @@ COSTS = {
 
 
 class _Unfit(Exception):
-    """A number that is no whole one within 1..9,999."""
+    """A number that is not whole or not within 1..9,999."""
 
 
 class _Term(NamedTuple):
-    """A number and the expression that computes it."""
+    """A number and its expression."""
 
     value: int
     text: str
@@ -157,15 +117,15 @@ class _Story:
         self.sentences: list[str] = []
         self.steps: list[str] = []
 
-    def tell(self, phrasings: tuple[str, ...], **said: object) -> None:
-        """Add a sentence; what it says of numbers and people is put in, name and items are left open."""
+    def tell(self, phrasings: list[str], **values: object) -> None:
+        """Add a sentence with these numbers and people; the names and items stay open."""
         sentence = self.rng.choice(phrasings)
-        for name, value in said.items():
+        for name, value in values.items():
             sentence = sentence.replace(f"{{{name}}}", str(value))
         self.sentences.append(sentence)
 
     def compute(self, left: _Term, sign: str, right: _Term) -> _Term:
-        """Add a step; the sign % takes that share.
+        """Add a step; the sign % takes a share.
 
         Raises:
             _Unfit: the result is no whole number within 1..9,999.
@@ -182,7 +142,7 @@ class _Story:
         return _Term(value, f"({form.format(left.text, right.text).replace(' ', '')})")
 
     def amount(self) -> int:
-        """A number to add or to take away: small ones as often as large ones."""
+        """A number to add or to take away, small as often as large."""
         return self.rng.randint(2, self.rng.choice(SCALES))
 
     def problem(self, answer: _Term) -> Problem:
@@ -197,127 +157,121 @@ class _Story:
         )  # fmt: skip
 
 
-def _product(story: _Story, letters: str = "ab") -> tuple[_Term, dict[str, int]]:
-    said = {letters[0]: story.rng.randint(2, 12), letters[1]: story.rng.randint(2, 99)}
-    return story.compute(_number(said[letters[0]]), "*", _number(said[letters[1]])), said
+def _product(story: _Story, kind: str) -> tuple[_Term, dict[str, int]]:
+    """The product of a kind's letters (`a*b`), and each letter's number."""
+    letters = kind.split("*")
+    values = {letter: story.rng.randint(*bounds) for letter, bounds in zip(letters, FACTORS[len(letters)], strict=True)}
+    product, *factors = map(_number, values.values())
+    for factor in factors:
+        product = story.compute(product, "*", factor)
+    return product, values
 
 
-def _open(story: _Story, kind: str, phrasings: tuple[str, ...]) -> _Term:
-    rng = story.rng
-    if kind == "a":
-        said = {"a": rng.randint(10, 3000)}
-        value = _number(said["a"])
-    elif kind == "a*b*c":
-        said = {"a": rng.randint(2, 9), "b": rng.randint(2, 9), "c": rng.randint(2, 60)}
-        value = story.compute(_number(said["a"]), "*", _number(said["b"]))
-        value = story.compute(value, "*", _number(said["c"]))
-    else:
-        value, said = _product(story)
-        if kind == "a*b+c*d":
-            second, more = _product(story, "cd")
-            value, said = story.compute(value, "+", second), said | more
-    story.tell(phrasings, **said)
+def _open(story: _Story, kind: str, phrasings: list[str]) -> _Term:
+    first, _, second = kind.partition("+")
+    value, values = _product(story, first)
+    if second:
+        product, more = _product(story, second)
+        value, values = story.compute(value, "+", product), values | more
+    story.tell(phrasings, **values)
     return value
 
 
-def _chosen(rng: random.Random, fitting: list[int]) -> int:
-    if not fitting:
-        raise _Unfit
-    return rng.choice(fitting)
-
-
-def _happen(story: _Story, kind: str, phrasings: tuple[str, ...], value: _Term) -> _Term:
-    """One event; a story that it does not fit is left as it was.
+def _happen(story: _Story, kind: str, phrasings: list[str], value: _Term) -> _Term:
+    """Add one event; where it does not fit, the story stays as it was.
 
     Raises:
         _Unfit: see `_Story.compute`.
     """
-    rng, steps = story.rng, len(story.steps)
-    sign = kind[0]
-    said: dict[str, int]
+    rng, steps, sign = story.rng, len(story.steps), kind[0]
+    values: dict[str, int]
     try:
         if kind.endswith("p%"):
-            said = {"p": _chosen(rng, [p for p in PERCENTAGES if value.value * p % 100 == 0])}
-            changed = story.compute(value, sign, story.compute(value, "%", _number(said["p"])))
+            values = {"p": _choice(rng, [p for p in PERCENTAGES if value.value * p % 100 == 0])}
+            change = story.compute(value, "%", _number(values["p"]))
         elif kind.endswith("a*b"):
-            product, said = _product(story)
-            changed = story.compute(value, sign, product)
+            change, values = _product(story, "a*b")
         else:
             factors = [a for a in range(2, 10) if value.value % a == 0] if sign == "/" else [2, 3, 4, 5]
-            said = {"a": story.amount() if sign in "+-" else _chosen(rng, factors)}
-            changed = story.compute(value, sign, _number(said["a"]))
+            values = {"a": story.amount() if sign in "+-" else _choice(rng, factors)}
+            change = _number(values["a"])
+        value = story.compute(value, sign, change)
     except _Unfit:
         del story.steps[steps:]
         raise
-    story.tell(phrasings, **said)
-    return changed
+    story.tell(phrasings, **values)
+    return value
+
+
+def _choice(rng: random.Random, candidates: list[int]) -> int:
+    if not candidates:
+        raise _Unfit
+    return rng.choice(candidates)
 
 
 def _single(story: _Story, count: int) -> _Term:
     """A story of one value in one of the settings, of `count` steps."""
-    rng, setting = story.rng, story.rng.choice(SETTINGS)
-    question = rng.choice([kind for kind in setting.questions if COSTS[kind] < count])
-    left = count - COSTS[question]
-    opening = rng.choice([kind for kind in setting.openings if COSTS[kind] <= left])
-    left -= COSTS[opening]
-    value = _open(story, opening, setting.openings[opening])
+    rng, setting = story.rng, story.rng.choice(list(_PHRASINGS["settings"].values()))
+    question = rng.choice([kind for kind in setting["questions"] if COSTS[kind] < count])
+    remaining = count - COSTS[question]
+    opening = rng.choice([kind for kind in setting["openings"] if COSTS[kind] <= remaining])
+    remaining -= COSTS[opening]
+    value = _open(story, opening, setting["openings"][opening])
     attempts = 0
-    while left:
-        kind = rng.choice([kind for kind in setting.events if COSTS[kind] <= left])
+    while remaining:
+        kind = rng.choice([kind for kind in setting["events"] if COSTS[kind] <= remaining])
         try:
-            value = _happen(story, kind, setting.events[kind], value)
+            value = _happen(story, kind, setting["events"][kind], value)
         except _Unfit:
             attempts += 1
             if attempts == ATTEMPTS:
                 raise
-            continue
-        left -= COSTS[kind]
+        else:
+            remaining -= COSTS[kind]
+    values = {}
     if question == "a-v":
-        whole = value.value + story.amount()
-        value = story.compute(_number(whole), "-", value)
-        story.tell(setting.questions[question], a=whole)
-    else:
-        story.tell(setting.questions[question])
+        values = {"a": value.value + story.amount()}
+        value = story.compute(_number(values["a"]), "-", value)
+    story.tell(setting["questions"][question], **values)
     return value
 
 
 def _pair(story: _Story, count: int) -> _Term:
     """A story of two people, of `count` steps."""
-    rng = story.rng
-    people = ["{name}", "{other}"]
+    rng, phrasings, people = story.rng, _PHRASINGS["pair"], ["{name}", "{other}"]
     start = rng.randint(10, 2000)
-    story.tell(("{who} has {a} {items}.", "There are {a} {items} in the bag of {who}."), who=people[0], a=start)
-    relation = rng.choice(list(RELATIONS))
+    story.tell(phrasings["starts"], who=people[0], a=start)
+    relation = rng.choice(list(phrasings["relations"]))
     amount = story.amount() if relation in "+-" else rng.randint(2, 5)
     values = [_number(start), story.compute(_number(start), relation, _number(amount))]
-    story.tell(RELATIONS[relation], who=people[0], whom=people[1], a=amount)
-    left = count - 2  # the last step answers the question
-    while left:
+    story.tell(phrasings["relations"][relation], who=people[0], whom=people[1], a=amount)
+    remaining = count - 2  # the last step answers the question
+    while remaining:
         who = rng.randrange(2)
         whom = 1 - who
-        sign = rng.choice(("+", "-", "*", "transfer") if left > 1 else ("+", "-", "*"))
+        sign = rng.choice(("+", "-", "*", "transfer") if remaining > 1 else ("+", "-", "*"))
         amount = rng.randint(2, 4) if sign == "*" else story.amount()
         if sign == "transfer":
             values[who] = story.compute(values[who], "-", _number(amount))
             values[whom] = story.compute(values[whom], "+", _number(amount))
-            story.tell(TRANSFERS, who=people[who], whom=people[whom], a=amount)
+            story.tell(phrasings["transfers"], who=people[who], whom=people[whom], a=amount)
         else:
             values[who] = story.compute(values[who], sign, _number(amount))
-            story.tell(PAIR_EVENTS[sign], who=people[who], a=amount)
-        left -= 2 if sign == "transfer" else 1
+            story.tell(phrasings["events"][sign], who=people[who], a=amount)
+        remaining -= 2 if sign == "transfer" else 1
     if rng.random() < 0.5:
-        story.tell(TOGETHER)
+        story.tell(phrasings["together"])
         return story.compute(values[0], "+", values[1])
     more = 0 if values[0].value > values[1].value else 1
-    story.tell(DIFFERENCE, who=people[more], whom=people[1 - more])
+    story.tell(phrasings["difference"], who=people[more], whom=people[1 - more])
     return story.compute(values[more], "-", values[1 - more])
 
 
 def _draw_harder(rng: random.Random) -> Problem | None:
-    """One problem, or None where the numbers drawn came to nothing."""
+    """One problem, or None where the numbers do not fit."""
     story, count = _Story(rng), rng.choice(HARDER_STEPS)
     try:
-        answer = (_pair if rng.randrange(len(SETTINGS) + 1) == 0 else _single)(story, count)
+        answer = (_pair if rng.randrange(len(_PHRASINGS["settings"]) + 1) == 0 else _single)(story, count)
     except _Unfit:
         return None
     return story.problem(answer)
@@ -334,9 +288,8 @@ def harder_problems(split: Split, seed: int | str) -> Iterator[Problem]:
 
 
 GENERATORS: dict[Generator, Callable[[Split, int | str], Iterator[Problem]]] = {
-    "basic": problems,
-    "harder": harder_problems,
-}
+    "basic": problems, "harder": harder_problems
+}  # fmt: skip
 LENGTHS: dict[Generator, tuple[int, ...]] = {"basic": tuple(STEPS), "harder": HARDER_STEPS}  # in steps
 
 
