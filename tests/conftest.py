@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-os.environ["PYTHONPATH"] = str(ROOT / "src")  # for the processes that tests start
+# For the processes that tests start; vLLM, where it is on the path, starts some as well.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
 
 
 def folder_from(variable: str) -> Path:

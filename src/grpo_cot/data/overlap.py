@@ -1,4 +1,4 @@
-"""Which questions occur in more than one split: what was trained on must not be what is judged."""
+"""The questions that occur in more than one split: a question of the training must not be one of the evaluation."""
 
 import re
 import unicodedata
@@ -48,7 +48,7 @@ def overlaps(splits: Mapping[str, Sequence[Row]]) -> dict[str, Overlap]:
     texts = {name: [normalised(row["question"]) for row in rows] for name, rows in splits.items()}
     seen = {name: set(keys) for name, keys in texts.items()}
     near = {masked(row["question"]) for row in splits["train"]}
-    found = {}
+    result = {}
     for name, rows in splits.items():
         if name == "train":
             continue
@@ -57,12 +57,11 @@ def overlaps(splits: Mapping[str, Sequence[Row]]) -> dict[str, Overlap]:
         counts = {
             other: sum(text in seen[other] for text in texts[name]) for other in splits if other not in (name, "train")
         }
-        found[name] = Overlap(
-            also_in_train=also,
-            near_train=[row["id"] for row in rows if masked(row["question"]) in near and row["id"] not in leaked],
-            also_in={other: count for other, count in counts.items() if count},
-        )
-    return found
+        result[name] = Overlap(
+            also, [row["id"] for row in rows if masked(row["question"]) in near and row["id"] not in leaked],
+            {other: count for other, count in counts.items() if count},
+        )  # fmt: skip
+    return result
 
 
 def refuse_leaks(shared: Mapping[str, Overlap], data: Path) -> None:
@@ -71,16 +70,15 @@ def refuse_leaks(shared: Mapping[str, Overlap], data: Path) -> None:
     Raises:
         InputError: a set shares questions with the training or the validation split.
     """
+    remedy = "list the training rows under 'drop' in the source file"
     for name, overlap in shared.items():
-        if overlap.also_in_train:
+        if count := len(overlap.also_in_train):
             raise InputError(
-                f"{data}: {len(overlap.also_in_train)} questions of the evaluation set {name!r} are also in the "
-                f"training split ({overlap.also_in_train[0]} first); list the training rows under 'drop' in the source "
-                "file"
+                f"{data}: {count} questions of the evaluation set {name!r} are also in the training split "
+                f"({overlap.also_in_train[0]} first); {remedy}"
             )
-        if "validation" in overlap.also_in:
+        if count := overlap.also_in.get("validation", 0):
             raise InputError(
-                f"{data}: {overlap.also_in['validation']} questions of the evaluation set {name!r} are also in the "
-                "validation split, on which checkpoints are chosen; list the training rows under 'drop' in the source "
-                "file"
+                f"{data}: {count} questions of the evaluation set {name!r} are also in the validation split, on which "
+                f"checkpoints are chosen; {remedy}"
             )

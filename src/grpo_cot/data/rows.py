@@ -1,11 +1,10 @@
-"""Data sets: reading every source that a suite names into the one form that all rows take.
+"""Data sets: every source of a suite, read into one form of row.
 
-A row: `id`, `question`, `answer` (as published), `gold` (the final answer as plain English notation, `70000`, `2.5`),
-`locale` (how the row's language writes numbers) and `solution` (the worked solution as plain text, or null).
+A row: `id`, `question`, `answer` (as published), `gold` (the final answer in plain English notation, `70000`, `2.5`),
+`locale` (the notation of the row's numbers) and `solution` (the worked solution as plain text, or null).
 """
 
 import csv
-import hashlib
 import itertools
 import os
 import random
@@ -17,18 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_cot.common.errors import InputError, validated
-from grpo_cot.common.files import Row, read_json, read_jsonl, read_yaml
+from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml
 from grpo_cot.data.overlap import normalised
-from grpo_cot.data.sources import (
-    SOURCE_FILE,
-    FilesSource,
-    GeneratorSuite,
-    HeldOut,
-    HubSource,
-    Locale,
-    PinnedFile,
-    Suite,
-)
+from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite
 from grpo_cot.numbers import number
 from grpo_cot.problems.generators import GENERATORS, Split
 from grpo_cot.schema import gold
@@ -38,7 +28,7 @@ _MOST_DECIMALS = 20
 
 
 class _Raw(NamedTuple):
-    """A split as its source has it: rows, what to call it in an error, and the sha256 of a local file."""
+    """A split as its source has it: rows, its name in an error, and the sha256 of a local file."""
 
     rows: list[Row]
     where: str
@@ -59,25 +49,21 @@ def _generated(suite: GeneratorSuite) -> dict[str, list[Row]]:
     splits: dict[str, list[Row]] = {}
     streams: dict[Split, tuple[str, ...]] = {"train": ("train", "validation"), "test": ("test",)}
     for stream, parts in streams.items():
-        wanted = sum(counts.get(part, 0) for part in parts)
-        drawn = itertools.islice(GENERATORS[suite.problems](stream, suite.seed), 2 * wanted)
-        different = list({problem.question: problem for problem in drawn}.values())
-        if len(different) < wanted:
-            raise InputError(f"the generator has fewer than {wanted} different problems for the split {stream!r}")
+        total = sum(counts.get(part, 0) for part in parts)
+        problems = itertools.islice(GENERATORS[suite.problems](stream, suite.seed), 2 * total)
+        different = iter({problem.question: problem for problem in problems}.values())
         for part in parts:
-            taken, different = different[: counts.get(part, 0)], different[counts.get(part, 0) :]
-            if taken:
-                splits[part] = [
-                    {
-                        "id": f"{part}-{position}",
-                        "question": problem.question,
-                        "answer": problem.answer,
-                        "gold": gold(problem.answer),
-                        "locale": suite.locale,
-                        "solution": plain_solution(problem.answer),
-                    }
-                    for position, problem in enumerate(taken)
-                ]
+            rows = [
+                {
+                    "id": f"{part}-{position}", "question": problem.question, "answer": problem.answer,
+                    "gold": gold(problem.answer), "locale": suite.locale, "solution": plain_solution(problem.answer),
+                }
+                for position, problem in enumerate(itertools.islice(different, counts.get(part, 0)))
+            ]  # fmt: skip
+            if len(rows) < counts.get(part, 0):
+                raise InputError(f"the generator has fewer than {total} different problems for the split {stream!r}")
+            if rows:
+                splits[part] = rows
     return splits
 
 
@@ -95,15 +81,15 @@ def _from_files(source: FilesSource, name: str) -> dict[str, _Raw]:
         path = Path(folder or ".") / file.path
         if not path.is_file():
             raise InputError(f"{path}: no such file (data set {name}, split {split})")
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = file_hash(path)
         if sha256 != file.sha256:
             raise InputError(f"{path}: its sha256 is {sha256}, expected {file.sha256}: not the pinned file")
-        raw[split] = _Raw(_table(path, file), file.path, sha256)
+        raw[split] = _Raw(_table(path, file.fields), file.path, sha256)
     return raw
 
 
-def _table(path: Path, file: PinnedFile) -> list[Row]:
-    """A local file's rows, by its name's ending."""
+def _table(path: Path, columns: list[str] | None) -> list[Row]:
+    """A local file's rows; the ending of its name says the format, `columns` stand in for a header."""
     if path.suffix == ".jsonl":
         return read_jsonl(path)
     if path.suffix == ".json":
@@ -123,7 +109,7 @@ def _table(path: Path, file: PinnedFile) -> list[Row]:
             cells = [row for row in csv.reader(lines, **style) if row]
     except (UnicodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as {path.suffix} in UTF-8: {error}") from None
-    fields, cells = (file.fields, cells) if file.fields else (cells[0] if cells else [], cells[1:])
+    fields, cells = (columns, cells) if columns else (cells[0] if cells else [], cells[1:])
     if not cells:
         raise InputError(f"{path}: the file is empty, expected at least one row")
     for position, row in enumerate(cells, start=1):
@@ -141,14 +127,11 @@ def _from_hub(source: HubSource, name: str) -> dict[str, _Raw]:
     try:
         return {
             split: _Raw(
-                datasets.load_dataset(
-                    source.id, source.configuration, split=theirs, revision=source.revision
-                ).to_list(),
-                f"data set {name}, split {split}",
-                None,
+                datasets.load_dataset(source.id, source.configuration, split=part, revision=source.revision).to_list(),
+                f"data set {name}, split {split}", None,
             )
-            for split, theirs in source.splits.items()
-        }
+            for split, part in source.splits.items()
+        }  # fmt: skip
     except (DatasetsError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the data set {source.id} at {source.revision} cannot be read: {reason}") from None
@@ -164,7 +147,7 @@ def plain_solution(text: str) -> str | None:
 
 
 def plain_number(value: object, locale: Locale) -> str:
-    """A number as plain English notation, without grouping; text is read by locale, a JSON number is what it is.
+    """A number in plain English notation, without grouping. Text is read by locale, a JSON number is itself.
 
     Raises:
         ValueError: it is no number, or text that states more than one.
@@ -172,14 +155,14 @@ def plain_number(value: object, locale: Locale) -> str:
     >>> plain_number("70.000", "vi"), plain_number("2,5", "vi"), plain_number(51.0, "vi")
     ('70000', '2.5', '51')
     """
-    read = None
+    fraction = None
     if isinstance(value, str):
-        read = number(value, locale)
+        fraction = number(value, locale)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        read = number(str(value))
-    if read is None:
+        fraction = number(str(value))
+    if fraction is None:
         raise ValueError(f"holds {value!r:.60}, expected one number")
-    scaled, decimals = read, 0
+    scaled, decimals = fraction, 0
     while scaled.denominator > 1:
         if decimals == _MOST_DECIMALS:
             raise ValueError(f"holds {value!r:.60}, which no decimal of {_MOST_DECIMALS} places equals")
@@ -214,36 +197,29 @@ def uniform_rows(raw: Iterable[Row], split: str, source: FilesSource | HubSource
                 raise InputError(f"{place}: there is no column {column!r}, which 'drop_where' names")
         if identifier in source.drop or any(row[column] == text for column, text in source.drop_where.items()):
             continue
-        asked = [columns.question] if isinstance(columns.question, str) else columns.question
-        parts = [_text(row, column, place) for column in asked]
-        rows.append(
-            {
-                "id": identifier,
-                "question": parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts),
-                **_answered(row, source, place),
-            }
-        )
+        names = [columns.question] if isinstance(columns.question, str) else columns.question
+        parts = [_text(row, column, place) for column in names]
+        question = parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts)
+        rows.append({"id": identifier, "question": question, **_answer(row, source, place)})
     if not rows:
         raise InputError(f"{where}: no row is left, expected at least one")
     return rows
 
 
-def _answered(row: Row, source: FilesSource | HubSource, place: str) -> Row:
-    """What a row says of its answer: `answer`, `gold`, `locale`, `solution`."""
+def _answer(row: Row, source: FilesSource | HubSource, place: str) -> Row:
+    """A row's `answer`, `gold`, `locale` and `solution`."""
     columns, locale = source.columns, source.locale
-    worked = _text(row, columns.answer, place) if columns.answer else None
-    solution = _text(row, columns.solution, place) if columns.solution else worked
+    answer = _text(row, columns.answer, place) if columns.answer else None
+    solution = _text(row, columns.solution, place) if columns.solution else answer
     try:
-        final = _gold(worked, locale) if worked else plain_number(row.get(columns.gold or ""), locale)
+        final = _gold(answer, locale) if answer else plain_number(row.get(columns.gold or ""), locale)
     except ValueError as error:
         hint = "correct it, or list the id under 'drop' in the source file with the reason"
         raise InputError(f"{place}: field {(columns.answer or columns.gold)!r}: {error}; {hint}") from None
     return {
-        "answer": worked or str(row[columns.gold or ""]),
-        "gold": final,
-        "locale": locale,
+        "answer": answer or str(row[columns.gold or ""]), "gold": final, "locale": locale,
         "solution": plain_solution(solution) if solution else None,
-    }
+    }  # fmt: skip
 
 
 def _text(row: Row, column: str, place: str) -> str:
@@ -276,16 +252,14 @@ def _hold_out(rows: list[Row], held: HeldOut, name: str) -> tuple[list[Row], lis
             f"data set {name}: 'validation' holds out {held.rows} rows of {len(once)} different training questions; "
             "expected fewer"
         )
-    chosen = set(random.Random(held.seed).sample(once, held.rows))
-    return (
-        [row for position, row in enumerate(rows) if position not in chosen],
-        [rows[position] for position in sorted(chosen)],
-    )
+    positions = set(random.Random(held.seed).sample(once, held.rows))
+    rest = [row for position, row in enumerate(rows) if position not in positions]
+    return rest, [rows[position] for position in sorted(positions)]
 
 
 def _check_contained(splits: dict[str, list[Row]], inner: str, outer: str, name: str) -> None:
-    known = {normalised(row["question"]) for row in splits[outer]}
-    if strange := [row["id"] for row in splits[inner] if normalised(row["question"]) not in known]:
+    questions = {normalised(row["question"]) for row in splits[outer]}
+    if strange := [row["id"] for row in splits[inner] if normalised(row["question"]) not in questions]:
         raise InputError(
             f"data set {name}: the source file says that {inner!r} contains rows of {outer!r} only, but {len(strange)} "
             f"are not there ({strange[0]} first)"
@@ -293,24 +267,26 @@ def _check_contained(splits: dict[str, list[Row]], inner: str, outer: str, name:
 
 
 def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]:
-    """Every split's rows, and the record of where they came from (what was pinned, hashes, licences, dropped ids).
+    """Every split's rows, and the record of their origin (pins, hashes, licences, dropped ids).
 
     Raises:
         InputError: a source cannot be read as described, or a row is malformed and not dropped by name.
     """
     splits: dict[str, list[Row]] = {}
     sets: dict[str, dict[str, Any]] = {}
-    own = [suite] if not isinstance(suite, GeneratorSuite) else []
+    sources: list[FilesSource | HubSource] = [*suite.evaluation]
     if isinstance(suite, GeneratorSuite):
         splits |= _generated(suite)
         sets |= {split: _facts(suite) for split in splits}
-    for source in (*own, *suite.evaluation):
+    else:
+        sources.insert(0, suite)
+    for source in sources:
         raw = _from_files(source, name) if isinstance(source, FilesSource) else _from_hub(source, name)
         ids = set()
-        for split, read in raw.items():
-            splits[split] = uniform_rows(read.rows, split, source, read.where)
-            ids |= {_identifier(row, split, at, source.columns.id) for at, row in enumerate(read.rows)}
-            sets[split] = _facts(source) | {"sha256": read.sha256, "dropped": len(read.rows) - len(splits[split])}
+        for split, content in raw.items():
+            rows = splits[split] = uniform_rows(content.rows, split, source, content.where)
+            ids |= {_identifier(row, split, at, source.columns.id) for at, row in enumerate(content.rows)}
+            sets[split] = _facts(source) | {"sha256": content.sha256, "dropped": len(content.rows) - len(rows)}
         if unknown := set(source.drop) - ids:
             raise InputError(f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}")
     if not isinstance(suite, GeneratorSuite) and suite.validation:
@@ -332,7 +308,7 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
 
 
 def _facts(source: FilesSource | HubSource | GeneratorSuite) -> dict[str, Any]:
-    """What a source file says of every split that comes from one source."""
+    """The record of every split that comes from one source."""
     absent = dict.fromkeys(("id", "configuration", "revision", "note", "contains", "sha256"))
-    said = {"kind", "id", "configuration", "revision", "licence", "locale", "note", "contains", "drop", "drop_where"}
-    return absent | {"drop": {}, "locale": source.locale, "dropped": 0} | source.model_dump(include=said)
+    fields = {"kind", "id", "configuration", "revision", "licence", "locale", "note", "contains", "drop", "drop_where"}
+    return absent | {"drop": {}, "locale": source.locale, "dropped": 0} | source.model_dump(include=fields)

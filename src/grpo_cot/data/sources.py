@@ -1,6 +1,6 @@
-"""What a file in `sources/datasets/` says: a training set with its test split, and the evaluation sets beside it.
+"""A file in `sources/datasets/`: a training set with its test split, and the evaluation sets beside it.
 
-A data set is a suite: everything that a run trains on and is judged on, each part pinned. Three kinds of source:
+A data set is a suite: all rows of a run's training and evaluation, each part pinned. Three kinds of source:
 `generator` (`grpo_cot.problems`), `files` (local files, pinned by sha256) and `hub` (a Hub data set at a commit).
 """
 
@@ -20,7 +20,7 @@ class _Model(BaseModel):
 
 
 class Columns(_Model):
-    """Which of the source's columns hold what; several columns of a question are joined by a space.
+    """The names of the source's columns; several columns of a question are joined by a space.
 
     Either `answer`, a worked answer that ends in `#### GOLD` (the default), or `gold`, the final answer alone, with the
     worked one in `solution` where there is one.
@@ -66,7 +66,7 @@ class _Table(_Model):
     columns: Columns = Columns()
     drop: dict[str, str] = {}  # row id: why it is left out
     drop_where: dict[str, str] = {}  # column: the text that marks rows to leave out
-    note: str | None = None  # what a reader of the figures must know; shown in the report and the model card
+    note: str | None = None  # for readers of the figures; shown in the report and the model card
 
 
 class FilesSource(_Table):

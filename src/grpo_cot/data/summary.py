@@ -1,4 +1,4 @@
-"""What became of a data set's splits as prompts: summary.json, and the same in words."""
+"""A data set's splits as prompts: summary.json, and the same in words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,18 +8,14 @@ from grpo_cot.data.overlap import Overlap
 
 
 def summarise(prompts: Sequence[Row], too_long: Sequence[str], overlap: Overlap | None, locale: str) -> dict[str, Any]:
-    """A split's entry in summary.json: how many prompts, their lengths in tokens, and what they share with others."""
+    """A split's entry in summary.json: number of prompts, their lengths in tokens, and overlap with other splits."""
     lengths = [prompt["tokens"] for prompt in prompts]
     overlap = overlap or Overlap([], [], {})
     return {
-        "prompts": len(prompts),
-        "tokens": {"mean": sum(lengths) / len(lengths), "max": max(lengths)},
-        "too_long": list(too_long),
-        "locale": locale,
-        "also_in_train": len(overlap.also_in_train),
-        "near_train": len(overlap.near_train),
-        "also_in": overlap.also_in,
-    }
+        "prompts": len(prompts), "tokens": {"mean": sum(lengths) / len(lengths), "max": max(lengths)},
+        "too_long": list(too_long), "locale": locale, "also_in_train": len(overlap.also_in_train),
+        "near_train": len(overlap.near_train), "also_in": overlap.also_in,
+    }  # fmt: skip
 
 
 def sentence(name: str, facts: Mapping[str, Any], longest: int) -> str:

@@ -1,1 +1,1 @@
-"""What base and trained model answer to the evaluation sets, and how likely they find the solutions."""
+"""The answers of base and trained model to the evaluation sets, and their likelihoods of the solutions."""

@@ -35,31 +35,29 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
     section = recipe.evaluate
     _check_selection(section, model_json.parent, where)
     tokenizer = load_tokenizer(Path(read_description(model_json).base))
-    problems, drawn = choose(section, prompts, where)
+    problems, sampled_positions = choose(section, prompts, where)
     asks = [Ask("greedy", [row["messages"] for _, row in problems], section.sampling)]
     count = section.samples.count if section.samples else 0
     if section.samples:
-        repeated = [problems[position][1]["messages"] for position in drawn for _ in range(count)]
+        repeated = [problems[position][1]["messages"] for position in sampled_positions for _ in range(count)]
         asks.append(Ask("samples", repeated, section.samples.sampling))
     with resumable(scratch, decisive(recipe, prompts, model_json)) as folder:
         finished = Journal(folder / "finished.jsonl")
         if finished:
-            answered = sum(len(batch) for name, batch in finished.items() if name.split()[1] != "solutions")
-            print(f"Resuming: {answered} of {2 * sum(len(ask.conversations) for ask in asks)} answered.", flush=True)
+            number = sum(len(batch) for name, batch in finished.items() if name.split()[1] != "solutions")
+            print(f"Resuming: {number} of {2 * sum(len(ask.conversations) for ask in asks)} answered.", flush=True)
         answers, golds = ask_both(recipe, model_json, asks, [row for _, row in problems], finished)
         rows: list[Row] = [{"id": row["id"], "set": name} for name, row in problems]
         for model, completions in answers.items():
             for row, completion, gold in zip(rows, completions["greedy"], golds[model], strict=True):
+                likelihood = gold._asdict() if gold else {"log_likelihood": None, "tokens": None}
                 row[model] = {
-                    "completion": completion.text,
-                    "tokens": completion.tokens,
+                    "completion": completion.text, "tokens": completion.tokens,
                     "reasoning_tokens": reasoning_tokens(completion.text, tokenizer),
                     "truncated": completion.truncated,
-                    "gold_log_likelihood": gold.log_likelihood if gold else None,
-                    "gold_tokens": gold.tokens if gold else None,
-                    "samples": None,
-                }
-            for number, position in enumerate(drawn):
+                    **{f"gold_{field}": value for field, value in likelihood.items()}, "samples": None,
+                }  # fmt: skip
+            for number, position in enumerate(sampled_positions):
                 texts = [completion.text for completion in completions["samples"][number * count :][:count]]
                 rows[position][model]["samples"] = texts
         yield rows
@@ -67,19 +65,19 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
 
 def _check_selection(section: EvaluateSection, trained: Path, where: object) -> None:
     """Refuse to report figures of the split on which a phase chose its checkpoint."""
-    chosen = [path for path in trained.glob("*/configuration.json") if read_json(path).get("selected")]
-    if chosen and "validation" in section.sets:
-        raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which {chosen[0].parent.name} was chosen")
+    phases = [path.parent.name for path in trained.glob("*/configuration.json") if read_json(path).get("selected")]
+    if phases and "validation" in section.sets:
+        raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which {phases[0]} was chosen")
 
 
 def choose(section: EvaluateSection, prompts: Path, where: object) -> tuple[list[tuple[str, Row]], list[int]]:
-    """The problems to ask, each with its set's name, and the positions of those of which samples are drawn, too.
+    """The problems to ask, each with its set's name, and the positions of the problems that are also sampled.
 
     Raises:
         InputError: the data set has no such set; `where` is the recipe.
     """
     problems: list[tuple[str, Row]] = []
-    drawn: list[int] = []
+    positions: list[int] = []
     for name in section.sets:
         path = prompts / f"eval-{name}.jsonl"
         if not path.is_file():
@@ -87,23 +85,20 @@ def choose(section: EvaluateSection, prompts: Path, where: object) -> tuple[list
             raise InputError(f"{where}: evaluate.sets names {name!r}; the data set has: {', '.join(present)}")
         rows = sampled(read_jsonl(path), section.sample, section.seed)
         if section.samples:
-            drawn += range(len(problems), len(problems) + len(rows[: section.samples.problems]))
+            positions += range(len(problems), len(problems) + len(rows[: section.samples.problems]))
         problems += [(name, row) for row in rows]
-    return problems, drawn
+    return problems, positions
 
 
 def decisive(recipe: Recipe, prompts: Path, model_json: Path) -> dict[str, Any]:
     """Everything but the code that decides the completions, for the fingerprint of a run that may resume."""
     packages = [*PACKAGES, *distributions()] if recipe.evaluate.engine == "vllm" else PACKAGES
     return {
-        "recipe": recipe.evaluate.model_dump(),
-        "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
-        "prompts": file_hashes(prompts),
-        "trained": file_hashes(model_json.parent),
+        "recipe": recipe.evaluate.model_dump(), "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
+        "prompts": file_hashes(prompts), "trained": file_hashes(model_json.parent),
         "base": file_hashes(Path(read_description(model_json).base)),
-        "packages": {package: version(package) for package in packages},
-        "device": DEVICE,
-    }
+        "packages": {package: version(package) for package in packages}, "device": DEVICE,
+    }  # fmt: skip
 
 
 def ask_both(
@@ -112,32 +107,30 @@ def ask_both(
     """For `base` and `trained`: the completions of each ask by its name, and the gold solutions' likelihoods."""
     section = recipe.evaluate
     settings: dict[str, Any] = {
-        "batch_size": section.batch_size,
-        "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
-    }
+        "batch_size": section.batch_size, "chat_template_kwargs": recipe.prompt.chat_template_kwargs
+    }  # fmt: skip
     answers: dict[str, dict[str, list[Completion]]] = {}
     golds: dict[str, list[Likelihood | None]] = {}
     if section.engine == "vllm":
         answers = vllm.answer_both(model_json, asks, seed=section.seed, finished=finished, **settings)
     model, tokenizer, description = load(model_json)
-    solved = [position for position, row in enumerate(problems) if row["solution"] is not None]
-    for name, asked in both(model, description):
+    solved = {position: row for position, row in enumerate(problems) if row["solution"] is not None}
+    for name, current in both(model, description):
         if section.engine == "transformers":
             answers[name] = {
                 ask.name: generate(
-                    asked, tokenizer, ask.conversations, ask.sampling,
+                    current, tokenizer, ask.conversations, ask.sampling,
                     seed=section.seed, progress=f"{name} {ask.name}", finished=finished, **settings,
                 )
                 for ask in asks
             }  # fmt: skip
         golds[name] = [None] * len(problems)
         if solved:
-            found = likelihoods(
-                asked, tokenizer,
-                [problems[position]["messages"] for position in solved],
-                [worked(*(problems[position][part] for part in ("solution", "gold", "locale"))) for position in solved],
+            targets = [worked(row["solution"], row["gold"], row["locale"]) for row in solved.values()]
+            values = likelihoods(
+                current, tokenizer, [row["messages"] for row in solved.values()], targets,
                 progress=f"{name} solutions", finished=finished, **settings,
             )  # fmt: skip
-            for position, likelihood in zip(solved, found, strict=True):
+            for position, likelihood in zip(solved, values, strict=True):
                 golds[name][position] = likelihood
     return answers, golds

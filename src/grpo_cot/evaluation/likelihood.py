@@ -1,4 +1,4 @@
-"""How likely a model finds the gold solution: what perplexity is computed from, the prompt left out."""
+"""A model's likelihood of the gold solution, the prompt left out: the basis of perplexity."""
 
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -24,32 +24,24 @@ class Likelihood(NamedTuple):
 
 
 def likelihoods(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[Sequence[Message]],
-    targets: Sequence[str],
-    *,
-    batch_size: int,
-    chat_template_kwargs: Mapping[str, Any],
-    progress: str,
-    finished: MutableMapping[str, Any],
-) -> list[Likelihood | None]:
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]], targets: Sequence[str], *, batch_size: int,
+    chat_template_kwargs: Mapping[str, Any], progress: str, finished: MutableMapping[str, Any],
+) -> list[Likelihood | None]:  # fmt: skip
     """The likelihood of each target text and the end token as the answer to its conversation, in their order; None
     where both together have more tokens than the model has positions.
 
     Prompt and target (there is at least one) are encoded separately and joined, as a model meets them when it answers.
-    The logarithm of the softmax is taken in float32, whatever the model computes in. `finished` is for resuming, as in
+    The logarithm of the softmax is taken in float32, whatever the model's own type. `finished` is for resuming, as in
     `in_batches`.
     """
     prompts = encode(tokenizer, conversations, chat_template_kwargs)
-    encoded = tokenizer(list(targets), add_special_tokens=False)["input_ids"]
-    answers = [[*ids, tokenizer.eos_token_id] for ids in encoded]
-    positions = getattr(model.config, "max_position_embeddings", None) or math.inf  # encoder-decoders' are relative
-    fitting = [
-        index
-        for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
-        if len(prompt) + len(answer) <= positions
+    answers = [
+        [*ids, tokenizer.eos_token_id] for ids in tokenizer(list(targets), add_special_tokens=False)["input_ids"]
     ]
+    limit = getattr(model.config, "max_position_embeddings", None) or math.inf  # encoder-decoders' are relative
+    totals = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    fitting = [index for index, total in enumerate(totals) if total <= limit]
     results: list[Likelihood | None] = [None] * len(prompts)
     if not fitting:
         return results
@@ -59,18 +51,16 @@ def likelihoods(
     prefix = shared_prefix(model, prompts)
 
     def work(number: int, batch: list[int]) -> list[Likelihood]:
-        chosen = [answers[index] for index in batch]
-        asked = [prompts[index] for index in batch]
+        batch_answers, batch_prompts = ([texts[index] for index in batch] for texts in (answers, prompts))
         with torch.inference_mode():
             if model.config.is_encoder_decoder:
-                sums = _after_encoder(model, tokenizer, asked, chosen)
+                sums = _after_encoder(model, tokenizer, batch_prompts, batch_answers)
             else:
-                sums = _after_prompt(model, tokenizer, prefix, asked, chosen)
-        return [Likelihood(value, len(answer)) for value, answer in zip(sums, chosen, strict=True)]
+                sums = _after_prompt(model, tokenizer, prefix, batch_prompts, batch_answers)
+        return [Likelihood(value, len(answer)) for value, answer in zip(sums, batch_answers, strict=True)]
 
-    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    found = in_batches(lengths, size, work, progress, "solution", finished)
-    for index, fields in zip(fitting, found, strict=True):
+    values = in_batches([totals[index] for index in fitting], size, work, progress, "solution", finished)
+    for index, fields in zip(fitting, values, strict=True):
         results[index] = Likelihood(*fields)
     return results
 
@@ -83,11 +73,11 @@ def _after_prompt(
     inputs = prefix.inputs(tokenizer, [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
     labels = _padded(answers, "left").to(model.device)
     mask = inputs["attention_mask"].to(model.device)
-    known = len(prefix.ids)
+    start = len(prefix.ids)
     logits = model(
-        input_ids=inputs["input_ids"][:, known:].to(model.device),
+        input_ids=inputs["input_ids"][:, start:].to(model.device),
         attention_mask=mask,
-        position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, known:],
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, start:],
         past_key_values=inputs.get("past_key_values"),
         logits_to_keep=labels.shape[1] + 1,
         use_cache="past_key_values" in inputs,
@@ -102,7 +92,8 @@ def _after_encoder(
     """Log-likelihoods by an encoder-decoder, whose decoder reads the answer shifted by its start token."""
     inputs = tokenizer.pad({"input_ids": prompts}, padding_side="right", return_tensors="pt").to(model.device)
     labels = _padded(answers, "right").to(model.device)
-    decoder_inputs = labels.roll(1, dims=1).masked_fill(labels.roll(1, dims=1) == MASKED, tokenizer.pad_token_id)
+    shifted = labels.roll(1, dims=1)
+    decoder_inputs = shifted.masked_fill(shifted == MASKED, tokenizer.pad_token_id)
     decoder_inputs[:, 0] = model.config.decoder_start_token_id
     logits = model(**inputs, decoder_input_ids=decoder_inputs, use_cache=False).logits
     return _sums(logits, labels)
@@ -111,13 +102,11 @@ def _after_encoder(
 def _padded(answers: Sequence[list[int]], side: str) -> torch.Tensor:
     """Label ids (rows, longest answer), masked where an answer has no token."""
     longest = max(map(len, answers))
-    fillers = [[MASKED] * (longest - len(answer)) for answer in answers]
-    return torch.tensor(
-        [
-            filler + answer if side == "left" else answer + filler
-            for filler, answer in zip(fillers, answers, strict=True)
-        ]
-    )
+    rows = []
+    for answer in answers:
+        filler = [MASKED] * (longest - len(answer))
+        rows.append(filler + answer if side == "left" else answer + filler)
+    return torch.tensor(rows)
 
 
 def _sums(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:

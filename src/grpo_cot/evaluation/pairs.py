@@ -39,5 +39,5 @@ def both(
 
 def reasoning_tokens(completion: str, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Length of the reasoning section in tokens, None outside the schema."""
-    found = sections(completion)
-    return len(tokenizer(found[0], add_special_tokens=False)["input_ids"]) if found else None
+    texts = sections(completion)
+    return len(tokenizer(texts[0], add_special_tokens=False)["input_ids"]) if texts else None

@@ -20,9 +20,7 @@ def transcribe(model_json: Path, prompt: PromptSection, section: CheckSection, s
     system = system_messages(tokenizer, prompt)
     conversations = [conversation(system, prompt.example, question) for question in section.questions]
     greedy = {"do_sample": False, "max_new_tokens": section.sampling["max_new_tokens"]}
-    transcripts: list[dict[str, Any]] = [
-        {"question": question, "greedy": {}, "sampled": {}} for question in section.questions
-    ]
+    transcripts: list[dict[str, Any]] = [{"question": text, "greedy": {}, "sampled": {}} for text in section.questions]
     for name, one in both(model, description):
         for kind, sampling in (("greedy", greedy), ("sampled", section.sampling)):
             answers = generate(

@@ -37,21 +37,16 @@ def engine_arguments(description: ModelDescription, weights: Path) -> dict[str, 
 
 
 def answer_both(
-    model_json: Path,
-    asks: Sequence[Ask],
-    *,
-    batch_size: int,
-    chat_template_kwargs: Mapping[str, Any],
-    seed: int,
+    model_json: Path, asks: Sequence[Ask], *, batch_size: int, chat_template_kwargs: Mapping[str, Any], seed: int,
     finished: MutableMapping[str, Any],
-) -> dict[str, dict[str, list[Completion]]]:
+) -> dict[str, dict[str, list[Completion]]]:  # fmt: skip
     """For `base` and `trained`, the completions of every ask by its name.
 
     Up to `batch_size` sequences are in work at once. Chunks of completions are stored in `finished`, and taken from
     there where they are. The engines have ended when this returns, and their memory is free.
 
     Raises:
-        InputError: vLLM is not there, or cannot do what the recipe says.
+        InputError: vLLM is absent, or cannot do as the recipe says.
     """
     description = read_description(model_json)
     weights = model_json.parent / description.path
@@ -59,9 +54,9 @@ def answer_both(
     places = {"greedy": "evaluate.sampling", "samples": "evaluate.samples.sampling"}
     parameters = {ask.name: sampling_parameters(ask.sampling, places[ask.name]) for ask in asks}
     check_available(ASKED, INSTEAD)
-    tokenizer = load_tokenizer(Path(description.base))
     base = Path(description.base)
-    # For each engine what it answers for, and with which adapter: an adapter's base is the same engine without it.
+    tokenizer = load_tokenizer(base)
+    # For each engine its models, each with its adapter: an adapter's base is the same engine without it.
     engines: dict[Path, dict[str, Path | None]] = (
         {base: {"base": None}, weights: {"trained": None}}
         if description.kind == "full"
@@ -109,22 +104,20 @@ class _Engine:
         encoded = encode(tokenizer, ask.conversations, chat_template_kwargs)
         ends = self._ends or end_tokens(tokenizer.eos_token_id)
         request = LoRARequest("trained", 1, str(adapter)) if adapter else None
-        found: list[Completion] = []
+        completions: list[Completion] = []
         for start in range(0, len(encoded), CHUNK):
             name = f"{model} {ask.name} {start // CHUNK}"
             if name not in finished:
                 chunk = encoded[start : start + CHUNK]
-                given = [
+                settings = [
                     SamplingParams(**parameters, stop_token_ids=sorted(ends), seed=self._seed + start + position)
                     for position in range(len(chunk))
                 ]
-                outputs = self._llm.generate([{"prompt_token_ids": ids} for ids in chunk], given, lora_request=request)
+                inputs = [{"prompt_token_ids": ids} for ids in chunk]
+                outputs = self._llm.generate(inputs, settings, lora_request=request)
+                stops, limit = parameters.get("stop") or [], parameters["max_tokens"]
                 finished[name] = [
-                    completion(
-                        output.outputs[0].token_ids, tokenizer, ends, parameters.get("stop") or [],
-                        parameters["max_tokens"],
-                    )
-                    for output in outputs
-                ]  # fmt: skip
-            found += [Completion(*fields) for fields in finished[name]]
-        return found
+                    completion(output.outputs[0].token_ids, tokenizer, ends, stops, limit) for output in outputs
+                ]
+            completions += [Completion(*fields) for fields in finished[name]]
+        return completions

@@ -1,1 +1,1 @@
-"""Verdicts on what was answered, and the figures that follow."""
+"""Verdicts on the answers, and the figures that follow."""

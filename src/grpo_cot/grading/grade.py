@@ -1,4 +1,4 @@
-"""Reading what the models wrote, and saying what that shows: paired, with intervals, on how many problems."""
+"""The readers' verdicts on the completions, and the figures that follow: paired, with intervals, with their n."""
 
 import multiprocessing
 import os
@@ -30,44 +30,40 @@ _ONE_PROCESS = 1_000  # texts that are read sooner than other processes have sta
 
 
 def read_completion(completion: str, gold: str, locale: str) -> Row:
-    """What each reader finds in a completion, and whether it is the gold answer.
+    """The answer that each reader finds in a completion, and whether it is the gold answer.
 
     `strict` reads the schema's answer, `lenient` the last stated answer wherever it stands; `numeric` is the lenient
     answer's value. `strict_match` and `flexible_extract` are lm-evaluation-harness's verdicts.
     """
-    found, lenient = sections(completion), lenient_answer(completion, locale)
-    strict = found[1] if found else None
+    texts, lenient = sections(completion), lenient_answer(completion, locale)
+    strict = texts[1] if texts else None
     value = numeric_value(lenient, locale) if lenient is not None else None
     return {
-        "completion": completion,
-        "strict": strict,
-        "lenient": lenient,
-        "numeric": None if value is None else str(value),
-        "format": found is not None,
-        "strict_correct": same_answer(strict, gold, locale),
-        "lenient_correct": same_answer(lenient, gold, locale),
+        "completion": completion, "strict": strict, "lenient": lenient,
+        "numeric": None if value is None else str(value), "format": texts is not None,
+        "strict_correct": same_answer(strict, gold, locale), "lenient_correct": same_answer(lenient, gold, locale),
         "strict_match": exact_match(strict_match(completion), gold),
         "flexible_extract": exact_match(flexible_extract(completion), gold),
-    }
+    }  # fmt: skip
 
 
 def read_samples(samples: Sequence[str] | None, gold: str, locale: str) -> Row:
-    """What a problem's samples answer, read strictly, and what they answer by majority.
+    """The answers of a problem's samples, read strictly, and their majority's verdict.
 
     `samples_strict` holds each sample's answer as a value, so that 18 and 18.0 are one answer, or as text where it is
     no number; None where the schema was not followed. `majority` is the verdict on the most frequent answer, of several
-    the one that was given first. All are None without samples.
+    the first. All are None without samples.
     """
     if samples is None:
         return {"samples_strict": None, "samples_correct": None, "majority": None}
-    read: dict[str | None, tuple[str | None, bool]] = {None: (None, False)}  # the same answers come again and again
+    verdicts: dict[str | None, tuple[str | None, bool]] = {None: (None, False)}  # the same answers come again and again
     answers = []
     for sample in samples:
         answer = strict_answer(sample)
-        if answer is not None and answer not in read:
+        if answer is not None and answer not in verdicts:
             value = numeric_value(answer, locale)
-            read[answer] = (answer if value is None else str(value), same_answer(answer, gold, locale))
-        answers.append(read[answer])
+            verdicts[answer] = (answer if value is None else str(value), same_answer(answer, gold, locale))
+        answers.append(verdicts[answer])
     votes = Counter(answer for answer in answers if answer[0] is not None)
     return {
         "samples_strict": [answer for answer, _ in answers],
@@ -77,7 +73,7 @@ def read_samples(samples: Sequence[str] | None, gold: str, locale: str) -> Row:
 
 
 def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -> list[Row]:
-    """Predictions, one row a problem: id, set, gold, locale, solution, and for base and trained what the readers found.
+    """Predictions, one row a problem: id, set, gold, locale, solution, and the verdicts on base and trained.
 
     Many completions are read in as many processes as there are CPUs, with the same result.
 
@@ -89,51 +85,48 @@ def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -
         InputError: a completion's problem is missing.
     """
     keys = [(row["set"], row["id"]) for row in completions]
-    for name, identifier in keys:
-        if (name, identifier) not in problems:
-            raise InputError(f"completion of {identifier!r} in the set {name!r} has no prompt; run evaluate again")
-    asked = [{field: problems[key][field] for field in ("gold", "locale", "solution")} for key in keys]
+    for key in keys:
+        if key not in problems:
+            raise InputError(f"completion of {key[1]!r} in the set {key[0]!r} has no prompt; run evaluate again")
+    rows = [{field: problems[key][field] for field in ("gold", "locale", "solution")} for key in keys]
     texts = sum(1 + len(row[model]["samples"] or ()) for row in completions for model in MODELS)
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if texts <= _ONE_PROCESS or processes == 1:
-        return list(map(_prediction, completions, asked))
+        return list(map(_prediction, completions, rows))
     # Forked from a small server of their own: a fork of this process would copy the locks that libraries' threads hold.
     context = multiprocessing.get_context("forkserver")
-    if any(problem["solution"] is not None for problem in asked):
+    if any(problem["solution"] is not None for problem in rows):
         context.set_forkserver_preload(["rouge_score.rouge_scorer"])  # two seconds to import, once for all
     with ProcessPoolExecutor(processes, context) as pool:
-        return list(pool.map(_prediction, completions, asked, chunksize=len(keys) // (4 * processes) + 1))
+        return list(pool.map(_prediction, completions, rows, chunksize=len(keys) // (4 * processes) + 1))
 
 
 def _prediction(row: Row, problem: Row) -> Row:
     gold, locale, solution = problem["gold"], problem["locale"], problem["solution"]
-    graded = {"id": row["id"], "set": row["set"], **problem}
+    prediction = {"id": row["id"], "set": row["set"], **problem}
+    copied = ("tokens", "reasoning_tokens", "truncated", "gold_log_likelihood", "gold_tokens")
     for model in MODELS:
-        answered = row[model]
-        completion = answered["completion"]
-        graded[model] = {
+        completion = row[model]["completion"]
+        prediction[model] = {
             **read_completion(completion, gold, locale),
             "rouge": None if solution is None else rouge(_reasoning(completion), solution, locale),
-            **read_samples(answered["samples"], gold, locale),
-            **{
-                field: answered[field]
-                for field in ("tokens", "reasoning_tokens", "truncated", "gold_log_likelihood", "gold_tokens")
-            },
+            **read_samples(row[model]["samples"], gold, locale),
+            **{field: row[model][field] for field in copied},
         }
-    return graded
+    return prediction
 
 
 def _reasoning(completion: str) -> str:
-    """What BLEU and ROUGE compare with the solution: the reasoning section, the whole text outside the schema."""
-    found = sections(completion)
-    return found[0] if found else completion
+    """The text for BLEU and ROUGE: the reasoning section, the whole text outside the schema."""
+    texts = sections(completion)
+    return texts[0] if texts else completion
 
 
 def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
     """The figures of every set, and on top those of the main one, which is the first in the file.
 
     Shares have Wilson's 95 % interval, means and perplexity a bootstrap interval over problems. Lengths are in tokens.
-    What cannot be computed (no solutions, no samples) is None.
+    A figure that cannot be computed (no solutions, no samples) is None.
     """
     by_set: dict[str, list[Row]] = {}
     for prediction in predictions:
@@ -145,16 +138,12 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
 
 def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
     solutions = [prediction["solution"] for prediction in predictions]
+    rows = {model: [prediction[model] for prediction in predictions] for model in MODELS}
+    verdicts = {reader: [[row[f"{reader}_correct"] for row in rows[model]] for model in MODELS] for reader in READERS}
     return {
         "n": len(predictions),
-        **{model: _model_figures([prediction[model] for prediction in predictions], solutions) for model in MODELS},
-        "paired": {
-            f"{reader}_accuracy": paired(
-                [prediction["base"][f"{reader}_correct"] for prediction in predictions],
-                [prediction["trained"][f"{reader}_correct"] for prediction in predictions],
-            )
-            for reader in READERS
-        },
+        **{model: _model_figures(rows[model], solutions) for model in MODELS},
+        "paired": {f"{reader}_accuracy": paired(*columns) for reader, columns in verdicts.items()},
     }
 
 
@@ -169,9 +158,7 @@ def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None]) -> dict
         "lenient_accuracy": _share([row["lenient_correct"] for row in rows]),
         "format_adherence": _share([row["format"] for row in rows]),
         "harness": {name: _share([row[name] for row in rows]) for name in ("strict_match", "flexible_extract")},
-        "reasoning_tokens": {
-            "mean": length["value"], "low": length["low"], "high": length["high"], "n": len(lengths)
-        },
+        "reasoning_tokens": {"mean": length["value"], "low": length["low"], "high": length["high"], "n": len(lengths)},
         "completion_tokens": {"mean": sum(row["tokens"] for row in rows) / len(rows)},
         "truncated": sum(row["truncated"] for row in rows) / len(rows),
         "perplexity": perplexity(rows),
@@ -186,11 +173,11 @@ def perplexity(rows: Sequence[Row]) -> dict[str, Any] | None:
 
     Not the mean of each problem's perplexity, which the short and the unlikely would dominate.
     """
-    scored = [row for row in rows if row["gold_log_likelihood"] is not None]
-    if not scored:
+    solved = [row for row in rows if row["gold_log_likelihood"] is not None]
+    if not solved:
         return None
-    tokens = [row["gold_tokens"] for row in scored]
-    interval = bootstrap_interval(_perplexity, [row["gold_log_likelihood"] for row in scored], tokens)
+    tokens = [row["gold_tokens"] for row in solved]
+    interval = bootstrap_interval(_perplexity, [row["gold_log_likelihood"] for row in solved], tokens)
     return {**interval._asdict(), "tokens": sum(tokens)}
 
 
@@ -215,9 +202,8 @@ def _pass_at(k: int, row: Row) -> float:
 
 
 def _majority_at(k: int, row: Row) -> float:
-    wrong = Counter(
-        answer for answer, correct in zip(row["samples_strict"], row["samples_correct"], strict=True) if not correct
-    )
+    answers = zip(row["samples_strict"], row["samples_correct"], strict=True)
+    wrong = Counter(answer for answer, correct in answers if not correct)
     silent = wrong.pop(None, 0)
     return majority_at(k, sum(row["samples_correct"]), list(wrong.values()), silent)
 

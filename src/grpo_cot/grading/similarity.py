@@ -31,8 +31,8 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, Any]
     metric = BLEU(force=True)  # no warning that text whose full stops stand alone looks tokenized
     score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=RESAMPLES)
     signature = str(metric.get_signature())
-    said = json.loads(score.format(width=12, signature=signature, is_json=True))
-    mean, half_width = said.get("confidence_mean", 0.0), said.get("confidence_var", 0.0)  # left out where the mean is 0
+    entry = json.loads(score.format(width=12, signature=signature, is_json=True))
+    mean, half_width = entry.get("confidence_mean", 0.0), entry.get("confidence_var", 0.0)  # absent where the mean is 0
     return {"value": score.score, "low": mean - half_width, "high": mean + half_width, "signature": signature}
 
 
@@ -55,15 +55,13 @@ def words(text: str, locale: str) -> list[str]:
     >>> words("Đáp số: 70.000 đồng", "vi"), words("Tickets, 2 dollars", "en")
     (['đáp', 'số', '70', '000', 'đồng'], ['ticket', '2', 'dollar'])
     """
-    found = _WORD.findall(unicodedata.normalize("NFC", text.lower()))  # composed: a combining mark is no letter
-    if locale != "en":
-        return found
-    stem = _stemmer()
-    return [stem(word) if len(word) > 3 else word for word in found]
+    tokens = _WORD.findall(unicodedata.normalize("NFC", text.lower()))  # composed: a combining mark is no letter
+    stem = _stemmer() if locale == "en" else str
+    return [stem(word) if len(word) > 3 else word for word in tokens]
 
 
 class _Tokenizer:
-    """What rouge-score asks of a tokenizer."""
+    """A tokenizer in the form that rouge-score expects."""
 
     def __init__(self, locale: str) -> None:
         self.locale = locale

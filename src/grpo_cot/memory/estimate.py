@@ -1,14 +1,14 @@
-"""What training a phase needs of a GPU's memory: estimated by running the model's own code on tensors without content.
+"""The GPU memory of a training phase, estimated by running the model's own code on tensors without content.
 
 The model is built on torch's meta device, with bitsandbytes' and PEFT's own layers where the recipe asks for them. For
-an estimate, torch's fake tensors (which have a shape, a dtype and a device, and no content) take the weights' places,
-and one training step's forward and backward pass and one sampled token are run on the largest batch: what is alive at
-the fullest moment is counted. What the optimiser holds is a formula (`grpo_cot.training.workload`).
+an estimate, torch's fake tensors (which have a shape, a dtype and a device, and no content) take the weights' places.
+One training step's forward and backward pass and one sampled token are run on the largest batch, and the bytes alive at
+the fullest moment are counted. The optimiser's bytes are a formula (`grpo_cot.training.workload`).
 
-Left out: fragmentation, what a kernel needs within itself, buffers of several processes and any sharding (the figures
-are one process's that holds the whole model). Too high for models whose attention has dropout (GPT-2) or a trained
-position bias (T5), unless they checkpoint: the fake tensors are a CPU's, whose attention then keeps matrices of length
-x length, which a GPU's kernels mostly avoid.
+Left out: fragmentation, a kernel's own workspace, buffers of several processes and any sharding (the figures are one
+process's that holds the whole model). Too high for models whose attention has dropout (GPT-2) or a trained position
+bias (T5), unless they checkpoint: the fake tensors are a CPU's, whose attention then keeps matrices of length x length,
+which a GPU's kernels mostly avoid.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ from grpo_cot.recipes.recipe import ModelSection
 from grpo_cot.training.probe import lengthen, sampled_token
 from grpo_cot.training.workload import Workload, optimiser_state, optimiser_step
 
-# What flash_attention_2 keeps (it takes the padding out) is what torch's own kernel keeps when it gets no mask.
+# flash_attention_2 takes the padding out. So it keeps the same tensors as torch's own kernel without a mask.
 UNPADDED = "sdpa_without_a_mask"
 AttentionInterface.register(UNPADDED, sdpa_attention_forward)
 AttentionMaskInterface.register(UNPADDED, lambda *_, **__: None)
@@ -90,18 +90,17 @@ class Blueprint:
         with torch.device("meta"):
             self.model: Any = kind.from_config(configuration, dtype=self._dtype, attn_implementation=attention)
             embeddings, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
-            if untied and head.weight is embeddings.weight:  # Transformers' T5 classes tie what mT5's files do not
+            if untied and head.weight is embeddings.weight:  # Transformers' T5 classes tie them, mT5's files do not
                 head.weight = torch.nn.Parameter(torch.empty_like(embeddings.weight))
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.vocabulary: int = head.weight.shape[0]
         skipped = (quantization or {}).get("llm_int8_skip_modules") or get_keys_to_not_convert(self.model)
-        values = [
+        self.quantized_parameters = sum(
             module.weight.numel()
             for name, module in self.model.named_modules()
             if quantized and type(module) in (torch.nn.Linear, Conv1D) and should_convert_module(name, skipped)
-        ]
-        self.quantized_parameters = sum(values)
-        self._in_8_bits = sum(values) if quantized and quantized.load_in_8bit else 0
+        )
+        self._in_8_bits = self.quantized_parameters if quantized and quantized.load_in_8bit else 0
         if quantized and quantized.load_in_4bit:
             # bitsandbytes makes its tables once: not among the tensors without content.
             quantize_4bit(torch.zeros(64), compress_statistics=True, quant_type=quantized.bnb_4bit_quant_type)
@@ -110,9 +109,8 @@ class Blueprint:
         self.lora = lora is not None
         if lora is not None:
             try:
-                self.model = get_peft_model(
-                    self.model, LoraConfig(task_type="CAUSAL_LM", **lora), low_cpu_mem_usage=True
-                )
+                adapter = LoraConfig(task_type="CAUSAL_LM", **lora)
+                self.model = get_peft_model(self.model, adapter, low_cpu_mem_usage=True)
             except ValueError as error:
                 raise InputError(f"lora: PEFT refuses it: {' '.join(str(error).split())[:200]}") from None
         self._inner = self.model.get_base_model() if self.lora else self.model
@@ -122,7 +120,7 @@ class Blueprint:
 
     @property
     def trained_parameters(self) -> int:
-        """How many values training changes."""
+        """The number of values that training changes."""
         return sum(parameter.numel() for parameter in self._trained)
 
     def weights(self) -> int:
@@ -132,15 +130,15 @@ class Blueprint:
         """
         with self._content_free() as (frozen, trained):
             tensors = frozen if self.lora else [*frozen, *trained]
-            found = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
-        return int(found - self._in_8_bits * (self._dtype.itemsize - 1))
+            size = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+        return int(size - self._in_8_bits * (self._dtype.itemsize - 1))
 
     def trained(self) -> int:
-        """Bytes of what is trained: an adapter in float32 (`grpo_cot.training`), full weights in their dtype."""
+        """Bytes of the trained values: an adapter in float32 (`grpo_cot.training`), full weights in their dtype."""
         return self.trained_parameters * self._width
 
     def optimiser(self, work: Workload) -> tuple[int, int]:
-        """Bytes of the optimiser's state, and those that it makes for a moment during its step.
+        """Bytes of the optimiser's state, and of its temporary tensors during a step.
 
         Raises:
             InputError: no estimate is known for this optimiser.
@@ -202,12 +200,12 @@ class Blueprint:
                 sampled_token(call, cache, work, work.drawn_prompt, work.drawn_prompt)
                 live.moment("last token")
                 lengthen(cache, work.drawn_length - 1)
-                live.assign((held for layer in cache.layers for held in (layer.keys, layer.values)), "KV cache")
+                live.assign((part for layer in cache.layers for part in (layer.keys, layer.values)), "KV cache")
                 sampled_token(call, cache, work, 1, work.drawn_length)
         return max(live.peaks.values(), key=lambda parts: sum(parts.values()))
 
     def _loss(self, work: Workload, forward: Any) -> torch.Tensor:
-        """The forward pass with what the trainer's loss makes of it."""
+        """The forward pass and the trainer's loss."""
         # A mask is given, as it is unless all sequences happen to be of one length: attention keeps more then.
         ids, mask = (torch.ones(work.rows, work.length, dtype=torch.long) for _ in range(2))
         inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
@@ -230,15 +228,15 @@ class Blueprint:
                 reference = forward(self.model, **inputs).logits  # alive until the loss is there
         ids = torch.zeros(logits.shape[:2], dtype=torch.long)
         if work.on_gpu:
-            chosen: torch.Tensor = _FusedLogProbabilities.apply(logits)  # type: ignore[no-untyped-call]
+            values: torch.Tensor = _FusedLogProbabilities.apply(logits)  # type: ignore[no-untyped-call]
         else:
-            chosen, _ = selective_log_softmax_and_entropy(
+            values, _ = selective_log_softmax_and_entropy(
                 logits, ids, entropy_requires_grad=False, temperature=work.temperature, row_mask=torch.ones_like(ids)
             )
         del logits
         if work.loss == "preference":
             del reference
-        return chosen.sum()
+        return values.sum()
 
     def _chunked(self, forward: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's `chunked_nll`: the output layer on some positions at a time, each computed again for its gradient."""
@@ -247,44 +245,41 @@ class Blueprint:
         hidden = hidden[torch.arange(len(hidden))]  # TRL packs the positions that count
         head, size = self._inner.get_output_embeddings(), _CHUNKED_LM_HEAD_CHUNK_SIZE
         loss = torch.zeros(())
-        for chunk in hidden[: 2 * size].split(size):  # a third one would find what the second leaves
+        for chunk in hidden[: 2 * size].split(size):  # a third one would find the same as the second
             labels = torch.zeros(len(chunk), dtype=torch.long)
             parts = (chunk, head.weight, head.bias, labels, 1.0, None)
             loss = loss + checkpoint(_chunk, *parts, use_reentrant=False, preserve_rng_state=False)[0]
         return loss
 
     def part(self, tensor: torch.Tensor, operation: Any) -> str:
-        """What a tensor that an operation made belongs to, for `LiveBytes`."""
+        """The part of the memory that a new tensor of an operation belongs to, for `LiveBytes`."""
         if operation is not None and operation.namespace == "bitsandbytes" and "dequantize_4bit" in operation.name():
             return "dequantized layer"
         return "logits" if tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary else "activations"
 
     @contextmanager
     def _content_free(self) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
-        """Inside, fake tensors of a CPU stand in the place of those on the meta device; yields the frozen and the
-        trained ones, each once.
+        """Inside, fake tensors of a CPU take the places of those on the meta device; yields the frozen and the trained
+        ones, each once.
 
         On the CPU torch chooses attention kernels as on a GPU; on the meta device it takes the one that keeps all
         scores.
         """
-        replaced: dict[torch.Tensor, torch.Tensor] = {}
+        fakes: dict[torch.Tensor, torch.Tensor] = {}
         places: list[tuple[dict[str, Any], str, torch.Tensor]] = []
         frozen: list[torch.Tensor] = []
         trained: list[torch.Tensor] = []
         with FakeTensorMode(allow_non_fake_inputs=True):
             for module in self.model.modules():
                 owners: list[dict[str, Any]] = [module._parameters, module._buffers]
-                for tensors in owners:
-                    for name, tensor in tensors.items():
-                        if tensor is None:
-                            continue
-                        places.append((tensors, name, tensor))
-                        if tensor not in replaced:
-                            new = self._fake(module, name, tensor)
-                            replaced[tensor] = new
-                            (trained if new.requires_grad else frozen).append(new)
-                            frozen += scales(getattr(new, "quant_state", None))
-                        tensors[name] = replaced[tensor]
+                for tensors, name in [(owner, name) for owner in owners for name in owner if owner[name] is not None]:
+                    tensor = tensors[name]
+                    places.append((tensors, name, tensor))
+                    if tensor not in fakes:
+                        fake = fakes[tensor] = self._fake(module, name, tensor)
+                        (trained if fake.requires_grad else frozen).append(fake)
+                        frozen += scales(getattr(fake, "quant_state", None))
+                    tensors[name] = fakes[tensor]
             try:
                 yield frozen, trained
             finally:
@@ -306,13 +301,13 @@ class Blueprint:
             new, blocksize=weight.blocksize, compress_statistics=weight.compress_statistics,
             quant_type=weight.quant_type,
         )  # fmt: skip
-        held = torch.nn.Parameter(packed, requires_grad=False)
-        held.quant_state = state  # type: ignore[attr-defined]  # where bitsandbytes' layer looks for it
-        return held
+        parameter = torch.nn.Parameter(packed, requires_grad=False)
+        parameter.quant_state = state  # type: ignore[attr-defined]  # where bitsandbytes' layer looks for it
+        return parameter
 
 
 class _FusedLogProbabilities(torch.autograd.Function):
-    """What TRL's kernel for a GPU keeps (trl/kernels/logprob_entropy.py): the logits, and a gradient as large."""
+    """The memory of TRL's kernel for a GPU (trl/kernels/logprob_entropy.py): the logits, and a gradient as large."""
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor) -> torch.Tensor:
@@ -331,21 +326,21 @@ def estimate(blueprint: Blueprint, work: Workload) -> Memory:
     Raises:
         InputError: the optimiser is none that an estimate is known for.
     """
-    kept = {"weights": blueprint.weights()}
+    constant = {"weights": blueprint.weights()}
     if blueprint.lora:
-        kept["adapter"] = blueprint.trained()
+        constant["adapter"] = blueprint.trained()
     if work.reference:
-        kept["reference"] = blueprint.trained()
-    kept["optimiser"], made = blueprint.optimiser(work)
+        constant["reference"] = blueprint.trained()
+    constant["optimiser"], temporary = blueprint.optimiser(work)
     if work.on_gpu:
-        kept["CUDA itself"] = CONTEXT
-    update = {"gradients": blueprint.trained()} | ({"optimiser's step": made} if made else {})
-    return Memory(kept, blueprint.step(work), update, blueprint.sampling(work))
+        constant["CUDA itself"] = CONTEXT
+    update = {"gradients": blueprint.trained()} | ({"optimiser's step": temporary} if temporary else {})
+    return Memory(constant, blueprint.step(work), update, blueprint.sampling(work))
 
 
 @contextmanager
 def _autocast(work: Workload) -> Iterator[Any]:
-    """Yields what calls a model as Accelerate does: under autocast, with its outputs turned into float32.
+    """Yields a call of a model as Accelerate makes it: under autocast, with its outputs turned into float32.
 
     On a CPU half precision casts the same operations as on a GPU, as far as a Transformer has them.
     """

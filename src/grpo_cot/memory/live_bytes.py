@@ -10,17 +10,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# What autograd does in place, but not while a mode like this one is entered: adding up two gradients of one tensor
+# Autograd does these in place, but not while a mode like this one is entered: adding up two gradients of one tensor
 # (torch/csrc/autograd/input_buffer.cpp), and putting a part's gradient into zeros (gather and index in
-# torch/csrc/autograd/FunctionsManual.cpp). Their first argument is then taken to be gone when the result is there.
+# torch/csrc/autograd/FunctionsManual.cpp). Their first argument then counts as gone when the result is there.
 IN_PLACE = (torch.ops.aten.add.Tensor, torch.ops.aten.scatter_add.default, torch.ops.aten.index_put.default)
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, counts the storage of every tensor that an operation takes or makes, until it is freed.
 
-    `part(tensor, operation)` names what a storage that is met for the first time belongs to. `peaks` holds for every
-    moment (see `moment`) the bytes by part when they were most. What a kernel allocates within itself is not seen.
+    `part(tensor, operation)` names the part of a storage at its first occurrence. `peaks` holds for every moment (see
+    `moment`) the bytes by part at their maximum. Allocations within a kernel are not seen.
     """
 
     def __init__(self, part: Callable[[torch.Tensor, Any], str]) -> None:
@@ -34,13 +34,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._moment = ""
 
     def moment(self, name: str) -> None:
-        """What comes next belongs to the moment of that name, which can come again; its peak is the highest of all."""
+        """Begin the moment of that name, which can come again; its peak is the highest of all its times."""
         self._moment = name
         self._most = sum(self.peaks.get(name, {}).values())
         self._compare()
 
     def assign(self, tensors: Iterable[torch.Tensor], part: str) -> None:
-        """Count these tensors as a part of that name, whatever they were taken for."""
+        """Count these tensors as a part of that name, whatever their part before."""
         for tensor in tensors:
             self._see(tensor, part)
             storage = tensor.untyped_storage()

@@ -1,4 +1,4 @@
-"""What a recipe would do, before it does it: steps, prompts, completions, epochs, and the GPU memory that it needs."""
+"""A recipe's plan: its steps, prompts, completions and epochs, and the GPU memory that it needs."""
 
 import math
 import os
@@ -10,7 +10,8 @@ from grpo_cot.bases.sources import Base
 from grpo_cot.checks.params import load_params
 from grpo_cot.common.errors import InputError, nearest, validated
 from grpo_cot.common.files import read_json, read_jsonl, read_yaml
-from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
+from grpo_cot.data.rows import read_source
+from grpo_cot.data.sources import FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 from grpo_cot.training.methods.registry import workload
@@ -29,7 +30,7 @@ PUBLISHED_ROWS = {"openai/gsm8k": 7473, "hllj/vi_gsm8k": 7473}
 
 @dataclass(frozen=True)
 class Rows:
-    """How many rows a run trains on (None: not known yet), and how that is known."""
+    """The number of rows that a run trains on (None: not known yet), and its origin."""
 
     count: int | None
     origin: str
@@ -37,7 +38,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase. What depends on rows that are not known yet is None.
+    """One phase. A figure that depends on unknown rows is None.
 
     `examples` a step are completions under GRPO, pairs under DPO, and worked solutions otherwise; `prompts` are the
     different ones among them. `tokens` a step: at most, prompts included.
@@ -64,7 +65,7 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class VllmShare:
-    """What vLLM takes of a card beside training: a share of it, whatever it holds there.
+    """The memory that vLLM takes of a card beside training: a share of it, whatever its content.
 
     `needs`: bytes of the base, of one sequence's keys and values and of its workspace, without which it does not start.
     `shares_base`: whether that is the base that training uses (Unsloth), and not a copy of vLLM's own.
@@ -93,7 +94,7 @@ class Plan:
 def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> Plan:
     """The plan of `experiments/EXPERIMENT.yaml`, or of the run of that name in params.yaml.
 
-    Nothing is downloaded: what is there is read, for the rest the source files say it.
+    Nothing is downloaded: files that are there are read, for the others the source files say it.
 
     Raises:
         InputError: a name is none, a file does not fit, or the libraries refuse a setting.
@@ -105,14 +106,13 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
     path = root / f"experiments/{recipe_name}.yaml"
     recipe = load_recipe(path)
     check_recipe(recipe, path)
-    source = root / f"sources/datasets/{dataset}.yaml"
-    suite = validated(SOURCE_FILE, read_yaml(source), source)
-    for name in recipe.evaluate.sets:
-        if name not in evaluation_sets(suite):
-            raise InputError(
-                f"{path}: evaluate.sets names {name!r}, which the data set {dataset!r} lacks; "
-                f"{nearest(name, evaluation_sets(suite))}"
-            )
+    suite = read_source(root / f"sources/datasets/{dataset}.yaml")
+    sets = evaluation_sets(suite)
+    if unknown := [name for name in recipe.evaluate.sets if name not in sets]:
+        raise InputError(
+            f"{path}: evaluate.sets names {unknown[0]!r}, which the data set {dataset!r} lacks; "
+            f"{nearest(unknown[0], sets)}"
+        )
     rows = training_rows(suite, root / f"data/{dataset}")
     configuration, untied = architecture(root, base)
     encoder_decoder = bool(configuration.is_encoder_decoder)
@@ -134,29 +134,29 @@ def choose(root: Path, experiment: str, dataset: str | None, base: str | None) -
     Raises:
         InputError: a name is none, or the runs do not decide.
     """
-    recipe, used = experiment, []
-    given_all = dataset and base and (root / f"experiments/{experiment}.yaml").is_file()
-    for file in [] if given_all else [root / "params.yaml", *sorted((root / "suites").glob("*.yaml"))]:
-        runs = load_params(file, root).runs
-        if experiment in runs:
-            recipe, used = runs[experiment].recipe, [runs[experiment]]
+    recipe, runs = experiment, []
+    complete = dataset and base and (root / f"experiments/{experiment}.yaml").is_file()
+    for file in [] if complete else [root / "params.yaml", *sorted((root / "suites").glob("*.yaml"))]:
+        lines = load_params(file, root).runs
+        if experiment in lines:
+            recipe, runs = lines[experiment].recipe, [lines[experiment]]
         else:
-            used = [run for run in runs.values() if run.recipe == experiment]
-        if used:
+            runs = [run for run in lines.values() if run.recipe == experiment]
+        if runs:
             break
     _known(root, "experiments", recipe)
-    chosen = []
-    for field, given in (("dataset", dataset), ("base", base)):
+    names = []
+    for field, argument in (("dataset", dataset), ("base", base)):
         folder = f"sources/{field}s"
-        names = sorted({getattr(run, field) for run in used})
-        if given is None and len(names) != 1:
-            found = "Its runs have several" if names else "It is in no run of params.yaml and suites/"
-            present = names or sorted(path.stem for path in (root / folder).glob("*.yaml"))
+        candidates = sorted({getattr(run, field) for run in runs})
+        if argument is None and len(candidates) != 1:
+            reason = "Its runs have several" if candidates else "It is in no run of params.yaml and suites/"
+            present = candidates or sorted(path.stem for path in (root / folder).glob("*.yaml"))
             raise InputError(
-                f"experiments/{recipe}.yaml: which {field}? {found}; give --{field} NAME, one of: {', '.join(present)}"
+                f"experiments/{recipe}.yaml: which {field}? {reason}; give --{field} NAME, one of: {', '.join(present)}"
             )
-        chosen.append(_known(root, folder, given or names[0]))
-    return recipe, chosen[0], chosen[1]
+        names.append(_known(root, folder, argument or candidates[0]))
+    return recipe, names[0], names[1]
 
 
 def _known(root: Path, folder: str, name: str) -> str:
@@ -167,28 +167,26 @@ def _known(root: Path, folder: str, name: str) -> str:
 
 
 def training_rows(suite: Suite, data: Path) -> Rows:
-    """How many rows there are to train on: downloaded, in the source's own files, or as published."""
+    """The number of training rows: downloaded, in the source's own files, or as published."""
     if (data / "train.jsonl").is_file():
         return Rows(len(read_jsonl(data / "train.jsonl")), "downloaded")
     if isinstance(suite, GeneratorSuite):
         return Rows(suite.splits["train"], "generated")
-    held = suite.validation.rows if suite.validation else 0
-    kept = f", {held} held out for validation" if held else ""
+    held_out = suite.validation.rows if suite.validation else 0
+    suffix = f", {held_out} held out for validation" if held_out else ""
     if isinstance(suite, FilesSource):
-        folder = os.environ.get(suite.folder_variable or "", suite.folder or "")
-        file = Path(folder) / suite.splits["train"].path
+        folder, name = os.environ.get(suite.folder_variable or "", suite.folder or ""), suite.splits["train"].path
+        file = Path(folder) / name
         if folder and file.suffix == ".jsonl" and file.is_file():
-            return Rows(
-                len(read_jsonl(file)) - held - len(suite.drop), f"counted in {suite.splits['train'].path}{kept}"
-            )
+            return Rows(len(read_jsonl(file)) - held_out - len(suite.drop), f"counted in {name}{suffix}")
     elif isinstance(suite, HubSource) and suite.id in PUBLISHED_ROWS:
-        return Rows(PUBLISHED_ROWS[suite.id] - held - len(suite.drop), f"as {suite.id} was published{kept}")
+        return Rows(PUBLISHED_ROWS[suite.id] - held_out - len(suite.drop), f"as {suite.id} was published{suffix}")
     return Rows(None, "not known before the step download")
 
 
 def architecture(root: Path, base: str) -> "tuple[PreTrainedConfig, bool]":
     """A base's configuration, from its own file where that is there, else from its source; and whether its files hold
-    an output matrix of their own, whatever its class says.
+    an output matrix of their own, whatever its class does.
 
     Raises:
         InputError: neither says it, or Transformers refuses it.
@@ -243,8 +241,8 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
         if reuse > 1:
             notes.append(f"{reuse} steps share one generation")
         if rows.count:
-            asked = generated * settings["per_device_train_batch_size"] * processes // settings["num_generations"]
-            epochs = steps / reuse * asked / rows.count
+            questions = generated * settings["per_device_train_batch_size"] * processes // settings["num_generations"]
+            epochs = steps / reuse * questions / rows.count
     else:
         available = rows.count
         sides = work.rows // settings["per_device_train_batch_size"]  # of a pair there are two
@@ -261,8 +259,8 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
         whole = settings["vllm_max_model_length"] or blueprint.model.config.max_position_embeddings
         needs = blueprint.weights() + blueprint.cache(work.drawn_length if shared else whole) + VLLM_WORKSPACE
         vllm = VllmShare(settings["vllm_gpu_memory_utilization"], needs, shared)
-        whose = "the one base of both" if vllm.shares_base else "a second copy of the base"
-        notes.append(f"rollouts in vLLM, which takes {vllm.share:.0%} of the card for {whose} and for its KV cache")
+        copy = "the one base of both" if shared else "a second copy of the base"
+        notes.append(f"rollouts in vLLM, which takes {vllm.share:.0%} of the card for {copy} and for its KV cache")
     elif settings.get("use_vllm"):
         notes.append("rollouts in vLLM on its server, which has a card of its own")
     if recipe.backend == "unsloth":

@@ -1,1 +1,1 @@
-"""One 16-bit model of what was trained, and the proof that it is the same model."""
+"""One 16-bit model of the trained weights, and the proof that it is the same model."""

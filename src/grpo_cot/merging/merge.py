@@ -1,7 +1,7 @@
-"""Merging what was trained into one 16-bit model that plain Transformers loads.
+"""Merging the trained weights into one 16-bit model that plain Transformers loads.
 
-Which base the adapter is merged into matters: relative to what training optimised (the quantized base with the
-adapter), one layer's output was measured to change by 0.2 % on the dequantized base and by 9.2 % on the original one.
+The base of the merge matters. Relative to the model that training optimised (the quantized base with the adapter), one
+layer's output was measured to change by 0.2 % on the dequantized base and by 9.2 % on the original one.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ def merge(
 ) -> str | None:  # fmt: skip
     """Write the trained model with full weights in the section's 16-bit type, on the base that the section names.
 
-    It is done shard by shard, in memory for one shard, or else in one piece. Returned is what made that necessary:
+    It is done shard by shard, in memory for one shard, or else in one piece. Returned is the reason for one piece, in
     words that follow "because", or None. The folder also gets the tokenizer and the base's generation defaults.
 
     Raises:
@@ -41,9 +41,9 @@ def merge(
         whole.generation_config = GenerationConfig()  # the library refuses to save some that bases bring along
         whole.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
-    generation_defaults = Path(description.base) / "generation_config.json"
-    if generation_defaults.is_file():
-        (folder / generation_defaults.name).write_bytes(generation_defaults.read_bytes())
+    defaults = Path(description.base) / "generation_config.json"
+    if defaults.is_file():
+        (folder / defaults.name).write_bytes(defaults.read_bytes())
     tokenizer.save_pretrained(folder)
     return reason
 

@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def parity_process() -> Iterator[Callable[..., tuple[dict[str, Any], int]]]:
-    """A fresh process; yields what calls `parity` there, with its figures and the most bytes that it
-    held above its imports.
+    """A fresh process; yields a call of `parity` there, which gives its figures and its most bytes above the imports.
 
-    Two models are in memory there, so that the process that merged needs no room for them. It does its imports at
-    once, while the caller does its own.
+    Two models are in memory there, so that the process that merged needs no room for them. Its imports run while the
+    caller does its own.
 
     Raises:
         InputError: a model cannot be loaded, or the system ended the process.
@@ -90,17 +89,15 @@ def parity(
     with torch.inference_mode():
         for prompt, answer in zip(prompts, answers, strict=True):
             ids = tokenizer(answer.text + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-            read = [torch.tensor([part], device=trained.device) for part in (prompt, ids)]
-            expected, found = (answer_logits(model, *read) for model in (trained, merged))
-            agreeing += int((found.argmax(-1) == expected.argmax(-1)).sum())
+            texts = [torch.tensor([part], device=trained.device) for part in (prompt, ids)]
+            expected, actual = (answer_logits(model, *texts) for model in (trained, merged))
+            agreeing += int((actual.argmax(-1) == expected.argmax(-1)).sum())
             tokens += expected.shape[1]
-            differences.append(float((found - expected).norm() / expected.norm()))
+            differences.append(float((actual - expected).norm() / expected.norm()))
     return {
-        "prompts": len(conversations),
-        "tokens": tokens,
-        "token_agreement": agreeing / tokens,
+        "prompts": len(conversations), "tokens": tokens, "token_agreement": agreeing / tokens,
         "logit_difference": sum(differences) / len(differences),
-    }
+    }  # fmt: skip
 
 
 def answer_logits(model: Any, prompt: "torch.Tensor", answer: "torch.Tensor") -> "torch.Tensor":
@@ -145,11 +142,11 @@ def resident_memory() -> int:
 def peak_memory() -> int:
     """The most bytes of this process that have been in memory at once, pages of mapped files included.
 
-    Linux says it of this program alone. `getrusage`, which is asked elsewhere, counts what the process was before it
-    became this program: a small process that a large one started would appear as large.
+    Linux says it of this program alone. `getrusage`, for other systems, includes the process before it became this
+    program: a small process that a large one started would appear as large.
     """
     status = Path("/proc/self/status")
-    said = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.is_file() else None
-    if said:
-        return int(said.group(1)) * 2**10
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.is_file() else None
+    if match:
+        return int(match[1]) * 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)

@@ -3,13 +3,13 @@
 The model is built without content. For each of the base's files its tensors are read one module at a time, as loading
 would hand them to training (renamed, cast, quantized and dequantized by Transformers and bitsandbytes themselves), the
 module's adapter is merged by PEFT's own layer, and the file is written under the base's own names for files and
-tensors. So whatever loads the base loads the merged model.
+tensors. So every program that loads the base loads the merged model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -19,13 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
@@ -37,8 +31,8 @@ from grpo_cot.common.files import read_json, write_json
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.models.tokenizers import refusing_corrupt
 
-# LoraConfig's settings that say which layers have an adapter, and of what shape and scale. Any other that is set may
-# read or change the base's weights when the adapter is put on, and then needs them all there.
+# LoraConfig's settings for the adapter's layers, their shape and their scale. Any other one may read or change the
+# base's weights when the adapter is put on, and then needs them all there.
 PLAIN = {
     "peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
     "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias",
@@ -52,8 +46,7 @@ class WholeModelNeededError(Exception):
     """Why a model cannot be merged shard by shard; the words follow "because"."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a tensor lies: the file, and its name there."""
 
     file: Path
@@ -64,7 +57,7 @@ class Weights:
     """A model folder's tensors, read one at a time under the names that the model's classes give them."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, quantization: Mapping[str, Any] | None) -> None:
-        """Find every tensor; `quantization` makes `read` return what is left of it after quantizing.
+        """Find every tensor; with `quantization`, `read` returns it quantized and dequantized.
 
         Raises:
             InputError: a file is missing or corrupt.
@@ -112,10 +105,9 @@ class Weights:
         Raises:
             WholeModelNeededError: there is neither.
         """
-        for other in [name, *self.tied(name)]:
-            if other in self.places:
-                return self.places[other]
-        raise WholeModelNeededError(f"the base's safetensors files lack {name}")
+        if not (owners := [other for other in [name, *self.tied(name)] if other in self.places]):
+            raise WholeModelNeededError(f"the base's safetensors files lack {name}")
+        return self.places[owners[0]]
 
 
 def places(folder: Path, model: PreTrainedModel) -> dict[str, Place]:
@@ -128,14 +120,14 @@ def places(folder: Path, model: PreTrainedModel) -> dict[str, Place]:
         WholeModelNeededError: there are no safetensors files, or loading would join, split or reshape tensors.
     """
     with refusing_corrupt(folder):
-        found = tensors_in(folder)
-    if not found:
+        shapes = tensors_in(folder)
+    if not shapes:
         raise WholeModelNeededError("the base has no safetensors files")
     expected = model.state_dict()
     conversions = get_model_conversion_mapping(model)
     rules = [[entry for entry in conversions if isinstance(entry, kind)] for kind in (WeightRenaming, WeightConverter)]
     named = {}
-    for place, shape in found.items():
+    for place, shape in shapes.items():
         name, converter = rename_source_key(place.key, *rules, model.base_model_prefix, expected)
         if name not in expected and place.key in expected:
             name, converter = place.key, None
@@ -148,18 +140,16 @@ def places(folder: Path, model: PreTrainedModel) -> dict[str, Place]:
 
 def tensors_in(folder: Path) -> dict[Place, tuple[int, ...]]:
     """Every tensor of a model folder's safetensors files, with its shape."""
+    names: set[str] = set()
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         names = {SAFE_WEIGHTS_NAME}
     elif (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
         names = set(read_json(folder / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values())
-    else:
-        names = set()
-    found = {}
+    shapes: dict[Place, tuple[int, ...]] = {}
     for path in [folder / name for name in sorted(names)]:
         with safe_open(path, framework="pt") as file:
-            for key in sorted(file.keys()):
-                found[Place(path, key)] = tuple(file.get_slice(key).get_shape())
-    return found
+            shapes |= {Place(path, key): tuple(file.get_slice(key).get_shape()) for key in sorted(file.keys())}
+    return shapes
 
 
 class Merger:
@@ -194,9 +184,8 @@ class Merger:
         """Whether a tensor of the base gets values of its own from the adapter."""
         path, _, attribute = name.rpartition(".")
         module = self._model.get_submodule(path)
-        return isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) or not self._empty(
-            getattr(module, attribute)
-        )
+        wrapped = isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+        return wrapped or not self._empty(getattr(module, attribute))
 
     def merged(self, path: str, attributes: Mapping[str, str], dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """A module's tensors with the adapter merged, in `dtype`; `attributes` gives the names to return them under."""
@@ -214,10 +203,10 @@ class Merger:
         tensors = {}
         for attribute, key in attributes.items():
             tensor = getattr(module, attribute)
-            if tensor.is_floating_point():
-                tensors[key] = tensor.detach().to(self._weights.dtype).to(dtype).contiguous()
-            else:
-                tensors[key] = tensor.detach()
+            value = tensor.detach()
+            if value.is_floating_point():
+                value = value.to(self._weights.dtype).to(dtype).contiguous()
+            tensors[key] = value
             tensor.data = self._nothing.expand(tensor.shape)
         return tensors
 
@@ -253,12 +242,12 @@ def check_plain(adapter: Path) -> None:
 
 def separated_tensors(weights: Weights, merger: Merger) -> set[str]:
     """The tied tensors that are no longer one once the adapter is merged."""
-    touched = [name for name in weights.shapes if len(weights.tied(name)) > 1 and merger.touches(name)]
-    return {other for name in touched for other in weights.tied(name)}
+    groups = [weights.tied(name) for name in weights.shapes if len(weights.tied(name)) > 1 and merger.touches(name)]
+    return {name for group in groups for name in group}
 
 
 def layout(weights: Weights, separated: set[str]) -> dict[Path, dict[str, dict[str, str]]]:
-    """What each file gets: module -> its tensors' attributes -> their names in the file.
+    """The content of each file: module -> its tensors' attributes -> their names in the file.
 
     A module's tensors stand together, where the base has its first. Tied tensors stand there as often as in the base,
     but for the `separated` ones, which all do.

@@ -1,4 +1,4 @@
-"""model.json: what training left behind and how it is to be loaded. Reading it needs no torch."""
+"""model.json: the trained model's files, and how to load them. Reading it needs no torch."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from grpo_cot.recipes.recipe import ModelSection
 
 
 class ModelDescription(BaseModel):
-    """model.json: what a training phase left behind and how it is to be loaded.
+    """model.json: the files of a training phase, and how to load them.
 
     `path` is relative to the file's folder, `base` to the repository's. `model` and `quantization` are the recipe's
     sections that training used: a model loaded otherwise is another model.

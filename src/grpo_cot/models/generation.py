@@ -1,4 +1,4 @@
-"""Asking a model: batches by length, stop strings, and what came back."""
+"""Completions by Transformers: batches by length, stop strings, and the text that comes back."""
 
 import copy
 import itertools
@@ -24,7 +24,7 @@ from grpo_cot.common.files import Message, Row
 
 
 class Completion(NamedTuple):
-    """What a model wrote: its text without special tokens, its length in tokens, and whether the limit cut it off."""
+    """A model's text without special tokens, its length in tokens, and whether the limit cut it off."""
 
     text: str
     tokens: int
@@ -39,19 +39,19 @@ class StopText(StoppingCriteria):  # type: ignore[misc]  # Transformers is not f
     """
 
     def __init__(self, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_length: int) -> None:
-        """Look for `stops` in what follows the first `prompt_length` tokens."""
+        """Look for `stops` after the first `prompt_length` tokens."""
         self._stops = stops
         self._tokenizer = tokenizer
         self._start = prompt_length
         # A token is at least a byte long; one more, since decoders drop a space before the first.
         self._reach = max(len(stop.encode()) for stop in stops) + 1
-        self._may_end = {tokenizer.pad_token_id: False}  # what a row that ended is filled with
+        self._may_end = {tokenizer.pad_token_id: False}  # a row that ended is filled with it
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **unused: Any) -> torch.Tensor:
         """Booleans (rows,): whether generation of a row may end; `input_ids` (rows, tokens) includes the prompts."""
         tails = input_ids[:, max(self._start, input_ids.shape[1] - self._reach) :].tolist()
-        found = [self._can_end(tail[-1]) and self._holds_stop(self._tokenizer.decode(tail)) for tail in tails]
-        return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
+        ends = [self._can_end(tail[-1]) and self._holds_stop(self._tokenizer.decode(tail)) for tail in tails]
+        return torch.tensor(ends, dtype=torch.bool, device=input_ids.device)
 
     def _holds_stop(self, text: str) -> bool:
         return any(stop in text for stop in self._stops)
@@ -60,9 +60,8 @@ class StopText(StoppingCriteria):  # type: ignore[misc]  # Transformers is not f
         """Whether a token's text has the last character of a stop string, or may have (white space, half a letter)."""
         if token not in self._may_end:
             text = self._tokenizer.decode([token])
-            self._may_end[token] = "\ufffd" in text or any(
-                stop[-1] in text or stop[-1].isspace() for stop in self._stops
-            )
+            last = [stop[-1] for stop in self._stops]
+            self._may_end[token] = "\ufffd" in text or any(end in text or end.isspace() for end in last)
         return self._may_end[token]
 
 
@@ -74,9 +73,8 @@ class Prefix(NamedTuple):
 
     def inputs(self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]) -> dict[str, Any]:
         """A decoder's arguments for one batch: prefix, padding, rest; the prefix's keys and values, where there are."""
-        inputs = tokenizer.pad(
-            {"input_ids": [row[len(self.ids) :] for row in rows]}, padding_side="left", return_tensors="pt"
-        )
+        rests = [row[len(self.ids) :] for row in rows]
+        inputs = tokenizer.pad({"input_ids": rests}, padding_side="left", return_tensors="pt")
         if self.cache is None:
             return dict(inputs)
         cache = copy.deepcopy(self.cache)
@@ -91,7 +89,7 @@ class Prefix(NamedTuple):
 
 @torch.inference_mode()
 def shared_prefix(model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]]) -> Prefix:
-    """What all of several prompts begin with; nothing for caches that cannot hold it alone, and encoder-decoders."""
+    """The common start of several prompts; empty for caches that cannot hold it alone, and for encoder-decoders."""
     first, last = min(prompts), max(prompts)
     ids = [token for token, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
     ids = ids[: min(map(len, prompts)) - 1]  # each prompt keeps a token to go on from
@@ -110,22 +108,16 @@ def sampled(rows: Sequence[Row], size: int | None, seed: int) -> list[Row]:
 
 
 def generate(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[Sequence[Message]],
-    sampling: Mapping[str, Any],
-    *,
-    batch_size: int,
-    chat_template_kwargs: Mapping[str, Any],
-    seed: int,
-    progress: str,
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]], sampling: Mapping[str, Any], *, batch_size: int,
+    chat_template_kwargs: Mapping[str, Any], seed: int, progress: str,
     finished: MutableMapping[str, Any] | None = None,
-) -> list[Completion]:
+) -> list[Completion]:  # fmt: skip
     """One completion for every conversation, in their order, by a decoder or an encoder-decoder.
 
     Conversations are batched longest first, so that little is padding and memory peaks at once, not at the end.
-    `sampling` holds GenerationConfig's parameters; what it leaves out is off, whatever the model's own defaults and the
-    library's (top_k 50) say. `finished` is for resuming, as in `in_batches`: each batch has a random state of its own,
+    `sampling` holds GenerationConfig's parameters; any other parameter is off, whatever the model's own default and the
+    library's (top_k 50). `finished` is for resuming, as in `in_batches`: each batch has a random state of its own,
     so that a resumed run's completions are an uninterrupted one's.
     """
     encoded = encode(tokenizer, conversations, chat_template_kwargs)
@@ -137,27 +129,22 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
         decoder_start_token_id=model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
     )
-
     prefix = shared_prefix(model, encoded)
 
     def complete(number: int, batch: list[int]) -> list[Completion]:
         set_seed(random.Random(f"{seed} {number}").getrandbits(32))
         return _complete(model, tokenizer, prefix, [encoded[index] for index in batch], configuration, stops)
 
-    lengths = [len(ids) for ids in encoded]
-    found = in_batches(lengths, batch_size, complete, progress, "prompt", {} if finished is None else finished)
-    return [Completion(*fields) for fields in found]
+    store = {} if finished is None else finished
+    results = in_batches(list(map(len, encoded)), batch_size, complete, progress, "prompt", store)
+    return [Completion(*fields) for fields in results]
 
 
 def in_batches(
-    lengths: Sequence[int],
-    size: int,
-    work: Callable[[int, list[int]], Sequence[Any]],
-    progress: str,
-    unit: str,
+    lengths: Sequence[int], size: int, work: Callable[[int, list[int]], Sequence[Any]], progress: str, unit: str,
     finished: MutableMapping[str, Any],
-) -> list[Any]:
-    """What `work` makes of items of these lengths, in their order; it gets a batch's number and the items' indices.
+) -> list[Any]:  # fmt: skip
+    """The results of `work` on items of these lengths, in their order; it gets a batch's number and the items' indices.
 
     A batch's results are stored in `finished` under `progress` and its number, and taken from there where they are.
     """
@@ -175,10 +162,9 @@ def in_batches(
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[Sequence[Message]],
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]],
     chat_template_kwargs: Mapping[str, Any],
-) -> list[list[int]]:
+) -> list[list[int]]:  # fmt: skip
     """The token ids of every conversation in the chat template, ready for the answer."""
     texts = tokenizer.apply_chat_template(
         list(map(list, conversations)), tokenize=False, add_generation_prompt=True, **chat_template_kwargs
@@ -203,13 +189,12 @@ def completion(
     """Cut a generated row at its first end token, or at the padding that follows a stop string in a longer batch."""
     row = list(row)
     end = next((position for position, token in enumerate(row) if token in ends), None)
-    kept = row[:end]
-    if end is None:
-        while kept and kept[-1] == tokenizer.pad_token_id:
-            kept.pop()
-    text = tokenizer.decode(kept, skip_special_tokens=True)
+    tokens = row[:end]
+    while end is None and tokens and tokens[-1] == tokenizer.pad_token_id:
+        tokens.pop()
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
     stopped = any(stop in text for stop in stops)
-    return Completion(text, len(kept), end is None and not stopped and len(kept) >= limit)
+    return Completion(text, len(tokens), end is None and not stopped and len(tokens) >= limit)
 
 
 def end_tokens(ids: int | list[int] | None) -> set[int]:
@@ -223,8 +208,7 @@ def _complete(
 ) -> list[Completion]:  # fmt: skip
     """One batch's completions. A decoder's output goes on from the prompt, an encoder-decoder's from a start token."""
     if model.config.is_encoder_decoder:
-        inputs = dict(tokenizer.pad({"input_ids": prompts}, padding_side="right", return_tensors="pt"))
-        length = 1
+        inputs, length = dict(tokenizer.pad({"input_ids": prompts}, padding_side="right", return_tensors="pt")), 1
     else:
         inputs = prefix.inputs(tokenizer, prompts)
         length = inputs["input_ids"].shape[1]
@@ -232,7 +216,5 @@ def _complete(
     criteria = StoppingCriteriaList([StopText(stops, tokenizer, length)] if stops else [])
     with torch.inference_mode():
         output = model.generate(**inputs, generation_config=configuration, stopping_criteria=criteria)
-    ends = end_tokens(configuration.eos_token_id)
-    return [
-        completion(row, tokenizer, ends, stops, configuration.max_new_tokens) for row in output[:, length:].tolist()
-    ]
+    ends, limit = end_tokens(configuration.eos_token_id), configuration.max_new_tokens
+    return [completion(row, tokenizer, ends, stops, limit) for row in output[:, length:].tolist()]

@@ -41,7 +41,7 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
     greedy; only its end, padding and start tokens stay.
 
     Raises:
-        InputError: the files are corrupt or incomplete, or the hardware lacks what the settings ask for.
+        InputError: the files are corrupt or incomplete, or the hardware does not suit the settings.
     """
     check_attention(settings)
     torch.set_num_threads(settings.threads)
@@ -49,13 +49,10 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
         architecture = AutoConfig.from_pretrained(folder)
         loader = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
         model, loading = loader.from_pretrained(
-            folder,
-            dtype=getattr(torch, settings.dtype),
-            attn_implementation=settings.attn_implementation,
+            folder, dtype=getattr(torch, settings.dtype), attn_implementation=settings.attn_implementation,
             quantization_config=BitsAndBytesConfig(**quantization) if quantization else None,
-            device_map=placement(),
-            output_loading_info=True,
-        )
+            device_map=placement(), output_loading_info=True,
+        )  # fmt: skip
         if absent := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
             raise ValueError(f"{len(absent)} weights are missing or misshapen, {absent[0]} first")
     drop_generation_defaults(model)
@@ -68,7 +65,7 @@ def check_attention(settings: ModelSection) -> None:
 
     Raises:
         InputError: there is no GPU, or no package flash-attn. (Without it Transformers would take a kernel off the Hub,
-            whatever version is there at the time.)
+            in the version of that day.)
     """
     if settings.attn_implementation != "flash_attention_2":
         return
@@ -83,9 +80,8 @@ def check_attention(settings: ModelSection) -> None:
 
 def drop_generation_defaults(model: PreTrainedModel) -> None:
     """Drop the generation defaults that a model brings along, but for its end, padding and start tokens."""
-    defaults = model.generation_config
-    kept = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
-    model.generation_config = GenerationConfig(**{name: getattr(defaults, name) for name in kept})
+    names = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
+    model.generation_config = GenerationConfig(**{name: getattr(model.generation_config, name) for name in names})
 
 
 def load(model_json: Path) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, ModelDescription]:

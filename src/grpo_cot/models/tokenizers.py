@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path, padding_side: str = "left") -> PreTrainedTokeni
 
 @contextmanager
 def refusing_corrupt(folder: Path) -> Iterator[None]:
-    """Turn what the libraries raise on missing, cut or garbled files into one sentence.
+    """Turn the libraries' errors on missing, cut or garbled files into one sentence.
 
     Raises:
         InputError: the folder does not exist, or the block failed to read it.

@@ -22,18 +22,15 @@ def points(paired: Mapping[str, float]) -> str:
 def card(part: str, facts: Mapping[str, Any]) -> str:
     """The model card of the adapter or of the merged model, its metadata checked by huggingface_hub."""
     metrics, base, source = facts["metrics"], facts["base_record"], facts["source"]
-    judged = source["sets"][metrics["set"]]
+    evaluation_set = source["sets"][metrics["set"]]
     data = ModelCardData(
-        base_model=base["id"] or base["name"],
-        datasets=[source["id"]] if source["id"] else None,
-        license=facts["licence"],
-        library_name="peft" if part == "adapter" else "transformers",
-        pipeline_tag="text-generation",
+        base_model=base["id"] or base["name"], datasets=[source["id"]] if source["id"] else None,
+        license=facts["licence"], library_name="peft" if part == "adapter" else "transformers",
+        pipeline_tag="text-generation", model_name=facts["name"],
         tags=[*(method.replace("_", "-") for method in facts["methods"]), "reasoning", "trl"],
-        model_name=facts["name"],
         eval_results=[
             EvalResult(
-                task_type="text-generation", dataset_type=judged["id"] or metrics["set"],
+                task_type="text-generation", dataset_type=evaluation_set["id"] or metrics["set"],
                 dataset_name=f"{source['name']}, {metrics['set']}",
                 metric_type="exact_match", metric_name=f"{reader} accuracy (n = {metrics['n']})",
                 metric_value=metrics["trained"][f"{reader}_accuracy"]["value"],

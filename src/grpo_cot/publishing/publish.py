@@ -31,19 +31,15 @@ def check_base(merge: Mapping[str, Any], recipe: Recipe, where: object) -> None:
 
 
 def card_facts(recipe: Recipe, model_json: Path, base_source: Path) -> dict[str, Any]:
-    """What the card says of the base, the recipe and the training; `base_source` is models/M.source.json."""
+    """The card's facts on the base, the recipe and the training; `base_source` is models/M.source.json."""
     configuration = read_json(model_json.parent / read_description(model_json).path / "configuration.json")
     base = read_json(base_source)
     return {
-        "base": base["id"] or base["name"],
-        "base_record": base,
-        "licence": base["licence"].lower(),
-        "methods": [phase.method for phase in recipe.phases],
-        "seed": configuration["seed"],
-        "trained_rows": configuration["rows"],
-        "selected": configuration.get("selected"),
+        "base": base["id"] or base["name"], "base_record": base, "licence": base["licence"].lower(),
+        "methods": [phase.method for phase in recipe.phases], "seed": configuration["seed"],
+        "trained_rows": configuration["rows"], "selected": configuration.get("selected"),
         "packages": configuration["packages"],
-    }
+    }  # fmt: skip
 
 
 def first_prompt(prompts: Path) -> list[dict[str, str]]:
@@ -54,17 +50,18 @@ def first_prompt(prompts: Path) -> list[dict[str, str]]:
 
 def lay_out(folder: Path, weights: Mapping[str, Path], facts: Mapping[str, Any]) -> None:
     """Copy each part (`adapter`, `merged`) into a folder of its own and write its card."""
+    base = facts["base_record"]
     for part, source in weights.items():
         shutil.copytree(source, folder / part)
         configuration = folder / part / "adapter_config.json"
-        if configuration.is_file() and facts["base_record"]["id"]:
-            base = {"base_model_name_or_path": facts["base_record"]["id"], "revision": facts["base_record"]["revision"]}
-            write_json(configuration, read_json(configuration) | base)
+        if configuration.is_file() and base["id"]:
+            place = {"base_model_name_or_path": base["id"], "revision": base["revision"]}
+            write_json(configuration, read_json(configuration) | place)
         (folder / part / "README.md").write_text(card(part, facts), encoding="utf-8")
 
 
 def push(folder: Path, repository: str, private: bool, token: str | None) -> dict[str, dict[str, str]]:
-    """Push every part to `REPOSITORY-PART` on the Hub; what went where, at which commit.
+    """Push every part to `REPOSITORY-PART` on the Hub; returns each part's repository and commit.
 
     Raises:
         InputError: there is no token, or the Hub cannot be reached or refuses.
@@ -74,13 +71,11 @@ def push(folder: Path, repository: str, private: bool, token: str | None) -> dic
     api = HfApi(token=token)
     pushed = {}
     for part in sorted(path.name for path in folder.iterdir()):
-        target = f"{repository}-{part}"
+        name = f"{repository}-{part}"
         try:
-            api.create_repo(target, private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=target, folder_path=folder / part, commit_message="Publish from grpo-cot"
-            )
+            api.create_repo(name, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=name, folder_path=folder / part, commit_message="Publish from grpo-cot")
         except (HfHubHTTPError, HTTPError, OSError) as error:
-            raise InputError(f"the Hub did not take {target}: {' '.join(str(error).split())[:200]}") from None
-        pushed[part] = {"repository": target, "commit": commit.oid}
+            raise InputError(f"the Hub did not take {name}: {' '.join(str(error).split())[:200]}") from None
+        pushed[part] = {"repository": name, "commit": commit.oid}
     return pushed

@@ -1,4 +1,4 @@
-"""What a run's report shows: figures in rows, pictures as inline SVG, and the problems on which the models differ."""
+"""The content of a run's report: figures in rows, pictures as inline SVG, and the problems where the models differ."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -54,24 +54,25 @@ def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     rows = []
     for key, label, decimals, scale, unit in MEASURES:
-        shown = {"decimals": decimals, "scale": scale, "unit": unit}
-        found = {model: figures[model].get(key) for model in ("base", "trained")}
+        values = {model: figures[model].get(key) for model in ("base", "trained")}
+        entries = [(label, figures["paired"].get(key), values)]
         if key in FAMILIES:
-            members = dict.fromkeys(member for family in found.values() for member in family or ())
-            rows += [
-                {
-                    "label": label.format(member.replace("_", " ")), "difference": None, **shown,
-                    **{model: _figure((family or {}).get(member)) for model, family in found.items()},
-                }
-                for member in members
-            ]  # fmt: skip
-        else:
-            rows.append(
-                {
-                    "label": label, "difference": figures["paired"].get(key), **shown,
-                    **{model: _figure(value) for model, value in found.items()},
-                }
-            )  # fmt: skip
+            families = {model: family or {} for model, family in values.items()}
+            entries = [
+                (
+                    label.format(member.replace("_", " ")),
+                    None,
+                    {model: families[model].get(member) for model in families},
+                )
+                for member in dict.fromkeys(member for family in families.values() for member in family)
+            ]
+        rows += [
+            {
+                "label": name, "difference": difference, "decimals": decimals, "scale": scale, "unit": unit,
+                **{model: _figure(value) for model, value in pair.items()},
+            }
+            for name, difference, pair in entries
+        ]  # fmt: skip
     return rows
 
 
@@ -85,34 +86,20 @@ def _figure(value: Any) -> Mapping[str, Any] | None:
 
 def accuracy_picture(metrics: Mapping[str, Any]) -> str:
     """Base beside trained, with 95 % intervals."""
-    measures = (
-        ("strict_accuracy", "strict accuracy"),
-        ("lenient_accuracy", "lenient accuracy"),
-        ("format_adherence", "format adherence"),
-    )
+    measures = MEASURES[:3]  # the shares of all problems
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(6.4, 2.6))
-        for offset, (model, colour) in zip(
-            (-0.19, 0.19), (("base", BASE_COLOUR), ("trained", TRAINED_COLOUR)), strict=True
-        ):
-            shares = [metrics[model][measure] for measure, _ in measures]
+        for offset, model, colour in ((-0.19, "base", BASE_COLOUR), (0.19, "trained", TRAINED_COLOUR)):
+            shares = [metrics[model][key] for key, *_ in measures]
             values = [100 * share["value"] for share in shares]
-            errors = [
-                [100 * (share["value"] - share["low"]) for share in shares],
-                [100 * (share["high"] - share["value"]) for share in shares],
-            ]
+            sides = (("value", "low"), ("high", "value"))
+            errors = [[100 * (share[upper] - share[lower]) for share in shares] for upper, lower in sides]
             positions = [position + offset for position in range(len(measures))]
             axes.bar(positions, values, 0.36, color=colour, label=model, yerr=errors, capsize=3, ecolor="#24292f")
             for position, value in zip(positions, values, strict=True):
-                axes.text(
-                    position - 0.02,
-                    3,
-                    f"{value:.0f}",
-                    ha="center",
-                    color="white" if value > 12 else "#24292f",
-                    fontweight="bold",
-                )
-        axes.set_xticks(range(len(measures)), [label for _, label in measures])
+                ink = "white" if value > 12 else "#24292f"
+                axes.text(position - 0.02, 3, f"{value:.0f}", ha="center", color=ink, fontweight="bold")
+        axes.set_xticks(range(len(measures)), [label for _, label, *_ in measures])
         axes.set_ylim(0, 105)
         axes.set_ylabel("% of problems")
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
@@ -120,7 +107,7 @@ def accuracy_picture(metrics: Mapping[str, Any]) -> str:
 
 
 def reward_picture(log: Sequence[Mapping[str, float]], weights: Mapping[str, float]) -> str:
-    """The weighted reward and each reward's own mean over the steps; what is not paid is dashed."""
+    """The weighted reward and each reward's own mean over the steps; a reward of weight 0 is dashed."""
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(6.4, 2.8))
         axes.plot(*_series(log, "reward"), color="#24292f", linewidth=2, label="weighted sum")
@@ -151,14 +138,13 @@ def loss_picture(log: Sequence[Mapping[str, float]]) -> str:
 
 
 def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
-    """Small multiples of what tells whether a run is healthy; nothing where none of it was logged."""
+    """Small multiples of the signs of a healthy run; nothing where none was logged."""
     present = [(name, label) for name, label in CURVES if any(name in entry for entry in log)]
     if not present:
         return ""
     with pyplot.rc_context(STYLE):
-        figure, grid = pyplot.subplots(
-            (len(present) + 2) // 3, 3, figsize=(8.4, 1.9 * ((len(present) + 2) // 3)), squeeze=False
-        )
+        lines = (len(present) + 2) // 3
+        figure, grid = pyplot.subplots(lines, 3, figsize=(8.4, 1.9 * lines), squeeze=False)
         for axes, (name, label) in zip(grid.flat, present, strict=False):
             axes.plot(*_series(log, name), color=TRAINED_COLOUR, linewidth=1.4)
             axes.set_title(label, fontsize=9, color=GREY, loc="left")
@@ -170,15 +156,12 @@ def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
 
 
 def changed_problems(predictions: Sequence[Mapping[str, Any]], limit: int) -> dict[str, list[Mapping[str, Any]]]:
-    """Problems by what the training did to them (strict reading): won, lost, and still wrong, the first few of each."""
+    """Problems by the training's effect (strict reading): won, lost, and still wrong, the first few of each."""
     groups: dict[str, list[Mapping[str, Any]]] = {"won": [], "lost": [], "still wrong": []}
     for row in predictions:
         before, after = row["base"]["strict_correct"], row["trained"]["strict_correct"]
-        name = (
-            "won" if after and not before else "lost" if before and not after else "still wrong" if not after else None
-        )
-        if name:
-            groups[name].append(row)
+        if not (before and after):
+            groups["won" if after else "lost" if before else "still wrong"].append(row)
     return {name: rows[:limit] for name, rows in groups.items()}
 
 

@@ -7,16 +7,9 @@ from typing import Any
 from grpo_cot.checks.params import load_params
 from grpo_cot.common.files import read_json
 from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.reporting import tables
 from grpo_cot.reporting.pages import environment
-from grpo_cot.reporting.tables import (
-    Result,
-    comparisons_over_seeds,
-    published_results,
-    published_tables,
-    replications,
-    source_id,
-    wrong_by_mark,
-)
+from grpo_cot.reporting.tables import Result
 from grpo_cot.statistics import in_points
 
 
@@ -29,12 +22,8 @@ def graded_runs(root: Path) -> list[Result]:
         line = lines.get(name)
         row = load_recipe(root / f"experiments/{line.recipe}.yaml").published_row if line else None
         source = root / f"data/{line.dataset}.source.json" if line else None
-        results.append(
-            Result(
-                name, line, row, source_id(read_json(source), metrics["set"]) if source and source.is_file() else None,
-                metrics,
-            )
-        )  # fmt: skip
+        identifier = tables.source_id(read_json(source), metrics["set"]) if source and source.is_file() else None
+        results.append(Result(name, line, row, identifier, metrics))
     return results
 
 
@@ -45,16 +34,13 @@ def read_comparisons(root: Path) -> list[dict[str, Any]]:
 
 def index_page(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]]) -> str:
     """The page."""
-    published = published_results()
+    published = tables.published_results()
     return environment().get_template("index.html.jinja").render(
-        results=results,
-        published=published,
+        results=results, published=published, comparisons=comparisons,
         # A newcomer, whose runs are no rows of the published tables, gets no empty tables.
-        tables=published_tables(results, published) if any(result.published_row for result in results) else [],
-        wrong=wrong_by_mark(published),
-        replications=replications(results),
-        comparisons=comparisons,
-        aggregated=comparisons_over_seeds(comparisons, results),
+        tables=tables.published_tables(results, published) if any(result.published_row for result in results) else [],
+        wrong=tables.wrong_by_mark(published), replications=tables.replications(results),
+        aggregated=tables.comparisons_over_seeds(comparisons, results),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What all pages share: the templates' environment, in which everything but our own pictures is escaped."""
+"""The templates' environment, which all pages share. It escapes everything but our own pictures."""
 
 from pathlib import Path
 
@@ -7,13 +7,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 def environment() -> Environment:
     """The templates of this package, with filters for shares (`0.5 | percent`) and p values (`0.04 | probability`)."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
-    made.filters["probability"] = lambda value: "< 0.001" if value < 0.001 else f"= {value:.3f}"
-    return made
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    templates.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
+    templates.filters["probability"] = lambda value: "< 0.001" if value < 0.001 else f"= {value:.3f}"
+    return templates

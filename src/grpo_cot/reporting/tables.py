@@ -1,7 +1,7 @@
 """Tables over all runs: ours beside the published figures, several seeds together, and comparisons.
 
-Everything here comes from the runs' metrics.json and the comparisons' files; nothing is judged or computed anew but
-what several seeds show together.
+Everything here comes from the runs' metrics.json and the comparisons' files. Only the figures over several seeds are
+computed here.
 """
 
 import string
@@ -21,7 +21,7 @@ READERS = ("strict_accuracy", "lenient_accuracy")
 
 @dataclass(frozen=True)
 class Result:
-    """A graded run: its line of params.yaml (None where it has none any more), and what came out of it.
+    """A graded run: its line of params.yaml (None where it has none any more), and its metrics.
 
     `published_row` is its recipe's, `dataset_id` where the main evaluation set comes from (None: not from the Hub).
     """
@@ -34,7 +34,7 @@ class Result:
 
 
 def published_results() -> Mapping[str, Any]:
-    """The published tables, with what was wrong in how their figures were got."""
+    """The published tables, with the faults of their figures' measurement."""
     results: Mapping[str, Any] = read_yaml(PUBLISHED)
     return results
 
@@ -43,7 +43,7 @@ def published_tables(results: Sequence[Result], published: Mapping[str, Any]) ->
     """Each published table, every row with the runs that stand beside it, then our other runs.
 
     A cell holds a `figure` ({value} with low and high where there is an interval; None: not measured) and `marks`, the
-    letters of what was wrong in how it was got (`wrong_by_mark`); a published cell is None where nothing was published.
+    letters of the faults of its measurement (`wrong_by_mark`); a published cell is None where nothing was published.
 
     Raises:
         InputError: a recipe names a row that the published tables do not have.
@@ -56,8 +56,7 @@ def published_tables(results: Sequence[Result], published: Mapping[str, Any]) ->
             )
     return [
         {
-            "title": table["title"],
-            "columns": table["columns"],
+            "title": table["title"], "columns": table["columns"],
             "rows": [
                 {
                     "model": row["model"],
@@ -69,11 +68,11 @@ def published_tables(results: Sequence[Result], published: Mapping[str, Any]) ->
             "others": [_ours(result, table, published) for result in results if result.published_row is None],
         }
         for table in published["tables"]
-    ]
+    ]  # fmt: skip
 
 
 def wrong_by_mark(published: Mapping[str, Any]) -> dict[str, str]:
-    """What was wrong in how the published figures were got, by the letter that marks these figures."""
+    """The faults of the published figures' measurement, by the letter that marks these figures."""
     return {letter: entry["text"] for letter, entry in zip(string.ascii_lowercase, published["wrong"], strict=False)}
 
 
@@ -91,55 +90,49 @@ def _published_cell(published: Mapping[str, Any], row: str, column: str) -> dict
 
 def _ours(result: Result, table: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "run": result.name,
-        "line": result.line,
-        "set": result.metrics["set"],
-        "n": result.metrics["n"],
+        "run": result.name, "line": result.line, "set": result.metrics["set"], "n": result.metrics["n"],
         "other_data": result.dataset_id != published["dataset"],
         "figures": [result.metrics["trained"].get(column) for column in table["columns"]],
-    }
+    }  # fmt: skip
 
 
 def replications(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Runs of one recipe, data set and base with different seeds, together.
 
-    Each with `seeds`, `n` (problems) and, for strict and lenient accuracy, what `over_seeds` says of the `base`, the
-    `trained` model and their `difference`.
+    Each with `seeds`, `n` (problems) and, for strict and lenient accuracy, `over_seeds` of the `base`, of the `trained`
+    model and of their `difference`.
     """
     groups: dict[tuple[str, str, str], dict[int, Result]] = {}
     for result in results:
         if result.line is not None:
             key = (result.line.recipe, result.line.dataset, result.line.base)
             groups.setdefault(key, {}).setdefault(result.line.seed, result)
+    sorted_groups = {key: [runs[seed] for seed in sorted(runs)] for key, runs in groups.items() if len(runs) > 1}
     return [
         {
-            "recipe": recipe,
-            "dataset": dataset,
-            "base": base,
-            "seeds": sorted(by_seed),
-            "n": sorted({result.metrics["n"] for result in by_seed.values()}),
+            "recipe": recipe, "dataset": dataset, "base": base, "seeds": sorted(groups[recipe, dataset, base]),
+            "n": sorted({run.metrics["n"] for run in runs}),
             **{
                 reader: {
                     **{
-                        model: over_seeds([by_seed[seed].metrics[model][reader]["value"] for seed in sorted(by_seed)])
+                        model: over_seeds([run.metrics[model][reader]["value"] for run in runs])
                         for model in ("base", "trained")
                     },
-                    "difference": own_difference([by_seed[seed] for seed in sorted(by_seed)], reader),
+                    "difference": own_difference(runs, reader),
                 }
                 for reader in READERS
             },
         }
-        for (recipe, dataset, base), by_seed in groups.items()
-        if len(by_seed) > 1
-    ]
+        for (recipe, dataset, base), runs in sorted_groups.items()
+    ]  # fmt: skip
 
 
 def comparisons_over_seeds(comparisons: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[dict[str, Any]]:
     """Comparisons of the same two recipes (on the same data sets and bases) with different seeds, together.
 
-    For strict and lenient accuracy: what `over_seeds` says of the paired differences b minus a, one a seed, and of
-    each side's own difference from its base, so that a placebo's own gain is seen. A comparison whose run
-    already stands in its group is left out: it would count that run twice.
+    For strict and lenient accuracy: `over_seeds` of the paired differences b minus a, one a seed, and of each side's
+    difference from its own base, so that a placebo's gain is seen. A comparison whose run already stands in its group
+    is left out: it would count that run twice.
     """
     by_name = {result.name: result for result in results}
     groups: dict[tuple[str, ...], list[tuple[Mapping[str, Any], Result, Result]]] = {}
@@ -153,8 +146,7 @@ def comparisons_over_seeds(comparisons: Sequence[Mapping[str, Any]], results: Se
             members.append((comparison, a, b))
     return [
         {
-            "a": key[0],
-            "b": key[3],
+            "a": key[0], "b": key[3],
             "seeds": [f"{_seed(a)}" if _seed(a) == _seed(b) else f"{_seed(a)} and {_seed(b)}" for _, a, b in members],
             "n": sorted({comparison["n"] for comparison, _, _ in members}),
             **{
@@ -168,7 +160,7 @@ def comparisons_over_seeds(comparisons: Sequence[Mapping[str, Any]], results: Se
         }
         for key, members in groups.items()
         if len(members) > 1
-    ]
+    ]  # fmt: skip
 
 
 def _seed(result: Result) -> int | None:
@@ -176,7 +168,7 @@ def _seed(result: Result) -> int | None:
 
 
 def own_difference(results: Sequence[Result], reader: str) -> dict[str, Any]:
-    """What `over_seeds` says of these runs' differences trained minus base."""
+    """`over_seeds` of these runs' differences trained minus base."""
     return over_seeds([result.metrics["paired"][reader]["difference"] for result in results])
 
 
