@@ -27,7 +27,7 @@ from grpo_cot.common.files import read_jsonl, read_yaml, write_json, write_jsonl
 from grpo_cot.data.rows import plain_solution
 from grpo_cot.evaluation.pairs import both
 from grpo_cot.models.description import ModelDescription
-from grpo_cot.models.generation import generate
+from grpo_cot.models.generation import encode, generate
 from grpo_cot.models.loading import load, load_base
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems
@@ -148,10 +148,10 @@ def generation(folder: Path, rounds: int) -> None:
         torch.set_num_threads(recipe.model.threads)
 
         def ours(asked: Any = asked) -> list[str]:
+            prompts = encode(tokenizer, messages, {})
             found = generate(
-                asked, tokenizer, messages, recipe.evaluate.sampling, batch_size=BATCH, chat_template_kwargs={},
-                seed=0, progress="ours",
-            )  # fmt: skip
+                asked, tokenizer, prompts, recipe.evaluate.sampling, batch_size=BATCH, seed=0, progress="ours"
+            )
             return [completion.text for completion in found]
 
         def theirs(peer: Any = peer) -> list[str]:

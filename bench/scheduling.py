@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 from pipeline.conftest import Project, new_project
-from pipeline.test_containers import ONE_RUN
-from pipeline.test_snakemake import LOCAL, SLURM, check, logged, ran, stages_that_end_together, synthetic
+from pipeline.engines.test_containers import ONE_RUN
+from pipeline.engines.test_snakemake import LOCAL, SLURM, check, logged, ran, stages_that_end_together, synthetic
 from support import outputs_in_lock
 
 

@@ -28,7 +28,7 @@ GPU = {"base", "audit", "train", "check", "evaluate", "merge"}  # steps that use
 SECRET = re.compile(r"(TOKEN|SECRET|CREDENTIALS?|PASS(WORD|PHRASE|WD)?|KEY|(^|_)PAT)(_|$)", re.IGNORECASE)
 PROXIES = [
     spelt for kind in ("HTTP", "HTTPS", "FTP", "ALL", "NO") for spelt in (f"{kind}_PROXY", f"{kind.lower()}_proxy")
-]  # fmt: skip
+]
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 DASHBOARD = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
 HUB_CACHE = "/cache/huggingface"

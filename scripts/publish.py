@@ -38,16 +38,8 @@ def main(args: Namespace) -> str:
         pushed = {}
         if section.repository and not section.dry_run:
             pushed = push(output, section.repository, section.private, os.environ.get("HF_TOKEN"))
-    write_json(
-        args.published,
-        {
-            "folder": str(args.output),
-            "files": files,
-            "repository": section.repository,
-            "dry_run": section.dry_run,
-            "pushed": pushed,
-        },
-    )
+    where = {"folder": str(args.output), "files": files, "repository": section.repository}
+    write_json(args.published, {**where, "dry_run": section.dry_run, "pushed": pushed})
     message = f"{len(files)} files in {args.output}"
     if pushed:
         return message + "; pushed to " + ", ".join(f"{t['repository']} at {t['commit']}" for t in pushed.values())

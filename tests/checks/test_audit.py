@@ -96,11 +96,7 @@ def tagged(prompts, completions, **columns):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        (
-            '@promises(pays=["<answer>18</answer>"], never=["18"])\n',
-            "",
-            "makes no promise that the audit",
-        ),
+        ('@promises(pays=["<answer>18</answer>"], never=["18"])\n', "", "makes no promise that the audit"),
         ("float(", "1 - float(", "'my_rewards.tagged' is broken: it does not pay 0.0: its own example"),
         ("def tagged", "def other", "my_rewards.py has no function 'tagged'; expected one of: other"),
         ("from grpo_cot", "from grpo_kot", "cannot be imported: ModuleNotFoundError: No module named 'grpo_kot'"),

@@ -53,10 +53,11 @@ def encoder_decoder() -> Any:
 
 
 def answers(model: Any, tokenizer: Any, sampling: dict[str, Any], batch_size: int, **more: Any) -> list[Any]:
-    from grpo_cot.models.generation import generate
+    from grpo_cot.models.generation import encode, generate
 
-    settings = {"conversations": CONVERSATIONS, "chat_template_kwargs": {}, "seed": 1, "progress": "test"} | more
-    return generate(model, tokenizer, sampling=sampling, batch_size=batch_size, **settings)
+    prompts = encode(tokenizer, more.pop("conversations", CONVERSATIONS), {})
+    settings = {"seed": 1, "progress": "test"} | more
+    return generate(model, tokenizer, prompts, sampling, batch_size=batch_size, **settings)
 
 
 def test_a_completion_does_not_depend_on_its_batch(tiny: tuple[Any, Any]) -> None:

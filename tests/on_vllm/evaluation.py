@@ -73,12 +73,14 @@ def adapted(folder: Path) -> Path:
 
 
 def by_transformers(model_json: Path) -> dict[str, Any]:
-    from grpo_cot.models.generation import generate
+    from grpo_cot.models.generation import encode, generate
     from grpo_cot.models.loading import load
 
     model, tokenizer, description = load(model_json)
+    settings = dict(SETTINGS)
+    prompts = encode(tokenizer, CONVERSATIONS, settings.pop("chat_template_kwargs"))
     return {
-        name: generate(asked, tokenizer, CONVERSATIONS, GREEDY.sampling, progress=name, **SETTINGS)
+        name: generate(asked, tokenizer, prompts, GREEDY.sampling, progress=name, **settings)
         for name, asked in both(model, description)
     }
 

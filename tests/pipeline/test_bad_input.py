@@ -41,11 +41,7 @@ RECIPE_ERRORS = [
     ("max_prompt_length: 256", "max_prompt_lenght: 256", "did you mean 'max_prompt_length'?"),
     ("batch_size: 20", "batch_size: twenty", "evaluate.batch_size: input should be a valid integer, found 'twenty'"),
     ("beta: 0.0", "beta: 0.0\n      seed: 3", "seed: this is set by the run's seed in params.yaml"),
-    (
-        "save_steps: 3",
-        "save_steps: 3\n      num_iterations: 2",
-        "save_steps is 3, no multiple of the 2 steps",
-    ),
+    ("save_steps: 3", "save_steps: 3\n      num_iterations: 2", "save_steps is 3, no multiple of the 2 steps"),
     ("load_in_4bit: true", "load_in_4bit: false", "set one of load_in_4bit and load_in_8bit to true"),
     ("learning_rate: 1.0e-3", "learning_rate: .nan", "learning_rate: expected a finite number"),
     ("max_completion_length: 24", "max_completion_length: 0", "max_completion_length: expected greater than 0"),

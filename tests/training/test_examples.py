@@ -144,7 +144,7 @@ def test_all_weights_of_both_architectures_train_load_answer_and_keep_the_best_c
     tmp_path: Path, base: str, method: str
 ) -> None:
     from grpo_cot.evaluation.likelihood import likelihoods
-    from grpo_cot.models.generation import generate
+    from grpo_cot.models.generation import encode, generate
     from grpo_cot.models.loading import load
 
     selecting = {
@@ -158,8 +158,8 @@ def test_all_weights_of_both_architectures_train_load_answer_and_keep_the_best_c
     model, tokenizer, description = load(result / "model.json")
     assert (description.kind, description.architecture) == ("full", "causal" if method == "sft" else "seq2seq")
     said = generate(
-        model, tokenizer, [row["messages"] for row in rows(3)], {"do_sample": False, "max_new_tokens": 8},
-        batch_size=2, chat_template_kwargs={}, seed=0, progress="test",
+        model, tokenizer, encode(tokenizer, [row["messages"] for row in rows(3)], {}),
+        {"do_sample": False, "max_new_tokens": 8}, batch_size=2, seed=0, progress="test",
     )  # fmt: skip
     assert [0 < completion.tokens <= 8 for completion in said] == [True] * 3
     log = json.loads((result / f"01-{method}/log.json").read_text())

@@ -110,12 +110,12 @@ def entry(reward: float, **more: float) -> dict[str, float]:
     ],
 )
 def test_the_verdict_says_what_happened(log: list[dict[str, float]], says: str) -> None:
-    from grpo_cot.training.phases import verdict
+    from grpo_cot.training.methods.grpo import verdict
 
     assert says in " ".join(verdict(log, phase()))
 
 
 def test_a_healthy_run_gets_no_warning() -> None:
-    from grpo_cot.training.phases import verdict
+    from grpo_cot.training.methods.grpo import verdict
 
     assert len(verdict([entry(0.2), entry(1.5)], phase())) == 1

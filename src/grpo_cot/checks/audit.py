@@ -111,11 +111,10 @@ def _amounts(name: str, function: Reward, golden: Sequence[Golden]) -> Sequence[
         InputError: it fails, or returns another number of amounts.
     """
     columns: dict[str, Any] = {
-        "gold": [one.gold for one in golden],
-        "locale": [one.locale for one in golden],
+        "gold": [one.gold for one in golden], "locale": [one.locale for one in golden],
         "id": [one.title for one in golden],
         "completion_ids": [list(range(len(one.completion.split()))) for one in golden],
-    }
+    }  # fmt: skip
     completions = [one.completion for one in golden]
     try:
         amounts = function(prompts=[""] * len(golden), completions=completions, **columns)
@@ -142,12 +141,8 @@ def group_statistics(
         For each reward and for `weighted_sum`: mean, largest, and `varies`, the share of groups in which it varies.
     """
     functions, weights = reward_functions(rewards)
-    columns: dict[str, Any] = {
-        "gold": [prompt["gold"] for prompt in prompts],
-        "locale": [prompt["locale"] for prompt in prompts],
-        "id": [prompt["id"] for prompt in prompts],
-        "completion_ids": [range(count) for count in token_counts],
-    }
+    columns: dict[str, Any] = {name: [prompt[name] for prompt in prompts] for name in ("gold", "locale", "id")}
+    columns["completion_ids"] = [range(count) for count in token_counts]
     conversations = [prompt["messages"] for prompt in prompts]
     values = {
         name: [value or 0.0 for value in function(conversations, list(completions), **columns)]
@@ -199,7 +194,7 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
 def base_samples(recipe: Recipe, phase: GrpoPhase, repeated: Sequence[Row], base: Path, seed: int) -> dict[str, Any]:
     """The statistics of the rewards on the base's completions of these rows, sampled as the phase will sample."""
     # Here, because they import torch, which a recipe without such samples does not need.
-    from grpo_cot.models.generation import generate
+    from grpo_cot.models.generation import encode, generate
     from grpo_cot.models.loading import load_base
     from grpo_cot.models.tokenizers import load_tokenizer
 
@@ -210,10 +205,11 @@ def base_samples(recipe: Recipe, phase: GrpoPhase, repeated: Sequence[Row], base
         "top_p": phase.grpo.get("top_p", 1.0),
         "top_k": phase.grpo.get("top_k", 0),
     }
+    tokenizer = load_tokenizer(base)
+    prompts = encode(tokenizer, [row["messages"] for row in repeated], recipe.prompt.chat_template_kwargs)
     completions = generate(
-        load_base(base, recipe.model, recipe.quantization), load_tokenizer(base),
-        [row["messages"] for row in repeated], sampling, batch_size=phase.grpo["per_device_train_batch_size"],
-        chat_template_kwargs=recipe.prompt.chat_template_kwargs, seed=seed, progress="base samples",
+        load_base(base, recipe.model, recipe.quantization), tokenizer, prompts, sampling,
+        batch_size=phase.grpo["per_device_train_batch_size"], seed=seed, progress="base samples",
     )  # fmt: skip
     return group_statistics(
         recipe.rewards, repeated, [completion.text for completion in completions],

@@ -45,21 +45,15 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
         write_json(
             args.record,
             {
-                "step": step,
-                "started": started.isoformat(timespec="seconds"),
+                "step": step, "started": started.isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - clock, 2),
                 "peak_memory_mib": peak // (2**20 if sys.platform == "darwin" else 2**10),
-                "host": platform.node(),
-                "system": platform.platform(),
-                "cpus": os.cpu_count(),
-                "device": _device(),
-                "python": platform.python_version(),
-                "engine": os.environ.get("GRPO_COT_ENGINE"),
-                "image": os.environ.get("GRPO_COT_IMAGE"),
-                "image_id": os.environ.get("GRPO_COT_IMAGE_ID"),
+                "host": platform.node(), "system": platform.platform(), "cpus": os.cpu_count(), "device": _device(),
+                "python": platform.python_version(), "engine": os.environ.get("GRPO_COT_ENGINE"),
+                "image": os.environ.get("GRPO_COT_IMAGE"), "image_id": os.environ.get("GRPO_COT_IMAGE_ID"),
                 **args.measured,
             },
-        )
+        )  # fmt: skip
     print(f"{step}: {message}", flush=True)
 
 

@@ -12,7 +12,7 @@ from grpo_cot.evaluation import vllm
 from grpo_cot.evaluation.likelihood import Likelihood, likelihoods
 from grpo_cot.evaluation.pairs import Ask, both, reasoning_tokens
 from grpo_cot.models.description import read_description
-from grpo_cot.models.generation import Completion, generate, sampled
+from grpo_cot.models.generation import Completion, encode, generate, sampled
 from grpo_cot.models.loading import DEVICE, load
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.recipes.recipe import EvaluateSection, Recipe
@@ -106,21 +106,20 @@ def ask_both(
 ) -> tuple[dict[str, dict[str, list[Completion]]], dict[str, list[Likelihood | None]]]:
     """For `base` and `trained`: the completions of each ask by its name, and the gold solutions' likelihoods."""
     section = recipe.evaluate
-    settings: dict[str, Any] = {
-        "batch_size": section.batch_size, "chat_template_kwargs": recipe.prompt.chat_template_kwargs
-    }  # fmt: skip
+    extra = recipe.prompt.chat_template_kwargs
+    settings: dict[str, Any] = {"batch_size": section.batch_size, "finished": finished}
     answers: dict[str, dict[str, list[Completion]]] = {}
     golds: dict[str, list[Likelihood | None]] = {}
     if section.engine == "vllm":
-        answers = vllm.answer_both(model_json, asks, seed=section.seed, finished=finished, **settings)
+        answers = vllm.answer_both(model_json, asks, chat_template_kwargs=extra, seed=section.seed, **settings)
     model, tokenizer, description = load(model_json)
     solved = {position: row for position, row in enumerate(problems) if row["solution"] is not None}
     for name, current in both(model, description):
         if section.engine == "transformers":
             answers[name] = {
                 ask.name: generate(
-                    current, tokenizer, ask.conversations, ask.sampling,
-                    seed=section.seed, progress=f"{name} {ask.name}", finished=finished, **settings,
+                    current, tokenizer, encode(tokenizer, ask.conversations, extra), ask.sampling,
+                    seed=section.seed, progress=f"{name} {ask.name}", **settings,
                 )
                 for ask in asks
             }  # fmt: skip
@@ -129,7 +128,7 @@ def ask_both(
             targets = [worked(row["solution"], row["gold"], row["locale"]) for row in solved.values()]
             values = likelihoods(
                 current, tokenizer, [row["messages"] for row in solved.values()], targets,
-                progress=f"{name} solutions", finished=finished, **settings,
+                chat_template_kwargs=extra, progress=f"{name} solutions", **settings,
             )  # fmt: skip
             for position, likelihood in zip(solved, values, strict=True):
                 golds[name][position] = likelihood

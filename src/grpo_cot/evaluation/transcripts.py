@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_cot.evaluation.pairs import both
-from grpo_cot.models.generation import generate
+from grpo_cot.models.generation import encode, generate
 from grpo_cot.models.loading import load
 from grpo_cot.prompts import conversation, system_messages
 from grpo_cot.recipes.recipe import CheckSection, PromptSection
@@ -19,14 +19,13 @@ def transcribe(model_json: Path, prompt: PromptSection, section: CheckSection, s
     model, tokenizer, description = load(model_json)
     system = system_messages(tokenizer, prompt)
     conversations = [conversation(system, prompt.example, question) for question in section.questions]
+    encoded = encode(tokenizer, conversations, prompt.chat_template_kwargs)
     greedy = {"do_sample": False, "max_new_tokens": section.sampling["max_new_tokens"]}
     transcripts: list[dict[str, Any]] = [{"question": text, "greedy": {}, "sampled": {}} for text in section.questions]
     for name, one in both(model, description):
         for kind, sampling in (("greedy", greedy), ("sampled", section.sampling)):
-            answers = generate(
-                one, tokenizer, conversations, sampling, batch_size=len(conversations),
-                chat_template_kwargs=prompt.chat_template_kwargs, seed=seed, progress=f"{name} {kind}",
-            )  # fmt: skip
+            progress = f"{name} {kind}"
+            answers = generate(one, tokenizer, encoded, sampling, batch_size=len(encoded), seed=seed, progress=progress)
             for transcript, answer in zip(transcripts, answers, strict=True):
                 transcript[kind][name] = answer.text
     return transcripts

@@ -165,7 +165,7 @@ def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None]) -> dict
         "sacrebleu": bleu(*zip(*pairs, strict=True)) if pairs else None,
         **{name: _mean([row["rouge"][name] for row in rows if row["rouge"]]) for name in ROUGE},
         **_sample_figures([row for row in rows if row["samples_correct"]]),
-    }  # fmt: skip
+    }
 
 
 def perplexity(rows: Sequence[Row]) -> dict[str, Any] | None:

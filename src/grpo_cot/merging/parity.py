@@ -79,11 +79,9 @@ def parity(
     loader = AutoModelForSeq2SeqLM if trained.config.is_encoder_decoder else AutoModelForCausalLM
     dtype = getattr(torch, description.model.dtype)
     merged = loader.from_pretrained(merged_folder, dtype=dtype, device_map={"": DEVICE}).eval()
-    answers = generate(
-        trained, tokenizer, conversations, {"do_sample": False, "max_new_tokens": section.new_tokens}, batch_size=32,
-        chat_template_kwargs=chat_template_kwargs, seed=0, progress="parity",
-    )  # fmt: skip
     prompts = encode(tokenizer, conversations, chat_template_kwargs)
+    greedy = {"do_sample": False, "max_new_tokens": section.new_tokens}
+    answers = generate(trained, tokenizer, prompts, greedy, batch_size=32, seed=0, progress="parity")
     agreeing = tokens = 0
     differences = []
     with torch.inference_mode():

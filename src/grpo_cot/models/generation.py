@@ -109,18 +109,16 @@ def sampled(rows: Sequence[Row], size: int | None, seed: int) -> list[Row]:
 
 def generate(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[Sequence[Message]], sampling: Mapping[str, Any], *, batch_size: int,
-    chat_template_kwargs: Mapping[str, Any], seed: int, progress: str,
+    prompts: Sequence[list[int]], sampling: Mapping[str, Any], *, batch_size: int, seed: int, progress: str,
     finished: MutableMapping[str, Any] | None = None,
 ) -> list[Completion]:  # fmt: skip
-    """One completion for every conversation, in their order, by a decoder or an encoder-decoder.
+    """One completion for every prompt (token ids, see `encode`), in their order, by a decoder or an encoder-decoder.
 
-    Conversations are batched longest first, so that little is padding and memory peaks at once, not at the end.
+    Prompts are batched longest first, so that little is padding and memory peaks at once, not at the end.
     `sampling` holds GenerationConfig's parameters; any other parameter is off, whatever the model's own default and the
     library's (top_k 50). `finished` is for resuming, as in `in_batches`: each batch has a random state of its own,
     so that a resumed run's completions are an uninterrupted one's.
     """
-    encoded = encode(tokenizer, conversations, chat_template_kwargs)
     stops = sampling.get("stop_strings") or []
     configuration = GenerationConfig(
         **({"top_k": 0} if sampling.get("do_sample") else {})
@@ -129,14 +127,14 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
         decoder_start_token_id=model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
     )
-    prefix = shared_prefix(model, encoded)
+    prefix = shared_prefix(model, prompts)
 
     def complete(number: int, batch: list[int]) -> list[Completion]:
         set_seed(random.Random(f"{seed} {number}").getrandbits(32))
-        return _complete(model, tokenizer, prefix, [encoded[index] for index in batch], configuration, stops)
+        return _complete(model, tokenizer, prefix, [prompts[index] for index in batch], configuration, stops)
 
     store = {} if finished is None else finished
-    results = in_batches(list(map(len, encoded)), batch_size, complete, progress, "prompt", store)
+    results = in_batches(list(map(len, prompts)), batch_size, complete, progress, "prompt", store)
     return [Completion(*fields) for fields in results]
 
 

@@ -131,9 +131,9 @@ class _Story:
             _Unfit: the result is no whole number within 1..9,999.
         """
         a, b = left.value, right.value
-        numerator, denominator = {
-            "+": (a + b, 1), "-": (a - b, 1), "*": (a * b, 1), "/": (a, b), "%": (a * b, 100),
-        }[sign]  # fmt: skip
+        numerator, denominator = {"+": (a + b, 1), "-": (a - b, 1), "*": (a * b, 1), "/": (a, b), "%": (a * b, 100)}[
+            sign
+        ]
         value, rest = divmod(numerator, denominator)
         if rest or not 1 <= value <= LARGEST_HARDER_VALUE:
             raise _Unfit

@@ -45,10 +45,10 @@ def own_completions(
     """
     problems = sampled(prompts, section.problems, seed)
     repeated = [row for row in problems for _ in range(section.count)]
+    encoded = encode(tokenizer, [row["messages"] for row in repeated], chat_template_kwargs)
     completions = generate(
-        model, tokenizer, [row["messages"] for row in repeated], section.sampling, batch_size=section.batch_size,
-        chat_template_kwargs=chat_template_kwargs, seed=seed, progress="samples",
-    )  # fmt: skip
+        model, tokenizer, encoded, section.sampling, batch_size=section.batch_size, seed=seed, progress="samples"
+    )
     paid = correctness_in_schema(
         [row["messages"] for row in repeated],
         [completion.text for completion in completions],

@@ -199,11 +199,8 @@ def _adapter(recipe: Recipe, model: Any) -> Iterator[Difference]:
         names = {name.removesuffix(".base_layer") for name, _ in model.named_modules()}
         targets = {name for name in names if any(name.endswith(f".{target}") for target in expected.target_modules)}
         if missed := targets ^ layers.keys():
-            yield (
-                "lora.target_modules",
-                sorted(expected.target_modules),
-                f"{len(missed)} layers otherwise ({min(missed)})",
-            )
+            others = f"{len(missed)} layers otherwise ({min(missed)})"
+            yield "lora.target_modules", sorted(expected.target_modules), others
     if not (expected.rank_pattern or expected.alpha_pattern):
         scale = expected.lora_alpha / (math.sqrt(expected.r) if expected.use_rslora else expected.r)
         actual_types = {(layer.r["default"], layer.scaling["default"]) for layer in layers.values()}

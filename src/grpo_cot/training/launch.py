@@ -25,14 +25,8 @@ from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.resuming import Callers, resumable
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.curves import write_tables
-from grpo_cot.training.phases import (
-    MAIN,
-    VALIDATION,
-    package_versions,
-    read_prompts,
-    train_phases,
-    verdict,
-)
+from grpo_cot.training.methods.registry import METHODS
+from grpo_cot.training.phases import MAIN, VALIDATION, package_versions, read_prompts, train_phases
 
 # Bytes of a sentence in which a process refuses its input. The space is taken beforehand: the disk may be full by then.
 REFUSAL = 4096
@@ -56,14 +50,10 @@ def train(
     }
     reward_functions(recipe.rewards)  # loads the code of the user's own, which decides the result as ours does
     decisive = {
-        "inputs": inputs,
-        "recipe": recipe.model_dump(exclude={"prompt"}),
+        "inputs": inputs, "seed": seed, "packages": package_versions(recipe), "base": file_hashes(base),
+        "device": DEVICE, "recipe": recipe.model_dump(exclude={"prompt"}),
         "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
-        "seed": seed,
-        "packages": package_versions(recipe),
-        "base": file_hashes(base),
-        "device": DEVICE,
-    }
+    }  # fmt: skip
     with resumable(scratch, decisive) as folder:
         if (folder / "result/model.json").is_file():
             print("Taking over what an interrupted run had finished.", flush=True)
@@ -72,7 +62,10 @@ def train(
         else:
             result = train_in_processes(recipe, prompts, base, seed, folder, inputs)
         logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
-        verdicts = {name: verdict(log, phase) for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)}
+        verdicts = {
+            name: METHODS[phase.method].verdict(log, phase)
+            for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)
+        }
         with new_directory(curves) as tables:
             for name, log in logs.items():
                 write_tables(log, tables / name)

@@ -300,21 +300,11 @@ def _resolved(run: Run, phase: Phase, configuration: Any, trainer: Any) -> dict[
     state = trainer.state
     selected = {"step": state.best_global_step, "eval_loss": state.best_metric}  # on the validation split
     return {
-        "method": phase.method,
-        "inputs": run.inputs,
-        "seed": run.seed,
+        "method": phase.method, "inputs": run.inputs, "seed": run.seed,
         **({"rewards": run.recipe.rewards} if phase.section == "grpo" else {}),
         "quantization": run.recipe.quantization,
         **({"accelerate": run.recipe.accelerate} if run.recipe.accelerate else {}),
-        "lora": phase.lora,
-        phase.section: settings,
-        "packages": package_versions(run.recipe),
-        "threads": torch.get_num_threads(),
-        "rows": len(trainer.train_dataset),
+        "lora": phase.lora, phase.section: settings, "packages": package_versions(run.recipe),
+        "threads": torch.get_num_threads(), "rows": len(trainer.train_dataset),
         **({} if state.best_metric is None else {"selected": selected}),
-    }
-
-
-def verdict(log: Sequence[Mapping[str, float]], phase: Phase) -> list[str]:
-    """Plain sentences on a phase's curves: the first is the outcome, the others name what went wrong, if anything."""
-    return METHODS[phase.method].verdict(log, phase)
+    }  # fmt: skip

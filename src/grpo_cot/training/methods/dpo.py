@@ -50,10 +50,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
 def workload(recipe: Recipe, phase: DpoPhase, settings: Mapping[str, Any], *, fresh: bool) -> dict[str, Any]:
     """The largest batch: both sides of the pairs at full length, after samples at full length."""
     return {
-        "rows": 2 * settings["per_device_train_batch_size"],
-        "length": settings["max_length"],
-        "targets": settings["max_length"],
-        "loss": "preference",
-        "reference": not fresh,
+        "rows": 2 * settings["per_device_train_batch_size"], "length": settings["max_length"],
+        "targets": settings["max_length"], "loss": "preference", "reference": not fresh,
         **drawn_samples(recipe, phase.samples),
-    }
+    }  # fmt: skip

@@ -65,14 +65,10 @@ def workload(recipe: Recipe, phase: GrpoPhase, settings: Mapping[str, Any], *, f
     prompt, targets = recipe.prompt.max_prompt_length, settings["max_completion_length"]
     generations = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
     return {
-        "length": prompt + targets,
-        "targets": targets,
+        "length": prompt + targets, "targets": targets, "loss": "selected", "temperature": settings["temperature"],
         "drawn": 0 if settings["use_vllm"] else settings["per_device_train_batch_size"] * generations,
-        "drawn_length": prompt + targets,
-        "loss": "selected",
-        "temperature": settings["temperature"],
-        "reference": settings["beta"] != 0 and not fresh,
-    }
+        "drawn_length": prompt + targets, "reference": settings["beta"] != 0 and not fresh,
+    }  # fmt: skip
 
 
 def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
