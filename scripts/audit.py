@@ -5,12 +5,12 @@ from pathlib import Path
 
 from grpo_cot.checks.audit import base_samples, broken, judge
 from grpo_cot.checks.recipe import check_training
-from grpo_cot.common.errors import InputError
+from grpo_cot.common.errors import naming
 from grpo_cot.common.files import Row, file_hash, read_jsonl, write_json
 from grpo_cot.common.step import run
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import load_recipe
-from grpo_cot.rewards.registry import OWN, uses_own_rewards
+from grpo_cot.rewards.registry import OWN
 
 
 def main(args: Namespace) -> str:
@@ -22,21 +22,21 @@ def main(args: Namespace) -> str:
     phase = recipe.phases[0]
     rows: list[Row] = []
     group, samples = 0, {}
-    try:
+    with naming(args.recipe):
         failures = broken(recipe.rewards)
-        if isinstance(phase, GrpoPhase):  # otherwise the rewards never see the base's own completions
-            group = phase.grpo["num_generations"]
-            rows = read_jsonl(args.prompts / "train.jsonl")[: recipe.audit.prompts]
-            samples = base_samples(recipe, phase, [row for row in rows for _ in range(group)], args.base, args.seed)
+    if isinstance(phase, GrpoPhase):  # otherwise the rewards never see the base's own completions
+        group = phase.grpo["num_generations"]
+        rows = read_jsonl(args.prompts / "train.jsonl")[: recipe.audit.prompts]
+        samples = base_samples(recipe, phase, [row for row in rows for _ in range(group)], args.base, args.seed)
+    with naming(args.recipe):
         warnings = judge(failures, samples, recipe.audit.allow)
-    except InputError as error:
-        raise InputError(f"{args.recipe}: {error}") from None
     write_json(
         args.output,
         {"broken": failures, "groups": len(rows), "group_size": group, "base_samples": samples, "warnings": warnings},
     )
     # Training waits for this file and not for the figures; it changes with the code of the rewards that it names.
-    own = {"own_rewards": file_hash(Path(f"{OWN}.py"))} if uses_own_rewards(recipe.rewards) else {}
+    named = any(name.startswith(f"{OWN}.") for name in recipe.rewards)
+    own = {"own_rewards": file_hash(Path(f"{OWN}.py"))} if named else {}
     write_json(args.gate, {"passed": True, **own})
     message = (
         "the base's own completions are not what the first phase learns from; rewards checked on the golden corpus"

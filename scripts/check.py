@@ -5,16 +5,16 @@ from pathlib import Path
 
 from grpo_cot.common.files import write_json
 from grpo_cot.common.step import run
-from grpo_cot.evaluation.transcripts import transcribe
-from grpo_cot.library.settings import check_section
+from grpo_cot.library.settings import check_sampling
 from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.transcripts import transcribe
 
 
 def main(args: Namespace) -> str:
     """check.json: the transcripts, greedy and sampled, and whether any greedy answer changed."""
     recipe = load_recipe(args.recipe, "prompt", "check")
     sampling = recipe.check.sampling
-    check_section("sampling", sampling, f"{args.recipe}: check.sampling")
+    check_sampling(sampling, f"{args.recipe}: check.sampling")
     transcripts = transcribe(args.model, recipe.prompt, recipe.check, args.seed)
     changed = sum(transcript["greedy"]["base"] != transcript["greedy"]["trained"] for transcript in transcripts)
     write_json(

@@ -9,7 +9,7 @@ from pathlib import Path
 from grpo_cot.common.files import new_directory, write_jsonl
 from grpo_cot.common.step import run
 from grpo_cot.evaluation.asking import answer_sets
-from grpo_cot.library.settings import check_section
+from grpo_cot.library.settings import check_evaluate
 from grpo_cot.recipes.recipe import load_recipe
 
 
@@ -17,9 +17,7 @@ def main(args: Namespace) -> str:
     """completions.jsonl: id, set, and for each model its completion and how likely it found the gold solution."""
     recipe = load_recipe(args.recipe, "prompt", "evaluate")
     section = recipe.evaluate
-    check_section("sampling", section.sampling, f"{args.recipe}: evaluate.sampling")
-    if section.samples:
-        check_section("sampling", section.samples.sampling, f"{args.recipe}: evaluate.samples.sampling")
+    check_evaluate(section, args.recipe)
     answered = answer_sets(recipe, args.recipe, args.prompts, args.model, args.scratch)
     with answered as rows, new_directory(args.output) as output:
         write_jsonl(output / "completions.jsonl", rows)

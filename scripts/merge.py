@@ -5,7 +5,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from grpo_cot.common.errors import InputError
+from grpo_cot.common.errors import naming
 from grpo_cot.common.files import new_directory, read_jsonl, write_json
 from grpo_cot.common.step import run
 from grpo_cot.merging.parity import parity_process, peak_memory, resident_memory
@@ -35,10 +35,8 @@ def main(args: Namespace) -> str:
         args.measured["merging_mib_above_imports"] = (peak_memory() - imported) // 2**20
         figures, peak = parity(args.model, output, conversations, recipe.prompt.chat_template_kwargs, section)
         args.measured["parity_mib_above_imports"] = peak // 2**20
-        try:
+        with naming(args.recipe):
             holds = gate(figures, section, quantized=bool(description.quantization))
-        except InputError as error:
-            raise InputError(f"{args.recipe}: {error}") from None
     base = section.base if description.quantization else "trained"
     write_json(args.figures, {"base": base, "dtype": section.dtype, "parity_holds": holds, **figures})
     return (

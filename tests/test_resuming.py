@@ -134,7 +134,7 @@ def test_a_run_is_bound_to_the_code_that_it_has_loaded_in_every_room(tmp_path: P
     code = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
-import grpo_cot.resuming, grpo_cot.rewards.ours
+import grpo_cot.resuming, grpo_cot.rewards.ours, grpo_cot.problems.generators
 with grpo_cot.resuming.resumable(pathlib.Path(sys.argv[2]), {}) as folder:
     print(folder.name)
 """
@@ -150,7 +150,7 @@ with grpo_cot.resuming.resumable(pathlib.Path(sys.argv[2]), {}) as folder:
     for unused in ("reporting/templates/report.html.jinja", "memory/estimate.py", "grading/grade.py"):
         (package / unused).write_text((package / unused).read_text() + "\n")
         assert folder() == first, unused
-    for used in ("rewards/ours.py", "numbers.py"):
+    for used in ("rewards/ours.py", "numbers.py", "problems/phrasings.yaml"):
         (package / used).write_text((package / used).read_text() + "\n")
         assert folder() != first, used
         first = folder()

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,6 +228,32 @@ def test_majority_at_k_is_the_mean_over_all_subsets() -> None:
         errors.append(found - expected)
         assert found == pytest.approx(expected, abs=0.064), (k, right, wrong, silent)  # four standard errors
     assert abs(np.mean(errors)) < 0.002
+
+
+def test_a_sets_majority_is_off_by_less_than_its_interval_shows() -> None:
+    """Each problem has draws of its own, so that their errors average out."""
+    from grpo_cot.grading.grade import metrics
+
+    figures = metrics([prediction(number, right=1 + number % 7) for number in range(200)])["trained"]["majority_at"]
+    for k in (2, 4):
+        exact = [
+            subsets_mean(k, ["right"] * (1 + number % 7) + ["wrong"] * (7 - number % 7), "majority")
+            for number in range(7)
+        ]
+        expected = np.mean([exact[number % 7] for number in range(200)])
+        assert figures[str(k)]["value"] == pytest.approx(expected, abs=0.004)
+
+
+def prediction(number: int, right: int) -> dict[str, Any]:
+    """A graded problem with eight samples, the first of them right."""
+    answers = ["5"] * right + ["6"] * (8 - right)
+    model = {
+        "completion": "5", "strict_correct": True, "lenient_correct": True, "format": True, "strict_match": False,
+        "flexible_extract": True, "tokens": 1, "reasoning_tokens": None, "truncated": False, "rouge": None,
+        "gold_log_likelihood": None, "gold_tokens": None, "samples_strict": answers, "majority": right > 4,
+        "samples_correct": [answer == "5" for answer in answers],
+    }  # fmt: skip
+    return {"id": str(number), "set": "test", "solution": None, "base": model, "trained": model}
 
 
 def test_majority_at_k_of_two_answers_is_hypergeometric() -> None:

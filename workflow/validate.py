@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grpo_cot.bases.sources import Base
-from grpo_cot.checks.params import load_params
 from grpo_cot.checks.recipe import check_recipe
 from grpo_cot.common.errors import InputError, nearest, validated
 from grpo_cot.common.files import read_yaml
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import evaluation_sets
+from grpo_cot.params import load_params
 from grpo_cot.recipes.recipe import load_recipe
 
 root = Path(__file__).parent.parent

@@ -22,7 +22,8 @@ from grpo_cot.models.loading import DEVICE
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training import phases as training
-from grpo_cot.training.methods.registry import make_trainer, workload
+from grpo_cot.training.methods import grpo
+from grpo_cot.training.methods.registry import workload
 
 WARM = 2
 SYNC = {"unsloth": "shared", "vllm": "adapter"}
@@ -140,10 +141,11 @@ def measure(recipe: Recipe, variant: str, base: Path) -> dict[str, Any]:
             bare(recipe, prompts, base, Path(folder), clock)
         else:
             # The attestation encloses the trainer's own method, which is timed apart from it.
+            make_trainer = grpo.trainer
             own = clock.timed("unattested", GRPOTrainer._generate_and_score_completions)
             with (
                 patch.object(GRPOTrainer, "_generate_and_score_completions", own),
-                patch.object(training, "make_trainer", lambda *given: clock.watch(make_trainer(*given))),
+                patch.object(grpo, "trainer", lambda *given: clock.watch(make_trainer(*given))),
             ):
                 training.train_phases(recipe, prompts, [], base, 1, Path(folder), {})
     length = max(row["tokens"] for row in prompts) + settings["max_completion_length"]

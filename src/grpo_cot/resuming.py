@@ -1,7 +1,7 @@
 """Where an interrupted step goes on: a scratch folder by fingerprint, one process at a time, whole checkpoints.
 
 DVC deletes a step's outputs before it runs the step again, so checkpoints live outside them. The folder's name is a
-fingerprint of everything that decides the result, so a changed recipe never resumes from another recipe's state.
+fingerprint of everything that decides the result: a changed recipe never resumes from another recipe's state.
 """
 
 import fcntl
@@ -55,7 +55,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def loaded_code() -> dict[str, str]:
-    """The sha256 of every module of this package, and of the user's rewards, that the process has imported, by name.
+    """The sha256 of every module of this package, of the data beside it, and of the user's rewards, if imported.
 
     A step that may resume is bound to the code that it runs: an edit elsewhere leaves its unfinished work in use.
     """
@@ -64,7 +64,8 @@ def loaded_code() -> dict[str, str]:
         for name, module in list(sys.modules.items())
         if name.split(".")[0] in ("grpo_cot", "my_rewards") and getattr(module, "__file__", None)
     }
-    return {name: file_hash(Path(file)) for name, file in sorted(files.items()) if file}
+    data = {str(path.name): path for file in files.values() if file for path in Path(file).parent.glob("*.yaml")}
+    return {name: file_hash(Path(file)) for name, file in sorted({**files, **data}.items()) if file}
 
 
 @contextmanager
@@ -72,9 +73,8 @@ def resumable(root: Path, decisive: Mapping[str, Any]) -> Iterator[Path]:
     """A scratch folder in `root` for a step's work, which still holds the work of an interrupted run of the same step.
 
     One process at a time is in the block. `decisive` says everything that decides the result (JSON values); it and the
-    code that is loaded name the folder. The folder is removed when the block succeeds, and kept when it fails.
-
-    Folders of other settings or other code are named, and kept for a week after they were last written.
+    code that is loaded name the folder. The folder is removed when the block succeeds, and kept when it fails. Folders
+    of other settings or code are named, and removed when the step starts a week after they were last written.
     """
     callers = Callers()
     parts = {**decisive, "code": loaded_code()}

@@ -103,6 +103,8 @@ def tagged(prompts, completions, **columns):
         ("in completions]", "in completions[1:]]", "returns 1 amounts for 2 completions"),
         ("completion_text(completion)", "None", "fails on the audit's completions: TypeError"),
         ("tagged", "strict_format", "has no function 'tagged'"),
+        # As the trainer hands it over, a completion is a list of one message.
+        ('"<answer>" in completion_text(completion)', '"<answer>" in completion', "it does not pay 0.0"),
     ],
 )
 def test_a_reward_of_ones_own_that_cannot_be_trusted_is_refused(
@@ -126,3 +128,13 @@ def test_a_reward_of_another_module_is_not_tracked_and_refused() -> None:
 def test_a_promise_of_one_side_is_none() -> None:
     with pytest.raises(ValueError, match="both `pays` and `never`"):
         promises(pays=["a"])
+
+
+def test_a_placebo_is_called_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rewards.py").write_text(
+        OWN.replace('pays=["<answer>18</answer>"], never=["18"]', '"nothing"').replace("float(", "no_such_name(")
+    )
+    sys.modules.pop("my_rewards", None)
+    with pytest.raises(InputError, match="fails on the audit's completions: NameError"):
+        broken({"my_rewards.tagged": 1.0})

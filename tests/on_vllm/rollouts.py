@@ -93,7 +93,7 @@ def trainer(folder: Path, given: Recipe) -> Any:
 
     from grpo_cot.models.loading import load_base
     from grpo_cot.models.tokenizers import load_tokenizer
-    from grpo_cot.training.methods.registry import METHODS, make_trainer, trainer_configuration
+    from grpo_cot.training.methods.registry import METHODS, trainer_configuration
     from grpo_cot.training.methods.setup import Setup
 
     phase = grpo_phase(given)
@@ -101,7 +101,7 @@ def trainer(folder: Path, given: Recipe) -> Any:
     set_seed(7)
     configuration = trainer_configuration(given, phase, folder, 7)
     setup = Setup(given, phase, load_tokenizer(BASE), training_rows())
-    made = make_trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
+    made = METHODS[phase.method].trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
     for parameter in made.model.parameters():
         if parameter.requires_grad:  # as grpo_cot.training.phases does it
             parameter.data = parameter.data.float()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from grpo_cot.checks.params import load_params
 from grpo_cot.common.errors import InputError
+from grpo_cot.params import load_params
 from pipeline.conftest import PARAMS, Project, new_project
 
 

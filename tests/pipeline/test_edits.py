@@ -14,7 +14,8 @@ EDITS = {
     f"{LIBRARY}/prompts.py": {"prepare", "check"},
     f"{LIBRARY}/library/values.py": {"audit", "check", "evaluate"},  # an allowed key
     f"{LIBRARY}/checks/rules.py": {"audit"},  # an error's words
-    f"{LIBRARY}/checks/params.py": {"audit"},
+    f"{LIBRARY}/params.py": set(),
+    f"{LIBRARY}/transcripts.py": {"check"},
     f"{LIBRARY}/memory/estimate.py": set(),  # make plan
     f"{LIBRARY}/memory/plan.py": set(),
     f"{LIBRARY}/reporting/templates/report.html.jinja": {"report"},

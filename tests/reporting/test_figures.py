@@ -10,7 +10,7 @@ from graded import metrics
 from support import ROOT
 
 from grpo_cot.common.files import write_json, write_jsonl
-from grpo_cot.reporting.figures import changed_problems, curves_picture, figure_rows
+from grpo_cot.reporting.figures import changed_problems, curves_picture, figure_rows, reward_picture
 
 HOSTILE = "</pre><script>alert(1)</script>"
 GRPO_LOG = [
@@ -181,6 +181,12 @@ def test_what_models_wrote_is_escaped(folder: Path) -> None:
     page = page_of(folder)
     assert "<script>" not in page
     assert page.count("&lt;/pre&gt;&lt;script&gt;alert(1)") >= 4
+
+
+def test_a_reward_of_ones_own_has_its_curve() -> None:
+    log = [{"step": step, "reward": 0.5, "rewards/brevity/mean": 0.1 * step} for step in range(1, 4)]
+    with_curve, without = (reward_picture(log, {name: 1.0}) for name in ("my_rewards.brevity", "my_rewards.other"))
+    assert with_curve.count("<path") > without.count("<path")
 
 
 def test_figures_that_were_not_measured_are_none() -> None:

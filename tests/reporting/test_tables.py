@@ -11,9 +11,9 @@ from graded import metrics, share
 from scipy.stats import ttest_1samp
 from support import ROOT
 
-from grpo_cot.checks.params import Run
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import write_json, write_text
+from grpo_cot.params import Run
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting.tables import (
     Result,

@@ -47,7 +47,7 @@ def prepared(wanted: Recipe, folder: Path) -> Any:
 
     from grpo_cot.models.loading import load_base
     from grpo_cot.models.tokenizers import load_tokenizer
-    from grpo_cot.training.methods.registry import METHODS, make_trainer, trainer_configuration
+    from grpo_cot.training.methods.registry import METHODS, trainer_configuration
     from grpo_cot.training.methods.setup import Setup
 
     (phase,) = wanted.phases
@@ -57,7 +57,7 @@ def prepared(wanted: Recipe, folder: Path) -> Any:
     drawn = [{**row, "right": [row["solution"]], "wrong": ["0"]} for row in training_rows()]
     setup = Setup(wanted, phase, load_tokenizer(base), training_rows(), samples=drawn)
     configuration = trainer_configuration(wanted, phase, folder, 1)
-    return make_trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
+    return METHODS[phase.method].trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
 
 
 @pytest.mark.slow

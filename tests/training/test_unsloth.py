@@ -196,7 +196,7 @@ def compared(wanted: Recipe, number: int, scratch: Path, *, stated: bool = True)
     from grpo_cot.models.tokenizers import load_tokenizer
     from grpo_cot.training import faithful as effective
     from grpo_cot.training import unsloth as unsloth_backend
-    from grpo_cot.training.methods.registry import METHODS, make_trainer, trainer_configuration
+    from grpo_cot.training.methods.registry import METHODS, trainer_configuration
     from grpo_cot.training.methods.setup import Setup
 
     state_defaults = unsloth_backend.explicit
@@ -217,7 +217,7 @@ def compared(wanted: Recipe, number: int, scratch: Path, *, stated: bool = True)
             for row in range(16)
         ]  # fmt: skip
         setup = Setup(wanted, phase, load_tokenizer(base), rows)
-        trainer = make_trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
+        trainer = METHODS[phase.method].trainer(setup, configuration, model, METHODS[phase.method].dataset(setup))
         assert any(kind.__name__.startswith("_Unsloth") for kind in type(trainer).__mro__)
         effective.compare(wanted, phase, asked, trainer)
     except InputError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_cot.bases.sources import Base, Pretraining
-from grpo_cot.common.errors import InputError, nearest
+from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import file_hashes, write_jsonl, write_text
 from grpo_cot.resuming import resumable
 
@@ -131,9 +131,7 @@ def pretrained(
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
     with resumable(scratch, decisive) as folder:
-        try:
+        with naming(where):
             curve = pretrain(model, load_tokenizer(output), settings, int(source.seed or 0), folder)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
         write_jsonl(output / "pretraining.jsonl", curve)
     model.to(torch.bfloat16)

@@ -81,51 +81,46 @@ def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
                 "(grpo_cot.rewards.promise), for instance @promises('correct')"
             )
         cases = list(_cases(promise))
-        if not cases:  # a placebo promises nothing
-            continue
-        values = [value or 0.0 for value in _amounts(name, function, [golden for golden, _ in cases])]
+        rows = [golden._asdict() | {"id": golden.title, "messages": []} for golden, _ in cases]
+        lengths = [len(golden.completion.split()) for golden, _ in cases]
+        values = _amounts(name, function, rows, [golden.completion for golden, _ in cases], lengths)
         threshold = max(max(values) - 1e-9 if promise.in_parts else 0.0, 1e-9)
         for (golden, due), value in zip(cases, values, strict=True):
-            if (value > threshold) != due:
+            if due is not None and (value > threshold) != due:
                 failures.setdefault(name, []).append(f"{'does not pay' if due else 'pays'} {value}: {golden.title}")
     return failures
 
 
-def _cases(promise: Promise) -> Iterator[tuple[Golden, bool]]:
-    """Completions on which careful people agree, and whether the promise says that each is paid."""
-    if promise.property is None:
-        for due, texts in ((True, promise.pays), (False, promise.never)):
-            for text in texts:
-                yield Golden(f"its own example {text[:60]!r}", text, "18", None, None, None, None, None), due
-    elif promise.property != "nothing":
+def _cases(promise: Promise) -> Iterator[tuple[Golden, bool | None]]:
+    """Completions, and whether the promise says that each is paid; None where it does not, or careful people differ."""
+    for due, texts in ((True, promise.pays), (False, promise.never)):
+        for text in texts:
+            yield Golden(f"its own example {text[:60]!r}", text, "18", None, None, None, None, None), due
+    if promise.property is not None:
         for golden in GOLDEN:
-            due = getattr(golden, promise.property)
-            if due is not None:
-                yield golden, due
+            yield golden, getattr(golden, promise.property, None)  # a placebo promises nothing
 
 
-def _amounts(name: str, function: Reward, golden: Sequence[Golden]) -> Sequence[float | None]:
-    """The amounts that a reward pays for completions.
+def _amounts(
+    name: str, function: Reward, rows: Sequence[Mapping[str, Any]], completions: Sequence[str], lengths: Sequence[int]
+) -> list[float]:
+    """The amounts that a reward pays for completions, which it gets as the trainer hands them over: as messages.
 
     Raises:
         InputError: it fails, or returns another number of amounts.
     """
-    columns: dict[str, Any] = {
-        "gold": [one.gold for one in golden], "locale": [one.locale for one in golden],
-        "id": [one.title for one in golden],
-        "completion_ids": [list(range(len(one.completion.split()))) for one in golden],
-    }  # fmt: skip
-    completions = [one.completion for one in golden]
+    columns: dict[str, Any] = {column: [row[column] for row in rows] for column in ("gold", "locale", "id")}
+    columns["completion_ids"] = [list(range(length)) for length in lengths]
+    messages = [[{"role": "assistant", "content": text}] for text in completions]
     try:
-        amounts = function(prompts=[""] * len(golden), completions=completions, **columns)
-        checked = [None if amount is None else float(amount) for amount in amounts]
+        paid = function(prompts=[row["messages"] for row in rows], completions=messages, **columns)
+        amounts = [float(amount or 0.0) for amount in paid]
     except Exception as error:  # of a user's own code
-        raise InputError(
-            f"the reward {name!r} fails on the audit's completions: {type(error).__name__}: {error}"
-        ) from error
-    if len(checked) != len(golden):
-        raise InputError(f"the reward {name!r} returns {len(checked)} amounts for {len(golden)} completions")
-    return checked
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"the reward {name!r} fails on the audit's completions: {reason}") from error
+    if len(amounts) != len(rows):
+        raise InputError(f"the reward {name!r} returns {len(amounts)} amounts for {len(rows)} completions")
+    return amounts
 
 
 def group_statistics(
@@ -141,11 +136,8 @@ def group_statistics(
         For each reward and for `weighted_sum`: mean, largest, and `varies`, the share of groups in which it varies.
     """
     functions, weights = reward_functions(rewards)
-    columns: dict[str, Any] = {name: [prompt[name] for prompt in prompts] for name in ("gold", "locale", "id")}
-    columns["completion_ids"] = [range(count) for count in token_counts]
-    conversations = [prompt["messages"] for prompt in prompts]
     values = {
-        name: [value or 0.0 for value in function(conversations, list(completions), **columns)]
+        name: _amounts(name, function, prompts, completions, token_counts)
         for name, function in zip(rewards, functions, strict=True)
     }
     values["weighted_sum"] = [
@@ -193,7 +185,7 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
 
 def base_samples(recipe: Recipe, phase: GrpoPhase, repeated: Sequence[Row], base: Path, seed: int) -> dict[str, Any]:
     """The statistics of the rewards on the base's completions of these rows, sampled as the phase will sample."""
-    # Here, because they import torch, which a recipe without such samples does not need.
+    # Here, because they import torch, which judging does not need.
     from grpo_cot.models.generation import encode, generate
     from grpo_cot.models.loading import load_base
     from grpo_cot.models.tokenizers import load_tokenizer

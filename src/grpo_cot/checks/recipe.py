@@ -1,14 +1,13 @@
 """Whether the installed libraries accept a recipe, and can do together what it asks."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from grpo_cot.checks.processes import check_accelerate
 from grpo_cot.checks.rollouts import check_rollouts
 from grpo_cot.checks.rules import check_selection, check_training_sections
 from grpo_cot.checks.unsloth import check_unsloth
-from grpo_cot.common.errors import InputError
-from grpo_cot.library.settings import check_section, construct
+from grpo_cot.common.errors import InputError, naming
+from grpo_cot.library.settings import check_evaluate, check_sampling, check_section, construct
 from grpo_cot.recipes.phases import GrpoPhase, Phase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.registry import reward_functions
@@ -22,12 +21,8 @@ def check_recipe(recipe: Recipe, where: object) -> None:
     """
     check_training(recipe, where)
     check_selection(recipe, where)
-    _check_sampling(recipe.check.sampling, f"{where}: check.sampling")
-    _check_sampling(recipe.evaluate.sampling, f"{where}: evaluate.sampling")
-    if recipe.evaluate.sampling.get("do_sample"):
-        raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
-    if recipe.evaluate.samples is not None:
-        _check_sampling(recipe.evaluate.samples.sampling, f"{where}: evaluate.samples.sampling")
+    check_sampling(recipe.check.sampling, f"{where}: check.sampling")
+    check_evaluate(recipe.evaluate, where)
 
 
 def check_training(recipe: Recipe, where: object) -> None:
@@ -38,10 +33,8 @@ def check_training(recipe: Recipe, where: object) -> None:
             setting; the first problem is named.
     """
     check_training_sections(recipe, where)
-    try:
+    with naming(f"{where}: rewards"):
         reward_functions(recipe.rewards)
-    except ValueError as error:
-        raise InputError(f"{where}: rewards: {error}") from None
     check_unsloth(recipe, where)
     if recipe.quantization is not None:
         place = f"{where}: quantization"
@@ -56,27 +49,17 @@ def check_training(recipe: Recipe, where: object) -> None:
 
 
 def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
-    processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
     check_section(phase.section, phase.settings, f"{where}.{phase.section}")
-    construct(phase.section, _settings_here(phase, processes), f"{where}.{phase.section}")
+    construct(phase.section, _settings_here(phase, recipe.processes), f"{where}.{phase.section}")
     if isinstance(phase, GrpoPhase):
         check_rollouts(recipe, phase, where)
     if phase.own_samples:
-        _check_sampling(phase.own_samples.sampling, f"{where}.samples.sampling")
+        check_sampling(phase.own_samples.sampling, f"{where}.samples.sampling")
     if phase.lora is not None:
         check_section("lora", phase.lora, f"{where}.lora")
         if "target_modules" not in phase.lora:
             raise InputError(f"{where}.lora: 'target_modules' is missing; name the layers, or write all-linear")
         construct("lora", phase.lora, f"{where}.lora")
-
-
-def _check_sampling(sampling: Mapping[str, Any], where: str) -> None:
-    check_section("sampling", sampling, where)
-    if "max_new_tokens" not in sampling:
-        raise InputError(f"{where}: 'max_new_tokens' is missing")
-    if where.endswith("samples.sampling") and not sampling.get("do_sample"):
-        raise InputError(f"{where}.do_sample must be true: greedy samples of a problem are all the same")
-    construct("sampling", sampling, where)
 
 
 def _settings_here(phase: Phase, processes: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which sections of a recipe fit together. These rules need no library, and take milliseconds."""
 
-from grpo_cot.common.errors import InputError
+from grpo_cot.common.errors import InputError, naming
 from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings
 from grpo_cot.recipes.recipe import Recipe
 
@@ -11,10 +11,8 @@ def check_training_sections(recipe: Recipe, where: object) -> None:
     Raises:
         InputError: they do not; the first problem is named.
     """
-    try:
+    with naming(where):
         _check_sections(recipe)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from None
 
 
 def check_selection(recipe: Recipe, where: object) -> None:
@@ -29,27 +27,27 @@ def check_selection(recipe: Recipe, where: object) -> None:
 
 def _check_sections(recipe: Recipe) -> None:
     if any(phase.method == "grpo" for phase in recipe.phases) and not any(recipe.rewards.values()):
-        raise ValueError("'rewards' pays nothing: give at least one reward a weight other than 0")
+        raise InputError("'rewards' pays nothing: give at least one reward a weight other than 0")
     processes = 1 if recipe.accelerate is None else recipe.accelerate.get("num_processes")
     if type(processes) is not int or (recipe.accelerate is not None and processes < 2):
-        raise ValueError(
+        raise InputError(
             f"accelerate.num_processes is {processes!r}, expected a whole number above 1 (or null for the section)"
         )
     if unknown := set(recipe.audit.allow) - recipe.rewards.keys():
-        raise ValueError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")
+        raise InputError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")
     for number, phase in enumerate(recipe.phases, start=1):
         where = f"phases.{number}"
         if phase.lora is None and number == 1 and recipe.quantization:
-            raise ValueError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
+            raise InputError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
         if phase.lora is not None and number > 1:
-            raise ValueError(f"{where}.lora must be null: a later phase continues what the first one trains")
+            raise InputError(f"{where}.lora must be null: a later phase continues what the first one trains")
         if isinstance(phase, GrpoPhase):
             _check_batch(phase.grpo, processes, f"{where}.grpo")
             _check_rollouts(recipe, phase, f"{where}.rollouts")
         if phase.own_samples and recipe.accelerate is not None:
-            raise ValueError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
+            raise InputError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
     if len({phase.architecture for phase in recipe.phases}) > 1:
-        raise ValueError("'phases' mixes seq2seq with other methods, which train another kind of model")
+        raise InputError("'phases' mixes seq2seq with other methods, which train another kind of model")
 
 
 def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
@@ -65,19 +63,19 @@ def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
     }
     for name, value in values.items():
         if type(value) is not int or value < 1:
-            raise ValueError(f"{where}.{name} is {value!r}, expected a whole number above 0")
+            raise InputError(f"{where}.{name} is {value!r}, expected a whole number above 0")
     completions = values["per_device_train_batch_size"] * processes * values["steps_per_generation"]
     if completions % values["num_generations"]:
         factor = "accelerate.num_processes x " if processes > 1 else ""
-        raise ValueError(
+        raise InputError(
             f"{where}.num_generations is {values['num_generations']}, which does not divide the {completions} "
             f"completions of a step (per_device_train_batch_size x {factor}gradient_accumulation_steps)"
         )
     reuse = values["num_iterations"] * values["steps_per_generation"] // values["gradient_accumulation_steps"]
     if not reuse:
-        raise ValueError(f"{where}.steps_per_generation is below gradient_accumulation_steps: no step would be whole")
+        raise InputError(f"{where}.steps_per_generation is below gradient_accumulation_steps: no step would be whole")
     if grpo.get("save_strategy") != "no" and values["save_steps"] % reuse:
-        raise ValueError(
+        raise InputError(
             f"{where}.save_steps is {values['save_steps']}, no multiple of the {reuse} steps that share one "
             "generation: a resumed run would not repeat an uninterrupted one"
         )
@@ -88,23 +86,23 @@ def _check_rollouts(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
     vllm = bool(phase.grpo.get("use_vllm"))
     if vllm != (phase.rollouts is not None):
         state, remedy = ("null", "give sync and log_probability_gap") if vllm else ("given", "set it to null")
-        raise ValueError(f"{where} is {state}, but grpo.use_vllm is {str(vllm).lower()}; {remedy}")
+        raise InputError(f"{where} is {state}, but grpo.use_vllm is {str(vllm).lower()}; {remedy}")
     if phase.rollouts is None:
         return
     sync, mode = phase.rollouts.sync, phase.grpo.get("vllm_mode")
     if sync == "merge" and recipe.quantization:
-        raise ValueError(
+        raise InputError(
             f"{where}.sync is 'merge' on a quantized base: merging into 4 bits and back loses most of the adapter's "
             "effect, and moves the base; use 'adapter' (or 'shared' with the backend unsloth), or set quantization to "
             "null"
         )
     if (sync == "shared") != (recipe.backend == "unsloth"):
         other = "'shared'" if recipe.backend == "unsloth" else "'adapter' or 'merge'"
-        raise ValueError(f"{where}.sync is {sync!r}, but the backend is {recipe.backend}; expected {other}")
+        raise InputError(f"{where}.sync is {sync!r}, but the backend is {recipe.backend}; expected {other}")
     if sync != "merge" and mode != "colocate":
-        raise ValueError(
+        raise InputError(
             f"{where}.sync is {sync!r}, which needs vLLM in the trainer's own process: set grpo.vllm_mode to colocate, "
             "or sync to 'merge' on a base that is not quantized"
         )
     if sync != "merge" and recipe.phases[0].lora is None:
-        raise ValueError(f"{where}.sync is {sync!r}, but phases.1.lora is null: there is no adapter; expected 'merge'")
+        raise InputError(f"{where}.sync is {sync!r}, but phases.1.lora is null: there is no adapter; expected 'merge'")

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -10,6 +11,15 @@ if TYPE_CHECKING:
 
 class InputError(ValueError):
     """Input that a step refuses, as one sentence: file, row, field, the value found, the value expected, the remedy."""
+
+
+@contextmanager
+def naming(where: object) -> Iterator[None]:
+    """Put the file that an error of the block is about in front of its sentence."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -191,9 +191,9 @@ def _sample_figures(rows: Sequence[Row]) -> dict[str, Any]:
         return {"pass_at": None, "majority_at": None}
     fewest = min(len(row["samples_correct"]) for row in rows)
     ks = [2**power for power in range(fewest.bit_length())]
-    estimators: dict[str, Callable[[int, Row], float]] = {"pass_at": _pass_at, "majority_at": _majority_at}
     return {
-        name: {str(k): _mean([estimator(k, row) for row in rows]) for k in ks} for name, estimator in estimators.items()
+        "pass_at": {str(k): _mean([_pass_at(k, row) for row in rows]) for k in ks},
+        "majority_at": {str(k): _mean([_majority_at(k, row, number) for number, row in enumerate(rows)]) for k in ks},
     }
 
 
@@ -201,11 +201,11 @@ def _pass_at(k: int, row: Row) -> float:
     return pass_at(k, len(row["samples_correct"]), sum(row["samples_correct"]))
 
 
-def _majority_at(k: int, row: Row) -> float:
+def _majority_at(k: int, row: Row, number: int) -> float:
     answers = zip(row["samples_strict"], row["samples_correct"], strict=True)
     wrong = Counter(answer for answer, correct in answers if not correct)
     silent = wrong.pop(None, 0)
-    return majority_at(k, sum(row["samples_correct"]), list(wrong.values()), silent)
+    return majority_at(k, sum(row["samples_correct"]), list(wrong.values()), silent, seed=number)
 
 
 def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:

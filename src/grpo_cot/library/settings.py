@@ -20,6 +20,7 @@ from pydantic.errors import PydanticUserError
 from grpo_cot.common.errors import InputError, nearest, shown
 from grpo_cot.library.values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE
 from grpo_cot.recipes.phases import PHASES
+from grpo_cot.recipes.recipe import EvaluateSection
 
 # The sections of phases, with the class of one phase that has the section.
 TRAINERS = {phase.section: phase for phase in PHASES}
@@ -90,6 +91,33 @@ def check_section(section: str, settings: Mapping[str, Any], where: str) -> None
     selects = settings.get("eval_strategy", "no") != "no" or settings.get("load_best_model_at_end")
     if selects and not TRAINERS[section].selects:
         raise InputError(f"{where}.eval_strategy: no validation split fits the method {section}; take it out")
+
+
+def check_sampling(sampling: Mapping[str, Any], where: str) -> None:
+    """Check a section that configures how a model is sampled.
+
+    Raises:
+        InputError: as `check_section` and `construct`, or the limit is missing, or samples are not drawn at random.
+    """
+    check_section("sampling", sampling, where)
+    if "max_new_tokens" not in sampling:
+        raise InputError(f"{where}: 'max_new_tokens' is missing")
+    if where.endswith("samples.sampling") and not sampling.get("do_sample"):
+        raise InputError(f"{where}.do_sample must be true: greedy samples of a problem are all the same")
+    construct("sampling", sampling, where)
+
+
+def check_evaluate(section: EvaluateSection, where: object) -> None:
+    """Check how the evaluation sets are answered; `where` is the recipe.
+
+    Raises:
+        InputError: as `check_sampling`, or the answers are not greedy.
+    """
+    check_sampling(section.sampling, f"{where}: evaluate.sampling")
+    if section.sampling.get("do_sample"):
+        raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
+    if section.samples is not None:
+        check_sampling(section.samples.sampling, f"{where}: evaluate.samples.sampling")
 
 
 def construct(section: str, settings: Mapping[str, Any], where: str) -> None:

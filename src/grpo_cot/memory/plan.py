@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_cot.bases.sources import Base
-from grpo_cot.checks.params import load_params
 from grpo_cot.common.errors import InputError, nearest, validated
 from grpo_cot.common.files import read_json, read_jsonl, read_yaml
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
+from grpo_cot.params import load_params
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 from grpo_cot.training.methods.registry import workload
@@ -120,7 +120,7 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
         kind = "an encoder-decoder" if encoder_decoder else "a causal model"
         raise InputError(f"{path}: the base {base!r} is {kind}, which {recipe.phases[0].method!r} cannot train")
     blueprint = Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
-    processes = recipe.accelerate["num_processes"] if recipe.accelerate else 1
+    processes = recipe.processes
     return Plan(
         recipe_name, dataset, base, rows, processes, blueprint.parameters, blueprint.trained_parameters,
         blueprint.quantized_parameters,

@@ -112,6 +112,11 @@ class Recipe(Section):
     merge: MergeSection
     publish: PublishSection
 
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return self.accelerate["num_processes"] if self.accelerate else 1
+
 
 def load_recipe(path: Path, *sections: str) -> Recipe:
     """Read a recipe; with `sections`, the others are taken out of it.

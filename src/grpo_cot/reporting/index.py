@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_cot.checks.params import load_params
 from grpo_cot.common.files import read_json
+from grpo_cot.params import load_params
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting import tables
 from grpo_cot.reporting.pages import environment

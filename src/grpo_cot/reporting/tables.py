@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_cot.checks.params import Run
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_yaml
+from grpo_cot.params import Run
 from grpo_cot.statistics import t_interval
 
 PUBLISHED = Path(__file__).with_name("published_results.yaml")

@@ -31,7 +31,7 @@ def promises(
     """Put a promise beside a reward (decorator): a property's name, or completions that it pays and never pays.
 
     Raises:
-        ValueError: neither is given, or completions of one side alone: such a promise would hold for any reward.
+        ValueError: neither is given, or completions of one side alone, which any reward would keep.
     """
     if (what is None) == (not pays or not never):
         raise ValueError("a promise is the name of a property, or both `pays` and `never` with completions")

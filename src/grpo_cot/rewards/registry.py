@@ -6,7 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from grpo_cot.common.errors import nearest
+from grpo_cot.common.errors import InputError, nearest
 from grpo_cot.rewards import ours, published
 from grpo_cot.rewards.promise import Reward, promise_of
 
@@ -27,7 +27,7 @@ def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[f
     Names are those of `REWARDS`, those of `PUBLISHED_REWARDS`, and `my_rewards.NAME` for a function of my_rewards.py.
 
     Raises:
-        ValueError: a name is not known (the message gives the nearest one), my_rewards.py cannot be imported, or two
+        InputError: a name is not known (the message gives the nearest one), my_rewards.py cannot be imported, or two
             functions have the same name, under which the trainer logs them.
 
     >>> functions, weights = reward_functions({"correctness": 1.0, "soft_format": 0.0})
@@ -35,20 +35,10 @@ def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[f
     (['correctness', 'soft_format'], [1.0, 0.0])
     """
     functions = [_reward(name) for name in section]
-    logged = [logged_name(name) for name in section]
-    if twice := {name for name in logged if logged.count(name) > 1}:
-        raise ValueError(f"two rewards are called {min(twice)!r}: rename the one in {OWN}.py")
+    names = [function.__name__ for function in functions]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two rewards are called {min(twice)!r}: rename the one in {OWN}.py")
     return functions, list(section.values())
-
-
-def logged_name(name: str) -> str:
-    """The name under which the trainer logs a reward: the function's own."""
-    return name.removeprefix(f"{OWN}.")
-
-
-def uses_own_rewards(section: Mapping[str, float]) -> bool:
-    """Whether a recipe's `rewards` names a function of my_rewards.py."""
-    return any(name.startswith(f"{OWN}.") for name in section)
 
 
 def _reward(name: str) -> Reward:
@@ -57,12 +47,12 @@ def _reward(name: str) -> Reward:
         return known[name]
     module, _, function = name.rpartition(".")
     if module and module != OWN:
-        raise ValueError(f"{name!r} is in {module}, which no step tracks: write the reward into {OWN}.py")
+        raise InputError(f"{name!r} is in {module}, which no step tracks: write the reward into {OWN}.py")
     if not module:
-        raise ValueError(f"unknown reward {name!r}; {nearest(name, known)}")
+        raise InputError(f"unknown reward {name!r}; {nearest(name, known)}")
     functions = vars(_own_module())
     if not callable(functions.get(function)):
-        raise ValueError(f"{OWN}.py has no function {function!r}; {nearest(function, _promised(_own_module()))}")
+        raise InputError(f"{OWN}.py has no function {function!r}; {nearest(function, _promised(_own_module()))}")
     reward: Reward = functions[function]
     return reward
 
@@ -74,12 +64,12 @@ def _own_module() -> ModuleType:
         return loaded
     specification = spec_from_file_location(OWN, path)
     if not path.is_file() or specification is None or specification.loader is None:
-        raise ValueError(f"{path} does not exist: rewards of one's own stand there")
+        raise InputError(f"{path} does not exist: rewards of one's own stand there")
     module = module_from_spec(specification)
     sys.modules[OWN] = module  # before the code runs, as Python's import does
     try:
         specification.loader.exec_module(module)
     except Exception as error:
         del sys.modules[OWN]
-        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

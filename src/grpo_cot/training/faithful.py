@@ -20,7 +20,7 @@ from transformers import BitsAndBytesConfig, Trainer, get_scheduler
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, Phase, RejectionSamplingPhase, SftPhase
+from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, Phase, SftPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.training.unsloth import library_class
 
@@ -152,7 +152,7 @@ def _attributes(phase: Phase, expected: Any, trainer: Any) -> Iterator[Differenc
     precision = "bf16" if expected.bf16 else "fp16" if expected.fp16 else "no"
     if trainer.accelerator.mixed_precision != precision:
         yield f"{phase.section}.mixed_precision", precision, trainer.accelerator.mixed_precision
-    if isinstance(phase, SftPhase | RejectionSamplingPhase):
+    if isinstance(phase, SftPhase):
         labels = trainer.train_dataset[0].get("labels", [ABSENT])
         if labels[0] != -100:  # every row begins with the prompt
             yield "sft.completion_only_loss", True, False
@@ -203,9 +203,9 @@ def _adapter(recipe: Recipe, model: Any) -> Iterator[Difference]:
             yield "lora.target_modules", sorted(expected.target_modules), others
     if not (expected.rank_pattern or expected.alpha_pattern):
         scale = expected.lora_alpha / (math.sqrt(expected.r) if expected.use_rslora else expected.r)
-        actual_types = {(layer.r["default"], layer.scaling["default"]) for layer in layers.values()}
-        if actual_types != {(expected.r, scale)}:
-            yield "lora.r and scale", (expected.r, scale), sorted(actual_types)
+        scales = {(layer.r["default"], layer.scaling["default"]) for layer in layers.values()}
+        if scales != {(expected.r, scale)}:
+            yield "lora.r and scale", (expected.r, scale), sorted(scales)
 
 
 def _quantization(recipe: Recipe, model: Any) -> Iterator[Difference]:

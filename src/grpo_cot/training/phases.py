@@ -30,7 +30,7 @@ from grpo_cot.training import unsloth
 from grpo_cot.training.curves import repeatable
 from grpo_cot.training.examples import own_completions
 from grpo_cot.training.faithful import compare, compare_running, snapshot
-from grpo_cot.training.methods.registry import METHODS, make_trainer, trainer_configuration
+from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
 from grpo_cot.training.methods.setup import Setup
 from grpo_cot.training.probe import LongestBatch
 from grpo_cot.vllm.arguments import distributions
@@ -44,8 +44,7 @@ MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
 
 @dataclass(frozen=True)
 class Run:
-    """What all phases of a training share: the recipe, its rows, the base's folder, the seed, and what identifies the
-    inputs (hashes, revisions), which is written beside the weights."""
+    """The common inputs of all phases; `inputs` identifies them (hashes, revisions)."""
 
     recipe: Recipe
     prompts: Sequence[Row]
@@ -76,9 +75,8 @@ def train_phases(
     """Run every phase that is not finished yet; the folder that holds all of their results.
 
     The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json, and
-    samples.jsonl where the phase learnt from the model's own completions) and model.json, which describes what the last
-    one left. Everything in it is a function of the arguments alone; `inputs` says what prompts and base are (hashes,
-    revisions) and is written beside the weights. A phase that selects its checkpoint does so on `validation`.
+    samples.jsonl where the phase learnt from the model's own completions) and model.json, which describes the result of
+    the last one. It is a function of the arguments alone. A phase that selects its checkpoint does so on `validation`.
 
     Raises:
         InputError: the base is corrupt, there is nothing to learn from, the disk is full, the GPU is too small, or the
@@ -104,8 +102,8 @@ def train_phases(
         except (OSError, RuntimeError, SafetensorError) as error:
             if disk_is_full(error, scratch):
                 raise InputError(
-                    f"{scratch}: no space left on the device for a checkpoint; make room and start again: "
-                    "training goes on from the last whole checkpoint"
+                    f"{scratch}: no space left on the device for a checkpoint; make room (unfinished work of other "
+                    "settings lies beside it) and start again: training goes on from the last whole checkpoint"
                 ) from error
             raise
         # A trainer is a ring of references and holds the GPU's memory, vLLM's share too; and vLLM, when it starts,
@@ -148,7 +146,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     """Train one phase, or go on with it, and leave its result."""
     if DEVICE == "cpu" and phase.settings.get("tf32"):
         raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
-    # First of all, for it connects the processes and says how they share the weights that are loaded next.
+    # First, for it connects the processes and says how they share the weights.
     configuration = trainer_configuration(run.recipe, phase, place.checkpoints, run.seed)
     expected = snapshot(configuration)
     tokenizer = load_tokenizer(run.base)
@@ -156,12 +154,14 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
         run.recipe, phase, tokenizer, run.prompts, run.validation,
         _samples(run, phase.own_samples, place, tokenizer) if phase.own_samples else (),
     )  # fmt: skip
-    examples = METHODS[phase.method].dataset(setup)
+    with setting_up():
+        examples = METHODS[phase.method].dataset(setup)
     model = _loaded(run, phase, place)
     values = _trained_values(model) if place.before and run.adapter else {}
     # The adapter is initialised before the trainer seeds anything (trl#6688).
     set_seed(run.seed)
-    trainer = make_trainer(setup, configuration, model, examples)
+    with setting_up():
+        trainer = METHODS[phase.method].trainer(setup, configuration, model, examples)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     if run.adapter and not is_deepspeed_zero3_enabled():  # which holds shards already, and cannot mix types
@@ -174,8 +174,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
         # Every forward pass gathers weights from all processes, so none may stop generating before the others. This is
         # how generate() is told; Accelerate leaves it out.
         (trainer.model.get_base_model() if run.adapter else trainer.model)._is_fsdp_managed_module = True
-    processes = run.recipe.accelerate["num_processes"] if run.recipe.accelerate else 1
-    checkpoint = last_whole_checkpoint(place.checkpoints, processes)
+    checkpoint = last_whole_checkpoint(place.checkpoints, run.recipe.processes)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not any("loss" in entry for entry in trainer.state.log_history):
         raise InputError("the training made no step: look at max_steps, logging_steps and the number of prompts")

@@ -32,10 +32,9 @@ def dataset(setup: Setup) -> Examples:
     Raises:
         InputError: one step asks more prompts than there are.
     """
-    settings, accelerate = setup.phase.settings, setup.recipe.accelerate
+    settings = setup.phase.settings
     completions = settings["per_device_train_batch_size"] * settings.get("gradient_accumulation_steps", 1)
-    completions *= accelerate["num_processes"] if accelerate else 1
-    groups = completions // settings["num_generations"]
+    groups = completions * setup.recipe.processes // settings["num_generations"]
     if len(setup.prompts) < groups:
         raise InputError(
             f"{len(setup.prompts)} training prompts are fewer than the {groups} that one step asks; add rows"

@@ -3,7 +3,8 @@
 A method is a module with five functions: `configuration`, `dataset`, `trainer`, `workload` and `verdict`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,7 +49,7 @@ METHODS: dict[str, Method] = {
 
 
 def workload(recipe: Recipe, number: int, *, on_gpu: bool) -> Workload:
-    """The largest batch of the recipe's phase at that index: every sequence as long as the recipe lets it be."""
+    """The largest batch of the recipe's phase at that index: sequences as long as it allows; seq2seq targets are 0."""
     phase = recipe.phases[number]
     settings = settings_with_defaults(phase)
     common = Workload(
@@ -82,14 +83,15 @@ def trainer_configuration(recipe: Recipe, phase: Phase, checkpoints: Path, seed:
     return configuration
 
 
-def make_trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) -> Any:
-    """The trainer of a phase.
+@contextmanager
+def setting_up() -> Iterator[None]:
+    """Turn a library's refusal of rows, or of model and settings together, into one sentence.
 
     Raises:
-        InputError: the library refuses model and settings together.
+        InputError: it refuses.
     """
     try:
-        return METHODS[setup.phase.method].trainer(setup, configuration, model, examples)
+        yield
     except InputError:
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:  # the last two: no vLLM, no answer of its server
