@@ -85,6 +85,7 @@ def by_transformers(model_json: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.prove
 def test_full_weights_are_a_second_engine_and_answer_alike(tmp_path: Path) -> None:
     from grpo_cot.evaluation.vllm import answer_both
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.conftest import Project, commit
+from pipeline.conftest import Project
 
 pytestmark = pytest.mark.slow
 WEIGHT = "experiments/short.yaml:rewards.correctness"
@@ -20,7 +20,6 @@ def table(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def test_a_setting_is_tried_shown_compared_and_applied(copy: Project) -> None:
-    commit(copy)
     before = json.loads((copy.folder / "runs/short-a/grade/metrics.json").read_text())
     message = copy.run("dvc", "exp", "run", "--name", "two", "--set-param", f"{WEIGHT}=2", "grade@short-a")
     assert "Running stage 'train@short-a'" in message and "Running stage 'prepare@short-a'" not in message

@@ -12,8 +12,15 @@ VLLM = ROOT / ".venv/vllm"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["evaluation", pytest.param("rollouts", marks=pytest.mark.prove)])
-def test_on_vllm(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "marker"),
+    [
+        ("evaluation", "not prove"),
+        pytest.param("evaluation", "prove", marks=pytest.mark.prove),
+        pytest.param("rollouts", "not prove", marks=pytest.mark.prove),
+    ],
+)
+def test_on_vllm(name: str, marker: str) -> None:
     if not (VLLM / ".ready").is_file():
         pytest.skip("vLLM for CPUs is not installed; on Linux on x86-64 `make .venv/vllm/.ready` does that")
     if not find_library("numa"):
@@ -26,7 +33,7 @@ def test_on_vllm(name: str) -> None:
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/on_vllm/{name}.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marker, f"tests/on_vllm/{name}.py"],
         cwd=ROOT, env=os.environ | settings, capture_output=True, text=True,
     )  # fmt: skip
     assert not done.returncode and " passed" in done.stdout, done.stdout[-20_000:]

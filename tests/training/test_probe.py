@@ -109,7 +109,7 @@ def test_the_longest_batch_is_run_and_training_is_to_the_byte_as_without(
     plain = prepared(wanted, tmp_path / "plain")
     plain.train()
     probed = prepared(wanted, tmp_path / "probed")
-    probed.add_callback(Checked(probed, wanted.phases[0], wanted))
+    probed.add_callback(Checked(probed, wanted, wanted.phases[0]))
     probed.train()
     if method == "grpo":
         drawn = 8 * wanted.phases[0].settings["gradient_accumulation_steps"]
@@ -135,7 +135,7 @@ def test_memory_runs_out_before_the_first_step(tmp_path: Path) -> None:
 
     wanted = recipe("grpo")
     trainer = prepared(wanted, tmp_path)
-    trainer.add_callback(LongestBatch(trainer, wanted.phases[0], wanted))
+    trainer.add_callback(LongestBatch(trainer, wanted, wanted.phases[0]))
 
     def full(module: Any, given: Any) -> None:
         if given[0].shape == (8, 200 + 12):
