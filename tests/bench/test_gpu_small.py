@@ -74,7 +74,8 @@ MT5 = {"model_type": "mt5", "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [CONFIG, pytest.param(MT5, marks=pytest.mark.prove)])
+@pytest.mark.prove
+@pytest.mark.parametrize("config", [CONFIG, MT5])
 def test_a_base_is_pretrained_the_same_to_the_byte_twice_and_its_loss_falls(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:

@@ -195,6 +195,7 @@ def test_a_remote_gives_back_the_bytes_that_it_was_given(small: Project, tmp_pat
     assert " 0 corrupt" in verify(small, remote=True)
 
 
+@PROVE
 def test_a_second_checkout_runs_nothing_and_an_edited_one_what_changed(
     finished: Project, tmp_path: Path, remote: Remote
 ) -> None:

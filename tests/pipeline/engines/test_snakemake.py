@@ -220,6 +220,7 @@ def test_recover_leaves_an_editor_alone(tmp_path: Path) -> None:
         editor.kill()
 
 
+@pytest.mark.prove
 def test_after_a_failed_stage_and_the_edit_taken_back_nothing_is_missing(tmp_path: Path) -> None:
     project = synthetic(tmp_path / "clone", count=2, seconds=0.1)
     project.run(*LOCAL)
