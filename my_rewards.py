@@ -7,6 +7,6 @@ from grpo_cot.rewards import completion_text, promises
 
 
 @promises(pays=["12 + 6 = 18\n<answer>18</answer>"], never=["<answer>12 + 6 = 18</answer>", "18"])
-def shows_a_step(prompts, completions, **columns):  # type: ignore[no-untyped-def]
+def shows_a_step(prompts, completions, **columns):
     """1 when there is an equation before the answer."""
     return [float("=" in completion_text(completion).partition("<answer>")[0]) for completion in completions]

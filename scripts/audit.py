@@ -38,9 +38,7 @@ def main(args: Namespace) -> str:
     named = any(name.startswith(f"{OWN}.") for name in recipe.rewards)
     own = {"own_rewards": file_hash(Path(f"{OWN}.py"))} if named else {}
     write_json(args.gate, {"passed": True, **own})
-    message = (
-        "the base's own completions are not what the first phase learns from; rewards checked on the golden corpus"
-    )
+    message = "the first phase does not learn from the base's completions; rewards checked on the golden corpus"
     if samples:
         message = f"the weighted reward varies in {samples['weighted_sum']['varies']:.0%} of {len(rows)} groups"
     return message + "".join(f"; WARNING: {warning}" for warning in warnings)

@@ -147,6 +147,11 @@ with grpo_cot.resuming.resumable(pathlib.Path(sys.argv[2]), {}) as folder:
         return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
 
     first = folder()
+    (tmp_path / "my_rewards.py").write_text("")  # of the user's: what lies beside it is no code
+    code = code.replace("import grpo_cot", f"sys.path.append({str(tmp_path)!r})\nimport my_rewards, grpo_cot", 1)
+    first = folder()
+    (tmp_path / "params.yaml").write_text("runs: {}\n")
+    assert folder() == first
     for unused in ("reporting/templates/report.html.jinja", "memory/estimate.py", "grading/grade.py"):
         (package / unused).write_text((package / unused).read_text() + "\n")
         assert folder() == first, unused

@@ -33,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("expression", nargs="?", default="", help="as for pytest's -k")
     report = ROOT / ".cache/prove.xml"
+    report.unlink(missing_ok=True)
     expression = parser.parse_args().expression
     command = [sys.executable, "-m", "pytest", "-m", "prove", "-k", expression]
     status = subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT, check=False).returncode

@@ -64,7 +64,9 @@ def loaded_code() -> dict[str, str]:
         for name, module in list(sys.modules.items())
         if name.split(".")[0] in ("grpo_cot", "my_rewards") and getattr(module, "__file__", None)
     }
-    data = {str(path.name): path for file in files.values() if file for path in Path(file).parent.glob("*.yaml")}
+    # Beside the user's rewards lies the checkout, and no code.
+    rooms = {Path(file).parent for name, file in files.items() if file and name != "my_rewards"}
+    data = {f"{room.name}/{path.name}": path for room in rooms for path in room.glob("*.yaml")}
     return {name: file_hash(Path(file)) for name, file in sorted({**files, **data}.items()) if file}
 
 
