@@ -10,8 +10,9 @@ import random
 import time
 from collections.abc import Callable
 
-from grpo_cot.answers import lenient_answer, numeric_value, same_answer
-from grpo_cot.numbers import number
+from grpo_cot.answers import same_answer, stated_value
+from grpo_cot.grading.lenient import lenient_answer
+from grpo_cot.numbers import numeric_value
 from grpo_cot.schema import strict_answer, worked
 
 COMPLETIONS = 5_000
@@ -39,7 +40,7 @@ def grade(completion: str, locale: str) -> None:
     """What step grade reads of one completion."""
     strict, lenient = strict_answer(completion), lenient_answer(completion, locale)
     if lenient is not None:
-        numeric_value(lenient, locale)
+        stated_value(lenient, locale)
     same_answer(strict, "14", locale)
     same_answer(lenient, "14", locale)
 
@@ -69,7 +70,8 @@ READERS: dict[str, Read] = {
     "lenient, en": lenient_answer,
     "lenient, vi": lambda text: lenient_answer(text, "vi"),
     "numeric": numeric_value,
-    "number, vi": lambda text: number(text, "vi"),
+    "stated": stated_value,
+    "stated, vi": lambda text: stated_value(text, "vi"),
     "same": lambda text: same_answer(text, text),
 }
 HOSTILE = (  # repeated to the length, between a start and an end that leave every pattern hoping until the end

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from grpo_cot.answers import lenient_answer, same_answer
+from grpo_cot.answers import same_answer
+from grpo_cot.grading.lenient import lenient_answer
 from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.registry import REWARDS
 

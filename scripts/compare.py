@@ -16,7 +16,7 @@ def main(args: Namespace) -> str:
     write_json(args.output, {**names, **result})
     return (
         f"strict accuracy of {names['b']} minus {names['a']}: {in_points(result['strict_accuracy'])} "
-        f"(set {result['set']}, n = {result['n']})"
+        f"(set {result['set']}, n = {result['n']})" + "".join(f"; WARNING: {warning}" for warning in result["warnings"])
     )
 
 

@@ -25,7 +25,10 @@ def main(args: Namespace) -> str:
         paired = result["paired"][f"{reader}_accuracy"]
         before, after = (result[model][f"{reader}_accuracy"]["value"] for model in ("base", "trained"))
         sentences.append(f"{reader} accuracy {before:.1%} -> {after:.1%}, difference {in_points(paired)}")
-    return f"{'; '.join(sentences)} (set {result['set']}, n = {result['n']}, paired, 95 % interval)"
+    unread = " -> ".join(f"{result[model]['unread']['value']:.1%}" for model in ("base", "trained"))
+    sentences.append(f"unread by the lenient reader {unread}")
+    warnings = "".join(f"; WARNING: {warning}" for warning in result["warnings"])
+    return f"{'; '.join(sentences)} (set {result['set']}, n = {result['n']}, paired, 95 % interval){warnings}"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ def model_figures(accuracy: float, **changed: Any) -> dict[str, Any]:
     figures = {
         "strict_accuracy": share(accuracy),
         "lenient_accuracy": share(accuracy + 0.05),
+        "unread": share(0.07),
         "format_adherence": share(0.9),
         "perplexity": {"value": 3.25, "low": 3.0, "high": 3.5, "tokens": 4000},
         "sacrebleu": {"value": 41.5, "low": 40.25, "high": 42.75, "signature": "nrefs:1|tok:13a|version:2.5.1"},
@@ -36,5 +37,6 @@ def metrics(base: float, trained: float, n: int = 500, **changed: Any) -> dict[s
         "base": model_figures(base),
         "trained": model_figures(trained, **changed),
         "paired": {"strict_accuracy": difference, "lenient_accuracy": difference},
+        "warnings": [],
     }
     return {"set": "test", **figures, "sets": {"test": figures}}

@@ -1,245 +1,192 @@
-"""The lenient reader agrees with a careful person, by value, in both locales, and survives any text."""
+"""One careful reading of an announced answer, alike for strict grading, for rewards and for the lenient reader."""
 
 import doctest
 import itertools
-import json
-import os
-import random
-import re
-from collections.abc import Iterator
+import time
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_cot import answers
-from grpo_cot.answers import lenient_answer, numeric_value, same_answer
-from grpo_cot.numbers import LOCALES, number
-from grpo_cot.schema import TAGS, gold, strict_answer, worked
+from grpo_cot.answers import same_answer, stated_value
+from grpo_cot.grading.lenient import lenient_answer
+from grpo_cot.rewards.registry import REWARDS
+from grpo_cot.schema import strict_answer
+
+SCHEMA = "<reasoning>\n12 + 6 = 18\n</reasoning>\n<answer>\n{}\n</answer>"
+
+
+def verdicts(answer: str, gold: str, locale: str = "en") -> set[bool]:
+    """The verdicts of strict grading, of the lenient reader and of both rewards on an answer inside the schema."""
+    completion = SCHEMA.format(answer)
+    found = {
+        same_answer(strict_answer(completion), gold, locale),
+        same_answer(lenient_answer(completion, locale), gold, locale),
+    }
+    for name in ("correctness", "correctness_in_schema"):
+        found |= {REWARDS[name](prompts=[""], completions=[completion], gold=[gold], locale=[locale]) == [2.0]}
+    return found
 
 
 def test_doctests() -> None:
     assert doctest.testmod(answers).failed == 0
 
 
-def test_hand_labelled_completions() -> None:
-    if "GRADING_DIR" not in os.environ:
-        pytest.skip("set GRADING_DIR to the folder that holds edge_cases.jsonl")
-    lines = (Path(os.environ["GRADING_DIR"]) / "edge_cases.jsonl").read_text(encoding="utf-8").splitlines()
-    cases = [json.loads(line) for line in lines]
-    disagreements = [
-        case["tag"]
-        for case in cases
-        if same_answer(lenient_answer(case["text"], case["locale"]), case["gold"], case["locale"]) != case["human_ok"]
-    ]
-    assert len(cases) == 30
-    assert disagreements == []
-
-
-@pytest.mark.parametrize(("split", "rows"), [("train", 7473), ("test", 1319)])
-def test_worked_solutions_are_right_and_no_other_gold_is(split: str, rows: int) -> None:
-    if "GSM8K_DIR" not in os.environ:
-        pytest.skip("set GSM8K_DIR to the folder that holds GSM8K's train.jsonl and test.jsonl")
-    path = Path(os.environ["GSM8K_DIR"]) / f"{split}.jsonl"
-    answers = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()]
-    assert len(answers) == rows
-    for published in answers:
-        expected = gold(published)
-        in_schema = worked(published.partition("####")[0].strip(), expected)
-        value = int(expected)
-        others = {str(value + 1), str(-value), str(10 * value)} if value else {"1"}
-        for read in (strict_answer(in_schema), lenient_answer(in_schema), lenient_answer(published)):
-            assert same_answer(read, expected), published
-            assert not any(same_answer(read, other) for other in others), published
-        for other in others:
-            completion = worked(published.partition("####")[0].strip(), other)
-            assert not same_answer(strict_answer(completion), expected), published
-            assert not same_answer(lenient_answer(completion), expected), published
-            assert not same_answer(lenient_answer(re.sub("####.*", f"#### {other}", published)), expected), published
-
-
-def test_vietnamese_explanations() -> None:
-    if "SHARED_DATA_DIR" not in os.environ:
-        pytest.skip("set SHARED_DATA_DIR to the folder that holds vi_gsm8k_slice")
-    path = Path(os.environ["SHARED_DATA_DIR"]) / "vi_gsm8k_slice" / "joined_train_0_199.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 200
-    read = {row["index"]: lenient_answer(row["explanation"], "vi") for row in rows}
-    wrong = [row["index"] for row in rows if not same_answer(read[row["index"]], row["answer"], "vi")]
-    assert wrong == [123, 178]
-    assert read[123] == "$0.25"  # the gold is 25: the question asks for cents, and the explanation ends in dollars
-    assert read[178] == "$4.25"  # the gold is 23: the explanation works out another problem (1 plant fewer, a $20 note)
-
-
-@pytest.mark.parametrize("marker", ["#### {}", "The answer is {}.", "<answer>\n{}\n</answer>", "\\boxed{{{}}}"])
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_gsm8k_golds_are_read_behind_every_marker(split: str, marker: str) -> None:
-    if "GSM8K_DIR" not in os.environ:
-        pytest.skip("set GSM8K_DIR to the folder that holds GSM8K's train.jsonl and test.jsonl")
-    path = Path(os.environ["GSM8K_DIR"]) / f"{split}.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines():
-        solution, _, answer = json.loads(line)["answer"].partition("####")
-        completion = solution + marker.format(answer.strip())
-        assert same_answer(lenient_answer(completion), gold(f"#### {answer}")), completion
-
-
 @pytest.mark.parametrize(
-    ("completion", "answer"),
+    "answer",
     [
-        ("14", "14"),
-        ("12 + 7 = 19\n19 - 5 = 14\nThe answer is 14.", "14"),
-        ("12 + 7 = 19\n19 - 5 = 14", "14"),
-        ("12 + 7 = <<12+7=19>>19 apples for 2 days", "19"),
-        ("12 + 7 = 19\n19 - 5 =", None),
-        ("<reasoning>\nIt must be 14.\n</reasoning>\n<answer>\n15\n</answer>", "15"),
-        ("<answer>\n14", "14"),
-        ("<answer>18</answer> This is 2 more.", "18"),
-        ("**Answer:** 18", "18"),
-        ("The answer is -$ 18.", "-$ 18"),
-        ("The answer is:\n\n$$18$$", "18"),
-        ("Final answer:\n\\[\\boxed{\\frac{1}{2}}\\]", "1/2"),
-        ("\\boxed{1{,}234\\text{ dollars}}", "1,234"),
-        ("The answer is 12 + 6 = 18 apples, because 3 + 4 = 7.", "18"),
-        ("The answer is 18 apples in 2 bags.", "18"),
-        ("So after 3 days, she has 14 apples.", "14"),
-        ("She puts **14** apples in 2 bags.", "14"),
-        ("#### 14\nThe answer is correct.", "14"),
-        ("#### - 18", "-18"),
-        ("The answer is negative 5.", "-5"),
-        ("#### _18_", "18"),
-        ("\\boxed{18^\\circ}", "18"),
-        ("\\boxed{18\\text{ cm}^2}", "18"),
-        ("\\boxed{\\dfrac12}", "1/2"),
-        ("\\boxed{-3\\frac{1}{2}}", "-3 1/2"),
-        ("The answer is 1.5 \\times 10^{3}.", "1.5e3"),
-        ("1.5\u00d710\u00b3", "1.5e3"),
-        ("The number of apples after 3 days is 14.", "14"),
-        ("She made 14 apples from 5 bags, so she has 16.", "16"),
-        ("It takes 16 hours (400 / 25).", "16"),
-        ("100 / 5 = 5A / 5 or 20 = A.", "20"),
-        ("She sold 28 cups on day 2.", "28"),
+        "18", "18.", "18.0", "018", "+18", "**18**", "`18`", "_18_", '"18"', "(18)", "[18]", "$18", "$ 18", "$18.00",
+        "US$18",
+        "18 USD", "USD 18", "Rs. 18", "\u20b918", "\u20ac18", "18 \u20ac", "18%", "18 percent", "18 apples", "18 km/h",
+        "18 cm\u00b2",
+        "18 km per hour", "x = 18", "x=18", "18 = x", "12 + 6 = 18", "36/2 = 18", "\\boxed{18}", "$\\boxed{18}$",
+        "\\(18\\)", "$18$",
+        "\\text{18}", "18\\%", "\\$18", "The answer is 18", "The answer is 18.", "Answer: 18",
+        "She pays $18 for 3 days.",
+        "She has 18 apples in 2 bags.", "18 apples, because 12 + 6 = 18", "not 20 but 18", "18, not 20", "18 (12 + 6)",
+        "18?",
+        "18!", "18 of them", "18 dogs and cats", "\uff11\uff18", "=18", "\u2248 18", "about 18", "18th", "18 a day",
+        "18 d",
+        "Each of the 4 friends pays $18.", "1.8e1", "1.8 x 10^1", "18 (18.0)",
     ],
-)
-def test_the_stated_answer(completion: str, answer: str | None) -> None:
-    assert lenient_answer(completion) == answer
+)  # fmt: skip
+def test_spellings_of_one_number_are_read_alike_by_every_reader(answer: str) -> None:
+    assert verdicts(answer, "18") == {True}
 
 
 @pytest.mark.parametrize(
-    "completion",
+    "answer",
     [
-        "",
-        "no number",
-        "The answer is 17 or 18.",
-        "The answer is 5 hours and 18 minutes.",
-        "The answer is 20 - 2",
-        "The answer is not 18.",
-        "<answer>36/2</answer>",
-        "<answer>17, 18</answer>",
-        "<answer>\n16\n17\n18\n</answer>",
-        "<answer>18\u00b2</answer>",
-        "\\boxed{18\\sqrt{3}}",
-        "\\boxed{18\\pi}",
-        "\\boxed{x = 18, y = 5}",
-        "She has 18 apples from 36/2 or 40/2.",
-        "between 17 and 18",
-        "18-20",
-        "She has 18 apples in 2 bags.",
+        "", "many", "twenty", "eighteen", "unknown", "cannot be determined", "18; 20", "20; 18", "18, 20", "18 20",
+        "17 or 18",
+        "18 or 20", "18 or nineteen", "18 (or maybe 20)", "18 or more", "between 17 and 18", "17-18", "18 \u2013 20",
+        "18 to 20", "18/2",
+        "36/2", "20 - 2", "18 minus one", "18 plus two", "18 times two", "18 divided by two", "18x", "18 x", "18n",
+        "18\u03c0",
+        "18\u00b2", "18^2", "18 squared", "\\sqrt{18}", "\u221a18", "2 \\times 18", "18 and", "18 and nineteen",
+        "18 thousand", "18k",
+        "18 dozen", "18 hundred", "18 million", "$18M", "18 and a half", "18.5", "18 1/2", "not 18", "no longer 18",
+        "-18",
+        "negative 18", "minus 18", "\u221218", "\u201318", "18 degrees below zero", "> 18", "< 18", "more than 18",
+        "less than 18",
+        "18:00", "3:18", "18 hours 30 minutes", "18 hours and 30 minutes", "5 feet 18 inches", "$18 and 30 cents",
+        "18 dollars and fifty cents", "1 18", "x = 18, y = 5", "16\n17\n18", "18 fifths", "118", "180", "x",
+        "18 " * 200,
     ],
-)
-def test_a_guess_or_an_unfinished_calculation_is_no_answer(completion: str) -> None:
-    assert not same_answer(lenient_answer(completion), "18")
-
-
-def test_the_last_of_several_answers_counts() -> None:
-    assert lenient_answer("#### 14\nLet me check that again.\n#### 15") == "15"
-    assert lenient_answer("The answer is 14. Wait, actually it is 15.") == "15"
-    assert lenient_answer("<answer>14</answer><answer>15</answer>") == "15"
-
-
-def test_a_heading_is_no_answer() -> None:
-    assert lenient_answer("#### Step 2: add 3\nShe has 14.") == "14"
-    assert lenient_answer("Let me find the answer:\nFirst, she has 3 apples.\nShe ends with 14.") == "14"
+)  # fmt: skip
+def test_what_does_not_state_18_is_paid_by_no_reader(answer: str) -> None:
+    assert verdicts(answer, "18") == {False}
 
 
 @pytest.mark.parametrize(
-    "question", ["Question: and then?", "Q: and then?", "### Problem 2: and then?", "Câu hỏi: còn gì?"]
-)
-def test_what_follows_a_new_question_is_not_read(question: str) -> None:
-    assert lenient_answer(f"12 + 2 = 14\n{question}\nThe answer is 7.") == "14"
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
+    ("answer", "gold"),
     [
-        ("70.000", 70000),
-        ("1.234.567", 1234567),
-        ("2,5", Fraction(5, 2)),
-        ("1.234,5", Fraction(2469, 2)),
-        ("88,000", 88000),
-        ("1,234,567", 1234567),
-        ("1,125", Fraction(9, 8)),
-        ("2.5", Fraction(5, 2)),
-        ("0.125", Fraction(1, 8)),
-        ("-5 đô la", -5),
-        ("$1,125", 1125),
-        ("âm 5", -5),
-        ("3 1/2", Fraction(7, 2)),
+        ("18 thousand", "18000"), ("18k", "18000"), ("18 dozen eggs", "216"), ("$1.5 million", "1500000"),
+        ("$2M", "2000000"),
+        ("2 hundred", "200"), ("18 and a half", "18.5"), ("2 hours and a half", "2.5"), ("1 000 000", "1000000"),
+        ("12 345.5 km", "12345.5"), ("1/2", "0.5"), ("3 1/2 cups", "3.5"), ("\u00bd", "0.5"), ("\u20135", "-5"),
+        ("-US$5", "-5"),
+        ("minus 5", "-5"), ("negative 5 degrees", "-5"), ("x = -5", "-5"), ("2 thousand 5 hundred", "2500"),
+        ("\\boxed{\\frac{1}{2}}", "0.5"), ("It costs $18 thousand.", "18000"), ("7e3", "7000"), ("240A", "240"),
     ],
-)
-def test_vietnamese_numbers(text: str, value: Fraction) -> None:
-    assert numeric_value(text, "vi") == value or text == "âm 5"  # a word for the sign is read in a completion only
-    assert numeric_value(lenient_answer(f"Đáp án là {text}.", "vi") or "", "vi") == value
+)  # fmt: skip
+def test_words_and_signs_that_change_the_value_are_read(answer: str, gold: str) -> None:
+    assert verdicts(answer, gold) == {True}
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("answer", "gold"),
     [
-        ("70.000", 70),
-        ("1,234.50", Fraction(2469, 2)),
-        ("**\\$18**", 18),
-        ("-$ 18", -18),
-        ("18 km/h", 18),
-        ("18 cm\u00b2", 18),
-        ("\uff0d\uff11\uff0c\uff12\uff13\uff14", -1234),
-        ("\u0661\u0668", 18),
-        ("3/4", Fraction(3, 4)),
-        ("3 1/2 cups", Fraction(7, 2)),
-        ("-3\\frac{1}{2}", Fraction(-7, 2)),
-        ("3 and 1/2", Fraction(7, 2)),
-        ("\u00bd", Fraction(1, 2)),
-        ("3\u00be", Fraction(15, 4)),
-        ("1.5e3", 1500),
-        ("1.5 x 10^3", 1500),
-        ("1.5 \\times 10^{-3}", Fraction(3, 2000)),
-        ("2\u00d710\u2074", 20000),
+        ("70 nghìn", "70000"), ("70 ngàn đồng", "70000"), ("70k", "70000"), ("1,5 triệu", "1500000"),
+        ("1,5 triệu đồng", "1500000"),
+        ("1,5tr", "1500000"), ("2 triệu 500 nghìn", "2500000"), ("1 triệu rưỡi", "1500000"), ("2 giờ rưỡi", "2.5"),
+        ("2 tỷ", "2000000000"), ("2 nghìn tỷ", "2000000000000"), ("5 chục trứng", "50"), ("3 tá", "36"),
+        ("18 phần trăm", "18"),
+        ("3 năm", "3"), ("70.000đ", "70000"), ("70.000 VNĐ", "70000"), ("âm 5", "-5"),
+        ("Đáp án là 70 nghìn đồng.", "70000"),
+        ("không phải 20 mà là 18", "18"), ("1,255 đồng", "1255"), ("Lan còn 12 quả táo sau 3 ngày", "12"),
     ],
-)
-def test_english_numbers(text: str, value: Fraction) -> None:
-    assert numeric_value(text) == value
+)  # fmt: skip
+def test_vietnamese_words_that_change_the_value_are_read(answer: str, gold: str) -> None:
+    assert verdicts(answer, gold, "vi") == {True}
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("answer", "gold"),
     [
-        "",
-        "2,5",
-        "1/0",
-        "18\u00b2",
-        "\u00b2",
-        "3 4",
-        "3 5/2",
-        "3.5 1/2",
-        "\\sqrt{16}",
-        "x = 5",
-        "--5",
-        "5:30",
-        "7" * 5000,
+        ("70 nghìn", "70"), ("1,5 triệu", "1.5"), ("18 hoặc 20", "18"), ("18 hay hai mươi", "18"), ("18 trừ một", "18"),
+        ("18 cộng hai", "18"), ("2 giờ 30 phút", "2"), ("2 giờ 30 phút", "30"), ("2 giờ rưỡi", "2"),
+        ("1 triệu rưỡi", "1000000"),
+        ("18 quả và hai quả", "18"), ("không phải 18", "18"), ("5 chục", "5"), ("18 độ dưới không", "18"),
+        ("từ 18 đến 20", "18"),
+        ("2 triệu 500", "2000000"), ("3 phần tư", "3"),
     ],
+)  # fmt: skip
+def test_other_vietnamese_values_are_paid_by_no_reader(answer: str, gold: str) -> None:
+    assert verdicts(answer, gold, "vi") == {False}
+
+
+NUMBERS = (
+    "18",
+    "-18",
+    "1,234",
+    "1,234.50",
+    "0.5",
+    "1/2",
+    "3 1/2",
+    "1 000 000",
+    "$18",
+    "-$5",
+    "\u20b918",
+    "18k",
+    "70.000",
+    "2,5",
 )
-def test_not_one_number(text: str) -> None:
-    assert numeric_value(text) is None
+BEFORE = (
+    "",
+    " ",
+    "**",
+    "x = ",
+    "The answer is ",
+    "$",
+    "US$",
+    "\u2248 ",
+    "about ",
+    "(",
+    "not ",
+    "negative ",
+    "12 + 6 = ",
+)
+AFTER = (
+    "",
+    ".",
+    "**",
+    " apples",
+    " km/h",
+    "%",
+    " thousand",
+    " nghìn",
+    " or 20",
+    "; 20",
+    ")",
+    " x",
+    " minus one",
+    " and a half",
+)
+
+
+def test_strict_grading_rewards_and_the_lenient_reader_never_part() -> None:
+    spellings = [("".join(parts), locale) for *parts, locale in itertools.product(BEFORE, NUMBERS, AFTER, ("en", "vi"))]
+    for answer, locale in spellings:
+        value = stated_value(answer, locale)
+        decimals = (
+            value is not None and str(float(value))
+            if value is not None and Fraction(str(float(value))) == value
+            else "7"
+        )
+        assert len(verdicts(answer, str(decimals), locale)) == 1, (answer, locale)
 
 
 def test_same_answer_is_by_value() -> None:
@@ -253,56 +200,19 @@ def test_same_answer_is_by_value() -> None:
 
 def test_unknown_locale() -> None:
     with pytest.raises(ValueError, match="unknown locale 'fr', expected one of en, vi"):
-        numeric_value("1", "fr")
+        stated_value("the 18", "fr")
 
 
-PIECES = st.sampled_from(
-    [*TAGS, *"12/=+-$%. \n\u00b2\uff17\u0301\U0001d7d8", "####", "\\boxed{", "\\frac{", "}", "**", "2,5", "1.000"]
-) | st.sampled_from(["answer is ", "Đáp án là ", "Question:", "wait ", "because ", "not ", "or ", "after ", "apples"])
-
-
-@given(st.text() | st.lists(PIECES).map("".join), st.sampled_from(["en", "vi"]))
+@given(st.text() | st.lists(st.sampled_from([*BEFORE, *NUMBERS, *AFTER])).map(" ".join), st.sampled_from(["en", "vi"]))
 def test_never_raises(text: str, locale: str) -> None:
-    same_answer(lenient_answer(text, locale), text, locale)
+    assert isinstance(stated_value(text, locale), Fraction | None)
 
 
-PIECES = (
-    *TAGS, "####", "\\boxed{", "\\frac{", "\\frac12", "\\text{", "\\sqrt{", "}", "**", "<<", "^{3}", "x 10^", "e9",
-    "answer is ", "Đáp án là ", "kết quả: ", "\nQuestion:", " wait ", " because ", " so ", ", so ", " is ", " là ",
-    "not ", " or ", " and ", "after ", ", ", " (", ")", "âm ", "tháng ", " apples", "\n", " ", ". ", "=", "-", "/", "%",
-    "1", "2,5", "1.000", "88,000", "1/2", "0", "00", "$", "\u20ab", "\u2212", "\uff11", "\uff0c", "\u0661", "\u00b2",
-    "\u00bd", "\u2460", "\u0130", "\u0301", "\ud800", "\udfff", "\U0001d7d8", "1," * 50,
-)  # fmt: skip
-
-
-def hostile_texts(count: int) -> Iterator[str]:
-    """Texts of markers, numbers and connectors between any characters, lone surrogates and other scripts' digits."""
-    rng = random.Random(0)
-    for _ in range(count):
-        chosen = rng.choices(PIECES, k=rng.randint(1, 8))
-        chosen += map(chr, rng.choices(range(0x110000), k=rng.randint(0, 4)))
-        if rng.random() < 0.01:
-            chosen.append(rng.choice("79,") * rng.choice((400, 401, 4301, 5000)))
-        rng.shuffle(chosen)
-        yield "".join(chosen)
-
-
-@pytest.mark.slow
-def test_no_reader_raises_on_100_000_hostile_texts() -> None:
-    for text, locale in zip(hostile_texts(100_000), itertools.cycle(LOCALES), strict=False):
-        for answer in (strict_answer(text), lenient_answer(text, locale), text):
-            same_answer(answer, text, locale)
-            assert answer is None or isinstance(number(answer, locale), Fraction | None)
-            assert answer is None or isinstance(numeric_value(answer, locale), Fraction | None)
-
-
-@given(
-    st.lists(st.sampled_from(["1", "2", ",", ".", "0", "00", "-", "$", " ", "%", " apples", "\u20ac", "\u2212"])).map(
-        "".join
-    )
+@pytest.mark.parametrize(
+    "unit", ["1", "1 ", "1,", "18 apples ", "(", "x = 1 ", "or ", "not ", "$", "after 3 days, ", "**1** ", "1/"]
 )
-def test_whatever_the_strict_reader_accepts_is_read_alike(answer: str) -> None:
-    completion = f"<reasoning>\n3 + 4 = 7\n</reasoning>\n<answer>\n{answer}\n</answer>"
-    strict = strict_answer(completion)
-    if strict is not None and number(strict) is not None:
-        assert numeric_value(lenient_answer(completion) or "") == number(strict)
+def test_a_long_text_takes_no_time(unit: str) -> None:
+    started = time.perf_counter()
+    for length in (299, 400, 1_000_000):
+        stated_value((unit * (length // len(unit) + 1))[:length])
+    assert time.perf_counter() - started < 1

@@ -1,7 +1,7 @@
 """The XML answer schema: the form of a completion, and the gold answer of a worked solution.
 
-Training rewards and the strict grader share this module and `numbers`, and nothing else. So a change to the lenient
-reader (`grpo_cot.answers`) never makes a trained model stale. Everything here is linear in the length of its input.
+Training rewards and the strict grader share this module, `numbers` and `answers`. So a change to the lenient reader
+(`grpo_cot.grading.lenient`) never makes a trained model stale. Everything here is linear in the length of its input.
 """
 
 import re
@@ -52,14 +52,17 @@ def strict_answer(completion: str) -> str | None:
 def worked(solution: str, gold: str, locale: str = "en") -> str:
     """A worked solution as a completion: the target of supervised training and of perplexity.
 
-    The gold is in plain notation; the completion has it in the locale's.
+    The gold is in plain notation; the completion has it in the locale's. In Vietnamese, zeros at the end of decimals
+    are left out, since 2,750 reads as thousands (`grpo_cot.numbers`).
 
     >>> worked("2 + 3 = 5", "5")
     '<reasoning>\\n2 + 3 = 5\\n</reasoning>\\n<answer>\\n5\\n</answer>'
-    >>> worked("9 / 8", "1.125", "vi").split()[-2]
-    '1,125'
+    >>> worked("9 / 8", "1.125", "vi").split()[-2], worked("11 / 4", "2.750", "vi").split()[-2]
+    ('1,125', '2,75')
     """
-    answer = gold.replace(".", ",") if locale == "vi" else gold
+    answer = gold
+    if locale == "vi" and "." in gold:
+        answer = gold.rstrip("0").removesuffix(".").replace(".", ",")
     return f"<reasoning>\n{solution}\n</reasoning>\n<answer>\n{answer}\n</answer>"
 
 

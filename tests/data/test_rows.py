@@ -12,7 +12,7 @@ from support import ROOT
 from grpo_cot.common.errors import InputError, validated
 from grpo_cot.data.rows import load, plain_number, plain_solution, read_source
 from grpo_cot.data.sources import SOURCE_FILE, Suite, evaluation_sets
-from grpo_cot.numbers import number
+from grpo_cot.numbers import numeric_value
 
 GOOD = [{"question": "2 + 3?", "answer": "2 + 3 = 5\n#### 5"}, {"question": "10 * 100?", "answer": "#### 1,000"}]
 DATASETS = ROOT / "sources/datasets"
@@ -120,7 +120,7 @@ def test_a_local_file_of_any_form_needs_only_a_column_map(tmp_path: Path, name: 
 )  # fmt: skip
 def test_a_gold_is_plain_english_whatever_its_source_writes(value: object, locale: Any, written: str) -> None:
     assert plain_number(value, locale) == written
-    assert number(written) == number(str(value), locale if isinstance(value, str) else "en")
+    assert numeric_value(written) == numeric_value(str(value), locale if isinstance(value, str) else "en")
 
 
 def test_a_vietnamese_worked_answer_is_read_by_its_locale(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from sacrebleu import corpus_bleu
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, read_json, read_jsonl, write_jsonl
 from grpo_cot.grading import grade as grading
-from grpo_cot.grading.grade import compare, grade, metrics, read_completion, read_samples
+from grpo_cot.grading.grade import compare, grade, metrics, read_completion, read_samples, unread_warnings
 
 
 def answered(text: str, reasoning_tokens: int | None = None, truncated: bool = False, **more: Any) -> Row:
@@ -119,7 +119,7 @@ def test_every_set_has_its_figures_and_the_first_one_stands_on_top() -> None:
     problems = {**PROBLEMS, **{("other", row["id"]): problem() for row in other}}
     result = metrics(grade([*COMPLETIONS, *other], problems))
     assert result["set"] == "test" and list(result["sets"]) == ["test", "other"]
-    assert {key: result[key] for key in ("n", "base", "trained", "paired")} == result["sets"]["test"]
+    assert {key: result[key] for key in ("n", "base", "trained", "paired", "warnings")} == result["sets"]["test"]
     assert result["sets"]["other"]["n"] == 2
     assert result["sets"]["other"]["trained"]["strict_accuracy"]["value"] == 0
 
@@ -232,3 +232,39 @@ def test_runs_on_different_rows_are_not_compared() -> None:
     rows = grade(COMPLETIONS, PROBLEMS)
     with pytest.raises(InputError, match=r"different rows \(1 unpaired, 'c' first\)"):
         compare(rows, rows[:2])
+
+
+def test_unread_completions_are_counted_and_a_difference_that_they_could_carry_is_warned_of() -> None:
+    answers = {"base": answered("It has 5 apples in 2 bags."), "trained": answered(schema(5))}
+    rows = [{**COMPLETIONS[0], "id": str(number), **answers} for number in range(30)]
+    problems = {("test", str(number)): problem() for number in range(30)}
+    predictions = grade(rows, problems)
+    result = metrics(predictions)
+    assert (result["base"]["unread"]["value"], result["trained"]["unread"]["value"]) == (1, 0)
+    (warning,) = result["warnings"]
+    assert warning.startswith(
+        "the lenient difference may be one of reading: 100.0% of the completions of base and 0.0%"
+    )
+    wrong = [{**row, "base": answered("It has 6 apples.")} for row in rows]
+    assert metrics(grade(wrong, problems))["warnings"] == []
+    compared = compare(grade(wrong, problems), grade([{**row, "trained": row["base"]} for row in rows], problems))
+    assert (compared["unread"]["a"]["value"], compared["unread"]["b"]["value"]) == (0, 1)
+    assert "of the completions of a and 100.0% of those of b" in compared["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("base", "trained", "low", "high", "warned"),
+    [
+        (0.31, 0.1, 0.2, 0.4, True),
+        (0.3, 0.11, 0.2, 0.4, False),
+        (0.1, 0.3, 0.2, 0.4, False),
+        (0.1, 0.31, -0.4, -0.2, True),
+        (0.3, 0.1, -0.4, -0.2, False),
+        (0.9, 0.0, -0.1, 0.2, False),
+    ],
+)
+def test_only_a_difference_beyond_chance_can_be_carried(
+    base: float, trained: float, low: float, high: float, warned: bool
+) -> None:
+    unread = {"base": {"value": base}, "trained": {"value": trained}}
+    assert bool(unread_warnings(unread, {"difference": (low + high) / 2, "low": low, "high": high})) == warned

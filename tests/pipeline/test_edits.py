@@ -9,7 +9,8 @@ from pipeline.conftest import Project
 pytestmark = pytest.mark.slow
 LIBRARY = "src/grpo_cot"
 EDITS = {
-    f"{LIBRARY}/answers.py": {"grade", "compare"},
+    f"{LIBRARY}/grading/lenient.py": {"grade", "compare"},
+    f"{LIBRARY}/answers.py": {"audit", "train", "grade", "compare"},
     f"{LIBRARY}/rewards/ours.py": {"audit", "train"},
     f"{LIBRARY}/prompts.py": {"prepare", "check"},
     f"{LIBRARY}/library/values.py": {"audit", "check", "evaluate"},  # an allowed key

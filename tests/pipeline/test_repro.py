@@ -112,7 +112,7 @@ def test_a_changed_setting_makes_stale_the_steps_that_read_it(
 
 
 def test_an_edited_lenient_reader_reruns_grade_publish_and_report_only(copy: Project) -> None:
-    copy.edit("src/grpo_cot/answers.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
+    copy.edit("src/grpo_cot/grading/lenient.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
     ran = {name.split("@")[0] for name in copy.repro()}
     assert "grade" in ran
     assert ran <= {"grade", "publish", "report", "compare"}

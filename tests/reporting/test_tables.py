@@ -39,7 +39,9 @@ def result(
 def comparison(a: str, b: str, difference: float) -> dict[str, Any]:
     paired = {"difference": difference, "low": difference - 0.05, "high": difference + 0.05, "p": 0.0312}
     reading = {"a": share(0.5), "b": share(0.5 + difference), **paired}
-    return {"a": a, "b": b, "set": "test", "n": 500, "strict_accuracy": reading, "lenient_accuracy": reading}
+    readings = {"strict_accuracy": reading, "lenient_accuracy": reading}
+    unread = {"a": {"value": 0.25}, "b": {"value": 0.0}}
+    return {"a": a, "b": b, "set": "test", "n": 500, **readings, "unread": unread, "warnings": ["may be reading"]}
 
 
 @pytest.fixture

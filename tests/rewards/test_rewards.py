@@ -57,7 +57,7 @@ def test_never_raises_and_is_finite(name: str, text: str) -> None:
         ("5", "-5", 0.0),
         ("28/2", "14", 0.0),
         ("13 or 14", "14", 0.0),
-        ("The answer is 14", "14", 0.0),
+        ("The answer is 14", "14", 2.0),
         ("fourteen", "14", 0.0),
     ],
 )
@@ -148,12 +148,12 @@ def test_xml_count(completion: str, reward: float) -> None:
     assert pay("xml_count", completion) == pytest.approx(reward)
 
 
-@pytest.mark.parametrize("answer", ["-5", "18.0", "1,234", "$18", "18 apples"])
+@pytest.mark.parametrize("answer", ["-5", "18.0", "1,234", "$18", "18 apples", "\uff11\uff18"])
 def test_integers(answer: str) -> None:
     assert pay("integer_answer", SCHEMA.format("x", answer)) == 0.5
 
 
-@pytest.mark.parametrize("answer", ["\u00b2", "\uff11\uff18", "abc", "2.5", "36/2"])
+@pytest.mark.parametrize("answer", ["\u00b2", "abc", "2.5", "36/2"])
 def test_no_integers(answer: str) -> None:
     assert pay("integer_answer", SCHEMA.format("x", answer)) == 0.0
 

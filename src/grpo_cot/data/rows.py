@@ -19,7 +19,7 @@ from grpo_cot.common.errors import InputError, validated
 from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml
 from grpo_cot.data.overlap import normalised
 from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite
-from grpo_cot.numbers import number
+from grpo_cot.numbers import numeric_value
 from grpo_cot.problems.generators import GENERATORS, Split
 from grpo_cot.schema import gold
 
@@ -157,9 +157,9 @@ def plain_number(value: object, locale: Locale) -> str:
     """
     fraction = None
     if isinstance(value, str):
-        fraction = number(value, locale)
+        fraction = numeric_value(value, locale)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        fraction = number(str(value))
+        fraction = numeric_value(str(value))
     if fraction is None:
         raise ValueError(f"holds {value!r:.60}, expected one number")
     scaled, decimals = fraction, 0

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from grpo_cot.answers import lenient_answer, numeric_value, same_answer
+from grpo_cot.answers import same_answer, stated_value
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
+from grpo_cot.grading.lenient import lenient_answer
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge
 from grpo_cot.schema import sections, strict_answer
 from grpo_cot.statistics import (
@@ -33,11 +34,11 @@ def read_completion(completion: str, gold: str, locale: str) -> Row:
     """The answer that each reader finds in a completion, and whether it is the gold answer.
 
     `strict` reads the schema's answer, `lenient` the last stated answer wherever it stands; `numeric` is the lenient
-    answer's value. `strict_match` and `flexible_extract` are lm-evaluation-harness's verdicts.
+    answer's value, null where it is unread. `strict_match` and `flexible_extract` are lm-evaluation-harness's verdicts.
     """
     texts, lenient = sections(completion), lenient_answer(completion, locale)
     strict = texts[1] if texts else None
-    value = numeric_value(lenient, locale) if lenient is not None else None
+    value = stated_value(lenient, locale) if lenient is not None else None
     return {
         "completion": completion, "strict": strict, "lenient": lenient,
         "numeric": None if value is None else str(value), "format": texts is not None,
@@ -61,7 +62,7 @@ def read_samples(samples: Sequence[str] | None, gold: str, locale: str) -> Row:
     for sample in samples:
         answer = strict_answer(sample)
         if answer is not None and answer not in verdicts:
-            value = numeric_value(answer, locale)
+            value = stated_value(answer, locale)
             verdicts[answer] = (answer if value is None else str(value), same_answer(answer, gold, locale))
         answers.append(verdicts[answer])
     votes = Counter(answer for answer in answers if answer[0] is not None)
@@ -140,11 +141,32 @@ def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
     solutions = [prediction["solution"] for prediction in predictions]
     rows = {model: [prediction[model] for prediction in predictions] for model in MODELS}
     verdicts = {reader: [[row[f"{reader}_correct"] for row in rows[model]] for model in MODELS] for reader in READERS}
-    return {
-        "n": len(predictions),
-        **{model: _model_figures(rows[model], solutions) for model in MODELS},
-        "paired": {f"{reader}_accuracy": paired(*columns) for reader, columns in verdicts.items()},
-    }
+    figures = {model: _model_figures(rows[model], solutions) for model in MODELS}
+    differences = {f"{reader}_accuracy": paired(*columns) for reader, columns in verdicts.items()}
+    unread = {model: figures[model]["unread"] for model in MODELS}
+    warnings = unread_warnings(unread, differences["lenient_accuracy"])
+    return {"n": len(predictions), **figures, "paired": differences, "warnings": warnings}
+
+
+def unread_warnings(unread: Mapping[str, Mapping[str, float]], difference: Mapping[str, Any]) -> list[str]:
+    """A sentence where completions that the lenient reader leaves unread could carry a difference of its accuracies.
+
+    Every unread completion counts as wrong. A difference whose interval excludes 0 is in doubt when the shares of
+    unread completions differ, the other way, by at least the interval's end that is nearer to 0.
+
+    Args:
+        unread: of the two models, in the order in which the difference is taken, the share of unread completions.
+        difference: as `paired` gives it.
+    """
+    (before, share), (after, other) = ((name, figure["value"]) for name, figure in unread.items())
+    least = max(difference["low"], -difference["high"])
+    carried = share - other if difference["difference"] > 0 else other - share
+    if least <= 0 or carried < least:
+        return []
+    return [
+        f"the lenient difference may be one of reading: {share:.1%} of the completions of {before} and {other:.1%} of "
+        f"those of {after} state no answer that the lenient reader finds, and count as wrong"
+    ]
 
 
 def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None]) -> dict[str, Any]:
@@ -156,6 +178,7 @@ def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None]) -> dict
     return {
         "strict_accuracy": _share([row["strict_correct"] for row in rows]),
         "lenient_accuracy": _share([row["lenient_correct"] for row in rows]),
+        "unread": _share([row["numeric"] is None for row in rows]),
         "format_adherence": _share([row["format"] for row in rows]),
         "harness": {name: _share([row[name] for row in rows]) for name in ("strict_match", "flexible_extract")},
         "reasoning_tokens": {"mean": length["value"], "low": length["low"], "high": length["high"], "n": len(lengths)},
@@ -237,6 +260,11 @@ def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
             sets[name][f"{reader}_accuracy"] = {
                 "a": _share(verdicts[0]), "b": _share(verdicts[1]), **paired(verdicts[0], verdicts[1])
             }  # fmt: skip
+        unread = {
+            side: _share([rows[key]["numeric"] is None for key in keys])
+            for side, rows in zip(("a", "b"), (first, second), strict=True)
+        }
+        sets[name] |= {"unread": unread, "warnings": unread_warnings(unread, sets[name]["lenient_accuracy"])}
     main = next(iter(sets))
     return {"set": main, **sets[main], "sets": sets}
 

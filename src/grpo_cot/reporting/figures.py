@@ -29,6 +29,7 @@ CURVES = (
 MEASURES = (
     ("strict_accuracy", "strict accuracy", 1, 100, " %"),
     ("lenient_accuracy", "lenient accuracy", 1, 100, " %"),
+    ("unread", "no answer that the lenient reader finds", 1, 100, " %"),
     ("format_adherence", "format adherence", 1, 100, " %"),
     ("pass_at", "pass@{}", 1, 100, " %"),
     ("majority_at", "majority@{}", 1, 100, " %"),

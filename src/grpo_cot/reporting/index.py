@@ -45,7 +45,7 @@ def index_page(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any
 
 
 def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Two lines a run, and one a comparison."""
+    """Two lines a run, one a comparison, and their warnings."""
     for result in results:
         metrics = result.metrics
         for reader in ("strict_accuracy", "lenient_accuracy"):
@@ -54,8 +54,10 @@ def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]])
                 f"{result.name}: {reader.replace('_', ' ')} {before['value']:.1%} -> {after['value']:.1%}, difference "
                 f"{in_points(change)} (n = {metrics['n']}, paired, 95 % interval)"
             )
+        yield from (f"{result.name}: WARNING: {warning}" for warning in metrics["warnings"])
     for comparison in comparisons:
         yield (
             f"{comparison['name']}: strict accuracy of {comparison['b']} minus {comparison['a']}: "
             f"{in_points(comparison['strict_accuracy'])} (n = {comparison['n']}, paired, 95 % interval)"
         )
+        yield from (f"{comparison['name']}: WARNING: {warning}" for warning in comparison["warnings"])

@@ -1,23 +1,21 @@
 """Rewards for GRPO: plain picklable functions `(prompts, completions, **columns) -> list of float`, with promises.
 
 A completion is a text or, for conversational prompts, TRL's list of one assistant message. Columns (`gold`, `locale`,
-and the `completion_ids` that TRL adds) arrive as keyword lists. Answers are read with `grpo_cot.schema`, by value and
-in the notation of their row's locale ("en" where there is no such column): the schema's reader forgives nothing that
-training should not pay for. Every reward is linear in the length of the completion.
+and the `completion_ids` that TRL adds) arrive as keyword lists. Answers are read as the strict grader reads them
+(`grpo_cot.answers`), by value and in the notation of their row's locale ("en" where there is no such column). Every
+reward is linear in the length of the completion.
 
 Correctness comes in two forms. `correctness` needs an `<answer>` pair and no more, which is where a model that does
 not know the schema yet finds its first reward. `correctness_in_schema` is gated on the whole schema, so that format is
 a condition and not a second thing to be paid for.
 """
 
-import functools
 import hashlib
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
-from grpo_cot.numbers import number
+from grpo_cot.answers import gold_value, stated_value
 from grpo_cot.rewards.promise import promises
 from grpo_cot.schema import TAGS, sections, strict_answer
 
@@ -105,7 +103,7 @@ def integer_answer(
 
 
 def _is_integer(answer: str | None, locale: str) -> bool:
-    value = None if answer is None else number(answer, locale)
+    value = None if answer is None else stated_value(answer, locale)
     return value is not None and value.denominator == 1
 
 
@@ -164,16 +162,10 @@ def _only_answer(text: str) -> str | None:
 
 
 def _has_value(answer: str | None, gold: str, locale: str) -> bool:
-    expected = _gold_value(gold)
-    return answer is not None and number(answer, locale) == expected
-
-
-@functools.lru_cache(maxsize=4096)
-def _gold_value(gold: str) -> Fraction:  # in plain or English notation, whatever the locale
-    value = number(gold)
-    if value is None:
+    expected = gold_value(gold)
+    if expected is None:
         raise ValueError(f"expected a number in the column 'gold', found {gold[:60]!r}")
-    return value
+    return answer is not None and stated_value(answer, locale) == expected
 
 
 @promises("correct")

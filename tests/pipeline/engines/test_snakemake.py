@@ -72,7 +72,7 @@ def need(command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("command", [LOCAL, SLURM], ids=["local", "slurm"])
 def test_it_runs_and_records_what_an_edit_made_stale(copy: Project, command: tuple[str, ...]) -> None:
     need(command)
-    copy.edit("src/grpo_cot/answers.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
+    copy.edit("src/grpo_cot/grading/lenient.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
     copy.run(*command)
     assert {name.split("@")[0] for name in ran(copy)} == {"grade", "report", "compare"}
     check(copy)
@@ -105,7 +105,7 @@ def test_in_a_fresh_clone_it_runs_only_what_an_edit_made_stale(finished: Project
     clone = Project(tmp_path / "clone")
     clone.run(*LOCAL)
     assert ran(clone) == set() and not (clone.folder / "runs/short-a/train").exists()
-    clone.edit("src/grpo_cot/answers.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
+    clone.edit("src/grpo_cot/grading/lenient.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
     clone.run(*LOCAL)
     assert {name.split("@")[0] for name in ran(clone)} == {"grade", "report", "compare"}
     assert "Running stage" not in clone.run("dvc", "repro", "--dry", "--allow-missing")
