@@ -290,3 +290,21 @@ def test_whatever_the_strict_reader_accepts_is_read_alike(answer: str) -> None:
     strict = strict_answer(completion)
     if strict is not None and stated_value(strict) is not None:
         assert stated_value(lenient_answer(completion) or "") == stated_value(strict)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("12 + 7 = 19\nThe number of kites is therefore 1", None),
+        ("12 + 7 = 19 apples. She gives 5 to", None),
+        ("12 + 7 = 19\nSo she has 19 apples. To check, we", "19"),
+        ("So she has 19 apples.\nTo check, we", "19"),
+        ("The answer is 1", None),
+        ("The answer is 19\n", "19"),
+        ("The answer is 19. To check, we", "19"),
+        ("<answer>\n19\n</answer>\nTo check", "19"),
+        ("Vậy Lan có 19 quả. Để kiểm tra, ta lấy 19 - 7", "19"),
+    ],
+)
+def test_a_statement_that_the_token_limit_broke_off_is_not_read(completion: str, answer: str | None) -> None:
+    assert lenient_answer(completion, truncated=True) == answer

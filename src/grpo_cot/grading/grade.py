@@ -30,13 +30,13 @@ READERS = ("strict", "lenient")
 _ONE_PROCESS = 1_000  # texts that are read sooner than other processes have started
 
 
-def read_completion(completion: str, gold: str, locale: str) -> Row:
+def read_completion(completion: str, gold: str, locale: str, *, truncated: bool = False) -> Row:
     """The answer that each reader finds in a completion, and whether it is the gold answer.
 
     `strict` reads the schema's answer, `lenient` the last stated answer wherever it stands; `numeric` is the lenient
     answer's value, null where it is unread. `strict_match` and `flexible_extract` are lm-evaluation-harness's verdicts.
     """
-    texts, lenient = sections(completion), lenient_answer(completion, locale)
+    texts, lenient = sections(completion), lenient_answer(completion, locale, truncated=truncated)
     strict = texts[1] if texts else None
     value = stated_value(lenient, locale) if lenient is not None else None
     return {
@@ -109,7 +109,7 @@ def _prediction(row: Row, problem: Row) -> Row:
     for model in MODELS:
         completion = row[model]["completion"]
         prediction[model] = {
-            **read_completion(completion, gold, locale),
+            **read_completion(completion, gold, locale, truncated=row[model]["truncated"]),
             "rouge": None if solution is None else rouge(_reasoning(completion), solution, locale),
             **read_samples(row[model]["samples"], gold, locale),
             **{field: row[model][field] for field in copied},

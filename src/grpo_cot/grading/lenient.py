@@ -52,6 +52,11 @@ _RETRACTION = re.compile(r"\b(?:wait|actually|correction|mistake|oops|sorry|nh�
 _METHOD = re.compile(  # "the answer is found by adding 3 to 4": what follows says how, and not which
     r"\W*(?:found|calculated|obtained|given|computed|determined\sby|by|as\sfollows|tìm|tính)\b", re.IGNORECASE
 )
+_CONCLUDES = re.compile(
+    r"\W{0,9}(?:so|thus|therefore|hence|finally|altogether|overall|in\s(?:total|all|conclusion|the\send)|as\sa\sresult"
+    r"|(?:như\s|vì\s)?vậy|do\sđó|tổng\scộng|tóm\slại|kết\sluận|cuối\scùng)\b",
+    re.IGNORECASE,
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _EQUATION = re.compile(rf"[=\u2248]\s*({NUMBER.pattern})", re.IGNORECASE)
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
@@ -64,27 +69,30 @@ class _Announcement(NamedTuple):
     end: int  # where the announcement's text starts; a retraction may follow
 
 
-def lenient_answer(completion: str, locale: str = "en") -> str | None:
+def lenient_answer(completion: str, locale: str = "en", *, truncated: bool = False) -> str | None:
     r"""The answer that a completion states last, or None where none is stated.
 
     Of a completion that follows the schema it is the schema's answer. Otherwise an announced answer goes before the
     final statement, and the text after a retraction ("wait, ...") before both. The text after a new question that the
     model asks itself is not read. The text inside `<answer>`, after `####` or in `\boxed{}` is returned as it stands
-    when it states no single number.
+    when it states no single number. A `truncated` completion (the token limit cut it off) breaks off in a statement that
+    is not read; the last whole one counts only where it draws a conclusion ("So she has 18 apples.").
 
     >>> lenient_answer("12 + 7 = 19\n19 - 5 = 14\nThe answer is 14."), lenient_answer("12 + 7 = 19\n19 - 5 = 14")
     ('14', '14')
     >>> lenient_answer("So Mia will have saved $90 after 3 weeks."), lenient_answer("= 18. It cannot be determined.")
     ('$90', None)
-    >>> lenient_answer("She has 18 apples in 2 bags.") is None
-    True
+    >>> lenient_answer("She has 18 apples in 2 bags.") is None, lenient_answer("So she has 1", truncated=True) is None
+    (True, True)
     """
     if (texts := sections(completion)) is not None:
         return texts[1]
-    for turn in _NEW_QUESTION.split("\n" + plain(completion.strip()[-_READ:])):
+    turns = _NEW_QUESTION.split("\n" + plain(completion.lstrip()[-_READ:]))
+    for number, turn in enumerate(turns, start=1):
         for announcement in _announcements(turn):
-            return _announced_answer(turn, announcement, locale)
-        answer = _final_statement(turn, locale)
+            broken = truncated and number == len(turns) and turn.endswith(announcement.text)  # "The answer is 1" of 18
+            return None if broken and announcement.text[-1:].isdigit() else _announced_answer(turn, announcement, locale)
+        answer = _final_statement(turn, locale, truncated=truncated and number == len(turns))
         if answer is not None:
             return answer
     return None
@@ -155,19 +163,38 @@ def _announced_answer(turn: str, announcement: _Announcement, locale: str) -> st
     return answer
 
 
-def _final_statement(turn: str, locale: str) -> str | None:
+def _final_statement(turn: str, locale: str, *, truncated: bool = False) -> str | None:
     """The number in the last sentence that has one, or that it alone puts in bold; None where a later one says that
-    there is no answer."""
+    there is no answer. Of a turn that was cut off only a conclusion counts."""
+    if truncated:
+        turn = _without_broken_sentence(turn)
+    for start, sentence in _sentences(turn):
+        if DIGIT.search(sentence):
+            concludes = not truncated or _CONCLUDES.match(sentence)
+            return _in_sentence(sentence, turn[:start], locale) if concludes else None
+        if _NO_ANSWER.search(sentence):
+            return None
+    return None
+
+
+def _without_broken_sentence(turn: str) -> str:
+    turn = turn.rstrip()
+    if turn.endswith((".", "!", "?")):
+        return turn
+    return turn[: max(turn.rfind("\n"), *(turn.rfind(f"{mark} ") + 1 for mark in ".!?"), 0)]
+
+
+def _sentences(turn: str) -> Iterator[tuple[int, str]]:
+    """The sentences of a text and where they start, from the last to the first, without the labels of their lines."""
     end = len(turn)
     while end > 0:
         start = turn.rfind("\n", 0, end) + 1
-        line, end = turn[start:end], start - 1
-        for sentence in reversed(_SENTENCE_END.split(_LABEL.sub("", line))):
-            if DIGIT.search(sentence):
-                return _in_sentence(sentence, turn[: turn.rfind(sentence, 0, start + len(line) + 1)], locale)
-            if _NO_ANSWER.search(sentence):
-                return None
-    return None
+        line = turn[start:end]
+        label = _LABEL.match(line)
+        starts = [label.end() if label else 0, *(match.end() for match in _SENTENCE_END.finditer(line))]
+        ends = [*(match.start() for match in _SENTENCE_END.finditer(line)), len(line)]
+        yield from ((start + first, line[first:last]) for first, last in zip(starts[::-1], ends[::-1], strict=True))
+        end = start - 1
 
 
 def _in_sentence(sentence: str, before: str, locale: str) -> str | None:
