@@ -3,6 +3,8 @@
 import doctest
 import json
 import os
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,13 @@ def test_white_space_around_tags_is_free(completion: str) -> None:
 def test_what_does_not_follow_the_schema(completion: str) -> None:
     assert sections(completion) is None
     assert strict_answer(completion) is None
+
+
+@given(st.decimals(-(10**7), 10**7, places=3), st.integers(0, 3), st.sampled_from(["en", "vi"]))
+def test_the_target_states_the_gold_in_every_notation(value: Decimal, decimals: int, locale: str) -> None:
+    expected = f"{value:.{decimals}f}"
+    answer = strict_answer(worked("x", expected, locale))
+    assert answer is not None and stated_value(answer, locale) == Fraction(expected)
 
 
 def test_a_worked_solution_follows_the_schema() -> None:

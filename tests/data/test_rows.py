@@ -116,11 +116,22 @@ def test_a_local_file_of_any_form_needs_only_a_column_map(tmp_path: Path, name: 
     [
         ("70.000", "vi", "70000"), ("2,5", "vi", "2.5"), ("70,000", "en", "70000"), ("2.5", "en", "2.5"),
         (51.0, "vi", "51"), (-0.125, "vi", "-0.125"), (7, "en", "7"), ("-1.234,5", "vi", "-1234.5"),
+        ("70 nghìn", "vi", "70000"), ("1,5 triệu đồng", "vi", "1500000"), ("18 thousand", "en", "18000"),
+        ("18k", "en", "18000"),
+        ("3 dozen", "en", "36"), ("2 giờ rưỡi", "vi", "2.5"), ("1 000 000", "en", "1000000"), ("1/2", "en", "0.5"),
     ],
 )  # fmt: skip
 def test_a_gold_is_plain_english_whatever_its_source_writes(value: object, locale: Any, written: str) -> None:
     assert plain_number(value, locale) == written
     assert numeric_value(written) == numeric_value(str(value), locale if isinstance(value, str) else "en")
+
+
+@pytest.mark.parametrize(
+    "value", ["18 or nineteen", "18 minus one", "18x", "70 nghìn hoặc 80", "2 giờ 30 phút", "36/2"]
+)
+def test_a_gold_of_several_values_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="expected one number"):
+        plain_number(value, "vi")
 
 
 def test_a_vietnamese_worked_answer_is_read_by_its_locale(tmp_path: Path) -> None:

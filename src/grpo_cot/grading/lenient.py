@@ -91,7 +91,9 @@ def lenient_answer(completion: str, locale: str = "en", *, truncated: bool = Fal
     for number, turn in enumerate(turns, start=1):
         for announcement in _announcements(turn):
             broken = truncated and number == len(turns) and turn.endswith(announcement.text)  # "The answer is 1" of 18
-            return None if broken and announcement.text[-1:].isdigit() else _announced_answer(turn, announcement, locale)
+            return (
+                None if broken and announcement.text[-1:].isdigit() else _announced_answer(turn, announcement, locale)
+            )
         answer = _final_statement(turn, locale, truncated=truncated and number == len(turns))
         if answer is not None:
             return answer
