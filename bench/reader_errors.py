@@ -4,8 +4,8 @@ Run it as `python bench/reader_errors.py`. tests/grading/labelled.jsonl holds th
 chat models and of untrained ones; trained: in the schema), `written` (by hand), `locale`, `truncated`, `text`, and the
 label `answer`: the stated value in plain notation; null where none is stated, or where the two readings part. A *false
 negative* is a stated answer that a reader does not read. A *false positive* is a value read that is not stated. The
-schema's readers are judged on the completions that follow it (strict) or have an `<answer>` pair (reward). Intervals are
-Wilson's, 95 %.
+schema's readers are judged on the completions that follow it (strict) or have an `<answer>` pair (reward). Intervals
+are Wilson's, 95 %.
 """
 
 import json

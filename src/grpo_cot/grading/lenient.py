@@ -75,8 +75,8 @@ def lenient_answer(completion: str, locale: str = "en", *, truncated: bool = Fal
     Of a completion that follows the schema it is the schema's answer. Otherwise an announced answer goes before the
     final statement, and the text after a retraction ("wait, ...") before both. The text after a new question that the
     model asks itself is not read. The text inside `<answer>`, after `####` or in `\boxed{}` is returned as it stands
-    when it states no single number. A `truncated` completion (the token limit cut it off) breaks off in a statement that
-    is not read; the last whole one counts only where it draws a conclusion ("So she has 18 apples.").
+    when it states no single number. A `truncated` completion (the token limit cut it off) breaks off in a statement
+    that is not read; the last whole one counts only where it draws a conclusion ("So she has 18 apples.").
 
     >>> lenient_answer("12 + 7 = 19\n19 - 5 = 14\nThe answer is 14."), lenient_answer("12 + 7 = 19\n19 - 5 = 14")
     ('14', '14')
