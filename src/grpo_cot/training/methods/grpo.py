@@ -71,7 +71,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
     """TRL's trainer, with attested rollouts where vLLM samples."""
     assert isinstance(setup.phase, GrpoPhase)
     for parser in ("response_template", "response_schema"):
-        # With one of these TRL gives the rewards a part of the completion: that of a thinking model without its thought.
+        # With one of these TRL gives the rewards a part of the completion, a thinking model's without its thought.
         if getattr(setup.tokenizer, parser, None) is not None:
             setattr(setup.tokenizer, parser, None)
     arguments = {
