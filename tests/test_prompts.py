@@ -30,7 +30,10 @@ ROWS = [
 
 
 def section(**changes: object) -> PromptSection:
-    values = {"system": "Think.", "example": None, "max_prompt_length": 100, "chat_template_kwargs": {}} | changes
+    values = {
+        "system": "Think.", "example": None, "max_prompt_length": 100, "chat_template_kwargs": {}, "thinking": "refuse",
+    }  # fmt: skip
+    values |= changes
     return PromptSection.model_validate(values)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Message, Row
+from grpo_cot.models.opening import check_template
 from grpo_cot.recipes.recipe import Example, PromptSection
 
 if TYPE_CHECKING:
@@ -47,12 +48,17 @@ def conversation(system: Sequence[Message], example: Example | None, question: s
 def map_rows(
     rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", section: PromptSection
 ) -> tuple[list[Row], list[str]]:
-    """Prompts (id, messages, gold, locale, solution, tokens) of all rows short enough, and the ids of the others."""
+    """Prompts (id, messages, gold, locale, solution, tokens) of all rows short enough, and the ids of the others.
+
+    Raises:
+        InputError: as `system_messages` and `check_template`.
+    """
     system = system_messages(tokenizer, section)
     messages = [conversation(system, section.example, row["question"]) for row in rows]
     texts = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **section.chat_template_kwargs
     )
+    check_template(tokenizer, texts, section)
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     prompts, too_long = [], []
     for row, turns, tokens in zip(rows, messages, lengths, strict=True):

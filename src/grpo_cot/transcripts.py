@@ -6,6 +6,7 @@ from typing import Any
 from grpo_cot.evaluation.pairs import both
 from grpo_cot.models.generation import encode, generate
 from grpo_cot.models.loading import load
+from grpo_cot.models.opening import opening
 from grpo_cot.prompts import conversation, system_messages
 from grpo_cot.recipes.recipe import CheckSection, PromptSection
 
@@ -13,12 +14,15 @@ from grpo_cot.recipes.recipe import CheckSection, PromptSection
 def transcribe(model_json: Path, prompt: PromptSection, section: CheckSection, seed: int) -> list[dict[str, Any]]:
     """For each of the section's questions the `greedy` and the `sampled` answer of the base and of the trained model.
 
+    Before an answer stands what the prompt opened; a thought stays in it, for people to read.
+
     Raises:
         InputError: a model cannot be loaded, or its tokenizer has no chat template.
     """
     model, tokenizer, description = load(model_json)
     system = system_messages(tokenizer, prompt)
     conversations = [conversation(system, prompt.example, question) for question in section.questions]
+    begun = opening(tokenizer, conversations[0], prompt).text
     encoded = encode(tokenizer, conversations, prompt.chat_template_kwargs)
     greedy = {"do_sample": False, "max_new_tokens": section.sampling["max_new_tokens"]}
     transcripts: list[dict[str, Any]] = [{"question": text, "greedy": {}, "sampled": {}} for text in section.questions]
@@ -27,5 +31,5 @@ def transcribe(model_json: Path, prompt: PromptSection, section: CheckSection, s
             progress = f"{name} {kind}"
             answers = generate(one, tokenizer, encoded, sampling, batch_size=len(encoded), seed=seed, progress=progress)
             for transcript, answer in zip(transcripts, answers, strict=True):
-                transcript[kind][name] = answer.text
+                transcript[kind][name] = begun + answer.text
     return transcripts

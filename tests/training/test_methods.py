@@ -21,7 +21,7 @@ __all__ = ["configuration", "dataset", "trainer", "verdict", "workload"]
 
 def dataset(setup: Setup) -> Examples:
     """The first half of the worked solutions."""
-    return sft.with_validation(setup, worked_solutions(setup.prompts[: len(setup.prompts) // 2]))
+    return sft.with_validation(setup, worked_solutions(setup.prompts[: len(setup.prompts) // 2], setup.opening))
 '''
 PHASE = '''class HalfPhase(SftPhase):
     """Half of the solutions."""

@@ -184,10 +184,15 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
 
 
 def base_samples(recipe: Recipe, phase: GrpoPhase, repeated: Sequence[Row], base: Path, seed: int) -> dict[str, Any]:
-    """The statistics of the rewards on the base's completions of these rows, sampled as the phase will sample."""
+    """The statistics of the rewards on the base's completions of these rows, sampled as the phase will sample.
+
+    Raises:
+        InputError: the base thinks before it answers, which the recipe refuses.
+    """
     # Here, because they import torch, which judging does not need.
     from grpo_cot.models.generation import encode, generate
     from grpo_cot.models.loading import load_base
+    from grpo_cot.models.opening import opening, refuse_thoughts
     from grpo_cot.models.tokenizers import load_tokenizer
 
     sampling = {
@@ -203,7 +208,9 @@ def base_samples(recipe: Recipe, phase: GrpoPhase, repeated: Sequence[Row], base
         load_base(base, recipe.model, recipe.quantization), tokenizer, prompts, sampling,
         batch_size=phase.grpo["per_device_train_batch_size"], seed=seed, progress="base samples",
     )  # fmt: skip
+    refuse_thoughts([completion.text for completion in completions], recipe.prompt)
+    begun = opening(tokenizer, repeated[0]["messages"], recipe.prompt)
     return group_statistics(
-        recipe.rewards, repeated, [completion.text for completion in completions],
+        recipe.rewards, repeated, [begun.judged(completion.text) for completion in completions],
         [completion.tokens for completion in completions], phase.grpo["num_generations"],
     )  # fmt: skip

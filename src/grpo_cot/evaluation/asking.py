@@ -14,6 +14,7 @@ from grpo_cot.evaluation.pairs import Ask, both, reasoning_tokens
 from grpo_cot.models.description import read_description
 from grpo_cot.models.generation import Completion, encode, generate, sampled
 from grpo_cot.models.loading import DEVICE, load
+from grpo_cot.models.opening import Opening, opening
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.recipes.recipe import EvaluateSection, Recipe
 from grpo_cot.resuming import Journal, resumable
@@ -46,20 +47,22 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
         if finished:
             number = sum(len(batch) for name, batch in finished.items() if name.split()[1] != "solutions")
             print(f"Resuming: {number} of {2 * sum(len(ask.conversations) for ask in asks)} answered.", flush=True)
-        answers, golds = ask_both(recipe, model_json, asks, [row for _, row in problems], finished)
+        begun = opening(tokenizer, problems[0][1]["messages"], recipe.prompt)
+        answers, golds = ask_both(recipe, model_json, asks, [row for _, row in problems], begun, finished)
         rows: list[Row] = [{"id": row["id"], "set": name} for name, row in problems]
         for model, completions in answers.items():
             for row, completion, gold in zip(rows, completions["greedy"], golds[model], strict=True):
                 likelihood = gold._asdict() if gold else {"log_likelihood": None, "tokens": None}
+                thought, judged = begun.parts(completion.text)
                 row[model] = {
-                    "completion": completion.text, "tokens": completion.tokens,
-                    "reasoning_tokens": reasoning_tokens(completion.text, tokenizer),
+                    "completion": judged, "thought": thought, "tokens": completion.tokens,
+                    "reasoning_tokens": reasoning_tokens(judged, tokenizer),
                     "truncated": completion.truncated,
                     **{f"gold_{field}": value for field, value in likelihood.items()}, "samples": None,
                 }  # fmt: skip
             for number, position in enumerate(sampled_positions):
-                texts = [completion.text for completion in completions["samples"][number * count :][:count]]
-                rows[position][model]["samples"] = texts
+                drawn = completions["samples"][number * count :][:count]
+                rows[position][model]["samples"] = [begun.judged(completion.text) for completion in drawn]
         yield rows
 
 
@@ -102,9 +105,11 @@ def decisive(recipe: Recipe, prompts: Path, model_json: Path) -> dict[str, Any]:
 
 
 def ask_both(
-    recipe: Recipe, model_json: Path, asks: Sequence[Ask], problems: Sequence[Row], finished: MutableMapping[str, Any]
-) -> tuple[dict[str, dict[str, list[Completion]]], dict[str, list[Likelihood | None]]]:
-    """For `base` and `trained`: the completions of each ask by its name, and the gold solutions' likelihoods."""
+    recipe: Recipe, model_json: Path, asks: Sequence[Ask], problems: Sequence[Row], begun: Opening,
+    finished: MutableMapping[str, Any],
+) -> tuple[dict[str, dict[str, list[Completion]]], dict[str, list[Likelihood | None]]]:  # fmt: skip
+    """For `base` and `trained`: the completions of each ask by its name, as written, and the gold solutions'
+    likelihoods, without what the prompts have `begun` of them."""
     section = recipe.evaluate
     extra = recipe.prompt.chat_template_kwargs
     settings: dict[str, Any] = {"batch_size": section.batch_size, "finished": finished}
@@ -125,7 +130,7 @@ def ask_both(
             }  # fmt: skip
         golds[name] = [None] * len(problems)
         if solved:
-            targets = [worked(row["solution"], row["gold"], row["locale"]) for row in solved.values()]
+            targets = [begun.target(worked(row["solution"], row["gold"], row["locale"])) for row in solved.values()]
             values = likelihoods(
                 current, tokenizer, [row["messages"] for row in solved.values()], targets,
                 chat_template_kwargs=extra, progress=f"{name} solutions", **settings,

@@ -29,6 +29,7 @@ class PromptSection(Section):
     example: Example | None
     max_prompt_length: int = Field(gt=0)  # tokens, template included
     chat_template_kwargs: dict[str, Any]
+    thinking: Literal["refuse", "strip"]  # of a <think> block before the answer
 
 
 class ModelSection(Section):

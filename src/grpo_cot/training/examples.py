@@ -10,13 +10,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.models.generation import encode, generate, sampled
+from grpo_cot.models.opening import Opening, opening
 from grpo_cot.recipes.phases import OwnSamplesSection
+from grpo_cot.recipes.recipe import PromptSection
 from grpo_cot.rewards.ours import correctness_in_schema
 from grpo_cot.schema import worked
 
 
-def worked_solutions(prompts: Sequence[Row]) -> list[Row]:
-    """Rows of messages and completion: every problem with its worked solution in the schema.
+def worked_solutions(prompts: Sequence[Row], begun: Opening) -> list[Row]:
+    """Rows of messages and completion: every problem with its worked solution in the schema, without what the prompts
+    have `begun` of it.
 
     Raises:
         InputError: the data set gives no worked solutions.
@@ -25,7 +28,7 @@ def worked_solutions(prompts: Sequence[Row]) -> list[Row]:
         {
             "id": row["id"],
             "messages": row["messages"],
-            "completion": worked(row["solution"], row["gold"], row["locale"]),
+            "completion": begun.target(worked(row["solution"], row["gold"], row["locale"])),
         }
         for row in prompts
         if row["solution"]
@@ -37,21 +40,23 @@ def worked_solutions(prompts: Sequence[Row]) -> list[Row]:
 
 def own_completions(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Row],
-    section: OwnSamplesSection, *, chat_template_kwargs: Mapping[str, Any], seed: int,
+    section: OwnSamplesSection, prompt: PromptSection, seed: int,
 ) -> list[Row]:  # fmt: skip
     """Rows of a problem (id, messages) and the different completions, right and wrong, that the model drew for it.
 
-    Right is what follows the schema and states the gold's value. What the length limit cut off is neither.
+    Right is what follows the schema and states the gold's value, judged with what the prompts open; the rows hold what
+    the model wrote, for that is what it learns from. What the length limit cut off is neither.
     """
     problems = sampled(prompts, section.problems, seed)
     repeated = [row for row in problems for _ in range(section.count)]
-    encoded = encode(tokenizer, [row["messages"] for row in repeated], chat_template_kwargs)
+    encoded = encode(tokenizer, [row["messages"] for row in repeated], prompt.chat_template_kwargs)
     completions = generate(
         model, tokenizer, encoded, section.sampling, batch_size=section.batch_size, seed=seed, progress="samples"
     )
+    begun = opening(tokenizer, problems[0]["messages"], prompt)
     paid = correctness_in_schema(
         [row["messages"] for row in repeated],
-        [completion.text for completion in completions],
+        [begun.judged(completion.text) for completion in completions],
         gold=[row["gold"] for row in repeated],
         locale=[row["locale"] for row in repeated],
     )

@@ -52,7 +52,7 @@ def train(
     decisive = {
         "inputs": inputs, "seed": seed, "packages": package_versions(recipe), "base": file_hashes(base),
         "device": DEVICE, "recipe": recipe.model_dump(exclude={"prompt"}),
-        "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
+        "prompt": recipe.prompt.model_dump(include={"chat_template_kwargs", "thinking"}),
     }  # fmt: skip
     with resumable(scratch, decisive) as folder:
         if (folder / "result/model.json").is_file():

@@ -224,7 +224,7 @@ def _samples(run: Run, section: OwnSamplesSection, place: Place, tokenizer: PreT
     if not file.is_file():
         rows = own_completions(
             _starting_model(run, place.before, trainable=False), tokenizer, run.prompts, section,
-            chat_template_kwargs=run.recipe.prompt.chat_template_kwargs, seed=run.seed,
+            run.recipe.prompt, run.seed,
         )  # fmt: skip
         write_jsonl(file, rows)
     return read_jsonl(file)

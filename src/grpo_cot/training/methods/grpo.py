@@ -1,5 +1,6 @@
 """GRPO (Shao et al., 2024): the recipe's rewards, compared within groups of completions to one prompt."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,8 +8,10 @@ from datasets import Dataset
 from trl import GRPOTrainer
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.models.opening import Opening
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.curves import ends, mean
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
@@ -43,12 +46,37 @@ def dataset(setup: Setup) -> Examples:
     return Examples(Dataset.from_list(rows))
 
 
+def judging(reward: Reward, begun: Opening) -> Reward:
+    """A reward that is given what completions are judged on, where the trainer gives what the model wrote."""
+    if begun.keeps:
+        return reward
+
+    @functools.wraps(reward)
+    def judged(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Sequence[float | None]:
+        whole = [_judged(completion, begun) for completion in completions]
+        return reward(prompts=prompts, completions=whole, **columns)
+
+    return judged
+
+
+def _judged(completion: Any, begun: Opening) -> Any:
+    """A completion in either of TRL's forms, a text or a list of messages of which the last is the model's."""
+    if isinstance(completion, str):
+        return begun.judged(completion)
+    *before, last = completion
+    return [*before, {**last, "content": begun.judged(last["content"])}]
+
+
 def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) -> Any:
     """TRL's trainer, with attested rollouts where vLLM samples."""
     assert isinstance(setup.phase, GrpoPhase)
+    for parser in ("response_template", "response_schema"):
+        # With one of these TRL gives the rewards a part of the completion, a thinking model's without its thought.
+        if getattr(setup.tokenizer, parser, None) is not None:
+            setattr(setup.tokenizer, parser, None)
     arguments = {
         "model": model,
-        "reward_funcs": list(reward_functions(setup.recipe.rewards)[0]),
+        "reward_funcs": [judging(reward, setup.opening) for reward in reward_functions(setup.recipe.rewards)[0]],
         "args": configuration,
         "train_dataset": examples.train,
         "processing_class": setup.tokenizer,

@@ -28,9 +28,9 @@ def dataset(setup: Setup) -> Examples:
         InputError: there are no worked solutions.
     """
     extra = setup.recipe.prompt.chat_template_kwargs
-    validation = worked_solutions(setup.validation) if setup.selects else None
+    validation = worked_solutions(setup.validation, setup.opening) if setup.selects else None
     return Examples(
-        encoder_decoder_dataset(worked_solutions(setup.prompts), setup.tokenizer, extra),
+        encoder_decoder_dataset(worked_solutions(setup.prompts, setup.opening), setup.tokenizer, extra),
         None if validation is None else encoder_decoder_dataset(validation, setup.tokenizer, extra),
     )
 

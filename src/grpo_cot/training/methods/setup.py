@@ -9,6 +9,7 @@ from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase
 
 from grpo_cot.common.files import Row
+from grpo_cot.models.opening import Opening, opening
 from grpo_cot.recipes.phases import Phase
 from grpo_cot.recipes.recipe import Recipe
 
@@ -34,6 +35,11 @@ class Setup:
         if self.phase.lora is None or self.recipe.backend == "unsloth":
             return None
         return LoraConfig(task_type="CAUSAL_LM", **self.phase.lora)
+
+    @property
+    def opening(self) -> Opening:
+        """What the prompts' end opens."""
+        return opening(self.tokenizer, self.prompts[0]["messages"], self.recipe.prompt)
 
     @property
     def selects(self) -> bool:

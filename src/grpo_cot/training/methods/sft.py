@@ -27,7 +27,7 @@ def dataset(setup: Setup) -> Examples:
     Raises:
         InputError: there are none, or all are longer than `max_length`.
     """
-    return with_validation(setup, worked_solutions(setup.prompts))
+    return with_validation(setup, worked_solutions(setup.prompts, setup.opening))
 
 
 def with_validation(setup: Setup, rows: Sequence[Row]) -> Examples:
@@ -38,7 +38,8 @@ def with_validation(setup: Setup, rows: Sequence[Row]) -> Examples:
         extra, longest = setup.recipe.prompt.chat_template_kwargs, setup.phase.settings["max_length"]
         return completion_dataset(rows, setup.tokenizer, extra, longest)
 
-    return Examples(encoded(rows), encoded(worked_solutions(setup.validation)) if setup.selects else None)
+    validation = encoded(worked_solutions(setup.validation, setup.opening)) if setup.selects else None
+    return Examples(encoded(rows), validation)
 
 
 def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) -> Any:
