@@ -109,7 +109,7 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
             "training would learn nothing; add a reward that the base sometimes earns, or more samples (audit.prompts)"
         )
     warnings = [f"{name} is broken and allowed: it {cases[0]}" for name, cases in failures.items()]
-    return warnings + (sample_warnings(silence, "the base model") if silence else [])
+    return warnings + (sample_warnings(silence, "the base model's samples") if silence else [])
 
 
 def base_samples(recipe: Recipe, phase: GrpoPhase, prompts: Sequence[Row], base: Path, seed: int) -> dict[str, Any]:

@@ -82,20 +82,20 @@ def is_silent(figures: Mapping[str, Any]) -> bool:
     return bool(figures["weighted_sum"]["varies"] == 0)
 
 
-def sample_warnings(figures: Mapping[str, Any], whose: str) -> list[str]:
+def sample_warnings(figures: Mapping[str, Any], samples: str) -> list[str]:
     """Sentences on `group_statistics`: rewards that never vary, and groups that vary without a right completion.
 
-    `whose` samples they are: "the base model".
+    `samples` says of what: "the base model's samples".
     """
     warnings = [
-        f"{name} never varies on {whose}'s samples (it is {facts['mean']:.2f} throughout)"
+        f"{name} never varies on {samples} (it is {facts['mean']:.2f} throughout)"
         for name, facts in figures.items()
         if facts["varies"] == 0
     ]
     varies, phantom = (figures["weighted_sum"][name] for name in ("varies", "phantom"))
     if phantom > MOSTLY * varies:
         warnings.append(
-            f"the rewards vary in {varies:.0%} of the groups of {whose}'s samples, and {phantom / varies:.0%} of these "
+            f"the rewards vary in {varies:.0%} of the groups of {samples}, and {phantom / varies:.0%} of these "
             "have no right completion: at the start training learns the format, or something else than the answer"
         )
     return warnings

@@ -25,16 +25,16 @@ def starting_audit(sampler: Sampler, prompts: Sequence[Row]) -> dict[str, Any]:
     """
     groups, figures = sampler.statistics_until_varying(prompts)
     number = next(number for number, phase in enumerate(sampler.recipe.phases, start=1) if phase is sampler.phase)
-    before = f"the model that phases.{number - 1} left"
+    samples = f"samples of the model that phases.{number - 1} left"
     if is_silent(figures):
         raise InputError(
-            f"phases.{number}: the rewards are silent: in {groups} groups of samples of {before}, their weighted sum "
-            "varies in none, so that this phase would learn nothing; add a reward that such a model sometimes earns "
+            f"phases.{number}: the rewards are silent: in {groups} groups of {samples}, their weighted sum varies in "
+            "none, so that this phase would learn nothing; add a reward that such a model sometimes earns "
             "and sometimes does not, or change the phase before"
         )
     return {
         "groups": groups, "group_size": sampler.phase.grpo["num_generations"], "samples": figures,
-        "warnings": sample_warnings(figures, before),
+        "warnings": sample_warnings(figures, samples),
     }  # fmt: skip
 
 
