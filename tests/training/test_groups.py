@@ -180,6 +180,21 @@ def test_samples_for_the_rewards_are_drawn_as_the_trainer_draws(tmp_path: Path, 
     assert ours == theirs
 
 
+@pytest.mark.parametrize(
+    ("keyword", "says"),
+    [
+        ({"typical": 0.8}, "phases.1.grpo.generation_kwargs: unknown key 'typical'; did you mean 'typical_p'"),
+        ({"num_return_sequences": 2}, "generation_kwargs.num_return_sequences: this is set by the step"),
+    ],
+)
+def test_a_misspelt_sampling_parameter_of_the_trainer_is_refused(keyword: dict[str, Any], says: str) -> None:
+    from grpo_cot.checks.recipe import check_training
+
+    check_training(recipe({"correctness": 1.0}, first="grpo", generation_kwargs={"typical_p": 0.8}), "recipe")
+    with pytest.raises(InputError, match=says):
+        check_training(recipe({"correctness": 1.0}, first="grpo", generation_kwargs=keyword), "recipe")
+
+
 def test_the_audit_draws_the_bases_samples_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from grpo_cot.checks.audit import base_samples
     from grpo_cot.rewards import sampling
