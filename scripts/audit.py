@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from grpo_cot.checks.audit import base_samples, broken, judge
+from grpo_cot.checks.audit import base_samples, broken, judge, length_warnings
 from grpo_cot.checks.recipe import check_training
 from grpo_cot.common.errors import naming
 from grpo_cot.common.files import Row, file_hash, read_jsonl, write_json
@@ -23,13 +23,13 @@ def main(args: Namespace) -> str:
     rows: list[Row] = []
     group, samples = 0, {}
     with naming(args.recipe):
-        failures = broken(recipe.rewards)
+        failures, by_length = broken(recipe.rewards), length_warnings(recipe.rewards)
     if isinstance(phase, GrpoPhase):  # otherwise the rewards never see the base's own completions
         group = phase.grpo["num_generations"]
         rows = read_jsonl(args.prompts / "train.jsonl")[: recipe.audit.prompts]
-        samples = base_samples(recipe, phase, [row for row in rows for _ in range(group)], args.base, args.seed)
+        samples = base_samples(recipe, phase, rows, args.base, args.seed)
     with naming(args.recipe):
-        warnings = judge(failures, samples, recipe.audit.allow)
+        warnings = judge(failures, samples, recipe.audit.allow) + by_length
     write_json(
         args.output,
         {"broken": failures, "groups": len(rows), "group_size": group, "base_samples": samples, "warnings": warnings},

@@ -40,6 +40,11 @@ def test_white_space_around_tags_is_free(completion: str) -> None:
         FOLLOWS.replace("\n<answer>", " so <answer>"),
         FOLLOWS.replace("\n5\n", "\n \n"),
         "<reasoning></reasoning><answer>5</answer>",
+        FOLLOWS.replace("2 + 3 = 5\nSo 5.", "..."),
+        FOLLOWS.replace("2 + 3 = 5\nSo 5.", "\u200b\u200d\ufeff"),
+        FOLLOWS.replace("2 + 3 = 5\nSo 5.", "\u3164\u115f"),
+        FOLLOWS.replace("2 + 3 = 5\nSo 5.", "- - -\n!?"),
+        FOLLOWS.replace("\n5\n", "\n...\n"),
         "<answer>5</answer><reasoning>2 + 3 = 5</reasoning>",
     ],
 )

@@ -12,6 +12,7 @@ SYSTEM_PROMPT = (
     "Work the problem out step by step, then give the final number. Answer in this form:\n"
     "<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
 )
+SHAPELESS = "\u115f\u1160\u3164\uffa0"  # letters by Unicode's word that print nothing
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 
@@ -19,7 +20,7 @@ def sections(completion: str) -> tuple[str, str] | None:
     """Text of the two sections of a completion that follows the schema, else None.
 
     The schema: the four tags, once each and in order, only white space before, between and after the sections, and
-    neither section empty. Line breaks around a section's text are its own and are stripped.
+    neither section empty (`is_empty`). Line breaks around a section's text are its own and are stripped.
 
     >>> sections("<reasoning>\\n2 + 3 = 5\\n</reasoning>\\n<answer>\\n5\\n</answer>")
     ('2 + 3 = 5', '5')
@@ -34,13 +35,22 @@ def sections(completion: str) -> tuple[str, str] | None:
         return None
     reasoning = text[len(TAGS[0]) : reasoning_end].strip()
     answer = text[answer_start + len(TAGS[2]) : -len(TAGS[3])].strip()
-    return (reasoning, answer) if reasoning and answer else None
+    return None if is_empty(reasoning) or is_empty(answer) else (reasoning, answer)
+
+
+def is_empty(text: str) -> bool:
+    """Whether a section says nothing: it has no letter and no digit, as the prompt's own "..." has none.
+
+    >>> [is_empty(text) for text in ("2 + 3", "...", "\u200b", "\u3164")]
+    [False, True, True, True]
+    """
+    return not any(character.isalnum() and character not in SHAPELESS for character in text)
 
 
 def strict_answer(completion: str) -> str | None:
     """Text of the answer of a completion that follows the schema, else None.
 
-    >>> strict_answer("<reasoning>\\n...\\n</reasoning>\\n<answer>\\n$1,234\\n</answer>\\n")
+    >>> strict_answer("<reasoning>\\n617 + 617\\n</reasoning>\\n<answer>\\n$1,234\\n</answer>\\n")
     '$1,234'
     >>> strict_answer("The answer is 5.") is None
     True

@@ -1,15 +1,22 @@
-"""The audit: our rewards keep their promises, the published ones do not, and silence stops a run only when total."""
+"""The audit: our rewards keep their promises, the published ones and forty near misses do not, and silence stops a run
+only when total."""
 
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from checks.broken_rewards import BROKEN
 
-from grpo_cot.checks.audit import GOLDEN, broken, group_statistics, judge
+from grpo_cot.checks.audit import broken, judge, length_warnings
+from grpo_cot.checks.golden import GOLDEN
 from grpo_cot.common.errors import InputError
 from grpo_cot.rewards import promises
+from grpo_cot.rewards.groups import group_statistics
+from grpo_cot.rewards.promise import Property
 from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS
+from grpo_cot.schema import SYSTEM_PROMPT
 
 
 @pytest.mark.parametrize("name", REWARDS)
@@ -25,10 +32,27 @@ def test_our_rewards_pay_what_their_names_say(name: str) -> None:
         ("published_xml_count", "does not pay"),
         ("published_integer_answer", "does not pay 0.0: a negative answer"),
         ("published_correctness", "pays 2.0: a bare number"),
+        ("published_correctness", "does not pay 0.0: a currency sign"),
+        ("published_xml_count", "pays 0.4"),
+        ("published_length_cosine_penalty", "for a wrong answer, and -3.48573 for the same one at length"),
     ],
 )
 def test_the_published_rewards_are_found_broken_for_their_known_defects(name: str, says: str) -> None:
     assert any(says in case for case in broken({name: 1.0})[name])
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_reward_with_one_fault_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REWARDS, name, BROKEN[name])
+    assert list(broken({name: 1.0, "correctness": 1.0})) == [name]
+
+
+def test_a_copy_of_the_prompts_template_earns_nothing() -> None:
+    template = SYSTEM_PROMPT.partition("form:\n")[2]
+    assert template in [golden.completion for golden in GOLDEN]
+    for name in REWARDS.keys() - {"random", "length_cosine_penalty"}:
+        (paid,) = REWARDS[name](prompts=[""], completions=[template], gold=["18"], completion_ids=[[0]], locale=["en"])
+        assert paid == 0, name
 
 
 def test_every_published_reward_is_judged() -> None:
@@ -48,6 +72,31 @@ def test_groups_that_vary_are_counted_per_reward() -> None:
     assert found["correctness"]["varies"] == 0.5
     assert found["strict_format"]["varies"] == 0
     assert found["weighted_sum"]["varies"] == 0.5
+
+
+UNFORMATTED = "<answer>6</answer>"
+
+
+def test_a_group_that_varies_without_a_right_completion_is_a_phantom() -> None:
+    rewards = {"correctness_in_schema": 1.0, "strict_format": 0.5}
+    # Varies by format, all wrong; varies, one right; varies by format, one right outside the schema; silent.
+    groups = [WRONG, UNFORMATTED, RIGHT, WRONG, WRONG, "<answer>5</answer>", WRONG, WRONG]
+    found = statistics_of(groups, rewards)
+    assert found["weighted_sum"]["varies"] == 0.75
+    assert found["weighted_sum"]["phantom"] == 0.25
+    assert not any("have no right completion" in warning for warning in judge({}, found, []))
+
+
+def test_mostly_phantom_groups_are_a_warning_that_says_what_they_teach() -> None:
+    groups = [WRONG, UNFORMATTED, WRONG, UNFORMATTED, RIGHT, WRONG, WRONG, WRONG]
+    (warning,) = judge({}, statistics_of(groups, {"correctness": 1.0, "strict_format": 1.0}), [])
+    assert "vary in 75% of the groups of the base model's samples, and 67% of these have no right completion" in warning
+    assert "the format, or something else than the answer" in warning
+
+
+def test_a_reward_of_weight_0_makes_no_phantom() -> None:
+    found = statistics_of([WRONG, UNFORMATTED, RIGHT, WRONG], {"correctness": 1.0, "strict_format": 0.0})
+    assert found["weighted_sum"]["phantom"] == 0
 
 
 def test_the_base_samples_are_judged_in_their_locale() -> None:
@@ -79,8 +128,11 @@ def test_a_broken_reward_stops_the_run_unless_it_is_allowed() -> None:
 
 
 def test_the_golden_corpus_has_both_verdicts_for_every_property() -> None:
-    for name in ("strict", "soft", "tags", "integer", "correct"):
-        assert {True, False} <= {getattr(golden, name) for golden in GOLDEN}
+    for name in set(get_args(Property)) - {"nothing"}:
+        assert {True, False} <= {golden.verdict(name) for golden in GOLDEN}
+    known = set(get_args(Property))
+    assert all(set(golden.has.split()) | set(golden.unsure.split()) <= known for golden in GOLDEN)
+    assert len({golden.title for golden in GOLDEN}) == len(GOLDEN)
 
 
 OWN = """
@@ -118,6 +170,28 @@ def test_a_reward_of_ones_own_that_cannot_be_trusted_is_refused(
     sys.modules.pop("my_rewards")
     with pytest.raises(ValueError, match=re.escape(says)):
         judge(broken({"my_rewards.tagged": 1.0}), {}, [])
+
+
+BRIEF = """
+from grpo_cot.rewards import completion_text, promises
+
+
+@promises(pays=["<answer>18</answer>"], never=["18"])
+def brief(prompts, completions, completion_ids, **columns):
+    pairs = zip(completions, completion_ids)
+    return [("<answer>" in completion_text(completion)) / (1 + len(ids)) for completion, ids in pairs]
+"""
+
+
+def test_a_reward_that_promises_by_examples_and_pays_for_length_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rewards.py").write_text(BRIEF)
+    sys.modules.pop("my_rewards", None)
+    assert broken({"my_rewards.brief": 1.0}) == {}
+    (warning,) = length_warnings(dict.fromkeys(REWARDS, 1.0) | {"my_rewards.brief": 1.0})
+    assert warning.startswith("my_rewards.brief pays 0.0769231 for a wrong answer, and 0.00249377 for the same one")
 
 
 def test_a_reward_of_another_module_is_not_tracked_and_refused() -> None:

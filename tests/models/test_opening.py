@@ -9,9 +9,9 @@ import pytest
 from conftest import folder_from
 from support import ROOT, training_rows
 
-from grpo_cot.answers import lenient_answer
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_yaml, write_json, write_jsonl
+from grpo_cot.grading.lenient import lenient_answer
 from grpo_cot.models.opening import Opening, opened, opening
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import map_rows
@@ -225,7 +225,7 @@ def test_the_audit_refuses_a_base_that_thinks_unless_the_recipe_strips_it(monkey
     monkeypatch.setattr(generation, "generate", lambda *arguments, **settings: drawn)
     rows = [row | {"gold": "5"} for row in asked_rows()[:1] * 2]
     stripping, refusing = (grpo_recipe({"correctness_in_schema": 1.0}, thinking) for thinking in ("strip", "refuse"))
-    with pytest.raises(InputError, match=r"1 of the base model's 2 samples begin with <think>.*prompt.thinking: strip"):
+    with pytest.raises(InputError, match=r"1 of the model's 2 samples begin with <think>.*prompt.thinking: strip"):
         base_samples(refusing, refusing.phases[0], rows, TINY, 1)  # type: ignore[arg-type]
     assert base_samples(stripping, stripping.phases[0], rows, TINY, 1)["weighted_sum"]["mean"] == 2  # type: ignore[arg-type]
 

@@ -14,7 +14,9 @@ EDITS = {
     f"{LIBRARY}/rewards/ours.py": {"audit", "train"},
     f"{LIBRARY}/prompts.py": {"prepare", "check"},
     f"{LIBRARY}/library/values.py": {"audit", "check", "evaluate"},  # an allowed key
+    f"{LIBRARY}/rewards/groups.py": {"audit", "train"},
     f"{LIBRARY}/checks/rules.py": {"audit"},  # an error's words
+    f"{LIBRARY}/checks/golden.py": {"audit"},
     f"{LIBRARY}/params.py": set(),
     f"{LIBRARY}/transcripts.py": {"check"},
     f"{LIBRARY}/memory/estimate.py": set(),  # make plan

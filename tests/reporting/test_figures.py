@@ -177,6 +177,24 @@ def test_each_phase_shows_what_it_optimises(folder: Path) -> None:
     assert "learns from no reward" in page
 
 
+def test_phantom_groups_are_shown_of_the_base_and_of_what_a_later_phase_started_from(folder: Path) -> None:
+    def samples(phantom: float) -> dict[str, dict[str, float]]:
+        facts = {"mean": 0.25, "largest": 2.5, "varies": 0.5}
+        return {"correctness": facts, "weighted_sum": facts | {"phantom": phantom}}
+
+    base = {"broken": {}, "groups": 16, "group_size": 8, "base_samples": samples(0.4375), "warnings": ["Of the base."]}
+    later = {"groups": 24, "group_size": 4, "samples": samples(0.125), "warnings": ["Of the start."]}
+    write_json(folder / "audit.json", base)
+    write_json(folder / "train/02-grpo/audit.json", later)
+    page = page_of(folder)
+    rewards = page[page.index("<h2>Rewards before training</h2>") : page.index("<h2>Data</h2>")]
+    assert "On the base&#39;s own completions, in 16 groups of 8" in rewards.replace("'", "&#39;")
+    assert "In 44 % of groups the weighted sum varies though no completion has the right value" in rewards
+    assert "the model that 02-grpo started from, in 24 groups of 4" in rewards
+    assert "In 12 % of groups the weighted sum varies" in rewards
+    assert "Audit: Of the base." in page and "Audit before 02-grpo: Of the start." in page
+
+
 def test_what_models_wrote_is_escaped(folder: Path) -> None:
     page = page_of(folder)
     assert "<script>" not in page
@@ -196,6 +214,11 @@ def test_figures_that_were_not_measured_are_none() -> None:
     assert rows["pass@4"]["trained"] is None
     assert rows["cut off by the limit"]["trained"] == {"value": 0.02}
     assert rows["strict accuracy"]["difference"]["detectable"] == 0.061
+
+
+def test_phantom_groups_have_a_curve() -> None:
+    log = [{"step": step, "phantom_advantage": 0.1 * step} for step in (1, 2)]
+    assert "share that varies, none right" in curves_picture(log)
 
 
 def test_a_log_without_known_curves_has_no_picture() -> None:

@@ -124,6 +124,9 @@ def test_an_unreadable_gold_is_an_error(name: str) -> None:
         (RIGHT + "\nDone.", 0.0, 0.0),
         (RIGHT + "\n" + RIGHT, 0.0, 0.0),
         (RIGHT.removesuffix("</answer>"), 0.0, 0.0),
+        (SCHEMA.format("...", "14"), 0.0, 0.0),
+        (SCHEMA.format("\u200b\u200d", "14"), 0.0, 0.0),
+        (SCHEMA.format("...", "..."), 0.0, 0.0),
         ("14", 0.0, 0.0),
     ],
 )
@@ -140,6 +143,15 @@ def test_format(completion: str, strict: float, soft: float) -> None:
         (RIGHT + "\nDone.", 0.494),
         (RIGHT + "x" * 5000, 0.0),
         ("<reasoning>\n" + "x" * 5000, 0.125),
+        ("</reasoning><answer><reasoning></answer>", 0.25),
+        ("</answer>14<answer>", 0.115),
+        ("<reasoning>x<answer>14</answer></reasoning>", 0.238),
+        ("<answer>14</answer><reasoning>x</reasoning>", 0.226),
+        ("<reasoning>x</reasoning><answer>14", 0.375),
+        ("<reasoning><reasoning>x</reasoning><answer>14</answer>", 0.375),
+        ("<reasoning>...</reasoning><answer>14</answer>", 0.25),
+        ("<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>", 0.0),
+        ("<reasoning>\u200b</reasoning><answer>\u3164</answer>", 0.0),
         (RIGHT + RIGHT, 0.0),
         ("", 0.0),
     ],
@@ -163,7 +175,17 @@ def test_length_cosine(tokens: int, cosine: float) -> None:
     assert pay("length_cosine", RIGHT, tokens=tokens) == pytest.approx(cosine)
     assert pay("length_cosine", RIGHT, gold="15", tokens=tokens) == 0.0
     assert pay("length_cosine_penalty", RIGHT, tokens=tokens) == pytest.approx(cosine)
-    assert pay("length_cosine_penalty", RIGHT, gold="15", tokens=tokens) == pytest.approx(-cosine)
+    assert pay("length_cosine_penalty", RIGHT, gold="15", tokens=tokens) == -5.0
+    assert pay("published_length_cosine_penalty", RIGHT, tokens=tokens) == pytest.approx(cosine)
+    assert pay("published_length_cosine_penalty", RIGHT, gold="15", tokens=tokens) == pytest.approx(-cosine)
+
+
+@pytest.mark.parametrize("name", REWARDS.keys() - {"random"})
+def test_a_wrong_answer_is_worth_the_same_at_any_length(name: str) -> None:
+    amounts = {
+        pay(name, SCHEMA.format("x" * 10 * tokens, "15"), tokens=tokens) for tokens in (1, 10, 100, 785, 786, 5000)
+    }
+    assert len(amounts) == 1
 
 
 def test_the_placebo_is_uniform_and_repeats() -> None:

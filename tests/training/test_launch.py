@@ -235,6 +235,7 @@ def test_two_processes_train_one_adapter(whole: tuple[Path, dict[str, bytes]]) -
     assert any(value.any() for name, value in model.named_parameters() if "lora_B" in name)
     steps = [entry for entry in json.loads(expected["01-grpo/log.json"]) if "reward" in entry]
     assert [entry["step"] for entry in steps] == [1, 2, 3, 4]
+    assert all(entry["phantom_advantage"] in (0, 1) for entry in steps)  # both processes' halves are one group
     assert json.loads(expected["01-grpo/configuration.json"])["accelerate"] == DDP_ON_CPU
 
 
@@ -277,3 +278,24 @@ def test_what_the_processes_refuse_is_one_sentence_said_once(tmp_path: Path, cap
         train(tmp_path, recipe(DDP_ON_CPU, gradient_accumulation_steps=2), questions=1)
     assert str(refusal.value) == "1 training prompts are fewer than the 2 that one step asks; add rows"
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rewards", "silent"), [({"random": 1.0}, False), ({"correctness": 1.0}, True)])
+def test_two_processes_ask_once_whether_a_later_phase_can_learn(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], rewards: dict[str, float], silent: bool
+) -> None:
+    given = recipe(DDP_ON_CPU, NF4, max_steps=1, max_completion_length=2).model_dump()
+    [grpo] = given["phases"]
+    sft = {
+        "max_steps": 1, "per_device_train_batch_size": 4, "learning_rate": 1e-4, "max_length": 256, "loss_type": "nll",
+        "bf16": False, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
+    }  # fmt: skip
+    given["phases"] = [{"method": "sft", "lora": grpo["lora"], "sft": sft}, grpo | {"lora": None}]
+    both = Recipe.model_validate(given | {"rewards": rewards})
+    if silent:
+        with pytest.raises(InputError, match=r"^phases\.2: the rewards are silent: in 16 groups"):
+            train(tmp_path, both)
+        assert capfd.readouterr().err == ""
+    else:
+        assert (train(tmp_path, both) / "02-grpo/audit.json").is_file()

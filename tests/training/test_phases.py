@@ -52,7 +52,7 @@ def test_kl_to_the_reference_is_a_curve_from_a_fresh_and_from_a_continued_adapte
     assert first != second
     assert json.loads((result / "model.json").read_text())["path"] == "02-grpo"
     assert sorted(path.name for path in (result / "02-grpo").iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "configuration.json", "log.json",
+        "adapter_config.json", "adapter_model.safetensors", "audit.json", "configuration.json", "log.json",
     ]  # fmt: skip
 
 
@@ -107,6 +107,10 @@ def entry(reward: float, **more: float) -> dict[str, float]:
         ([entry(0.1, frac_reward_zero_std=0.8)] + [entry(1, frac_reward_zero_std=0.8)] * 9, "never varied in 80%"),
         ([entry(0.1, **{"rewards/correctness/mean": 0.0}), entry(0.5)], "correctness never paid"),
         ([entry(0.1), entry(0.5, entropy=0.001)], "no longer explores"),
+        (
+            [entry(0.1), entry(0.5, frac_reward_zero_std=0.5, phantom_advantage=0.3)],
+            "In 30% of the groups of the second half rewards differed though no completion was right",
+        ),
     ],
 )
 def test_the_verdict_says_what_happened(log: list[dict[str, float]], says: str) -> None:
@@ -119,3 +123,7 @@ def test_a_healthy_run_gets_no_warning() -> None:
     from grpo_cot.training.methods.grpo import verdict
 
     assert len(verdict([entry(0.2), entry(1.5)], phase())) == 1
+    # At first the format may well come before the answer; and a few phantoms among many groups are none too many.
+    assert len(verdict([entry(0.2, phantom_advantage=1.0), entry(1.5, phantom_advantage=0.4)], phase())) == 1
+    silent = entry(1.5, phantom_advantage=0.0, frac_reward_zero_std=0.5)
+    assert len(verdict([entry(0.2), silent], phase())) == 1

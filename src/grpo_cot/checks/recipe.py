@@ -53,6 +53,8 @@ def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
     construct(phase.section, _settings_here(phase, recipe.processes), f"{where}.{phase.section}")
     if isinstance(phase, GrpoPhase):
         check_rollouts(recipe, phase, where)
+        # They go over the phase's other settings into the same class, which takes a misspelt one in silence.
+        check_section("sampling", phase.grpo.get("generation_kwargs") or {}, f"{where}.grpo.generation_kwargs")
     if phase.own_samples:
         check_sampling(phase.own_samples.sampling, f"{where}.samples.sampling")
     if phase.lora is not None:

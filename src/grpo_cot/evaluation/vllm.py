@@ -102,7 +102,7 @@ class _Engine:
         from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
 
         encoded = encode(tokenizer, ask.conversations, chat_template_kwargs)
-        ends = self._ends or end_tokens(tokenizer.eos_token_id)
+        ends = self._ends | end_tokens(tokenizer.eos_token_id)
         request = LoRARequest("trained", 1, str(adapter)) if adapter else None
         completions: list[Completion] = []
         for start in range(0, len(encoded), CHUNK):

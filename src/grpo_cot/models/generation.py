@@ -120,13 +120,7 @@ def generate(
     so that a resumed run's completions are an uninterrupted one's.
     """
     stops = sampling.get("stop_strings") or []
-    configuration = GenerationConfig(
-        **({"top_k": 0} if sampling.get("do_sample") else {})
-        | {key: value for key, value in sampling.items() if key != "stop_strings"},
-        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        decoder_start_token_id=model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
-    )
+    configuration = generation_configuration(model, tokenizer, sampling)
     prefix = shared_prefix(model, prompts)
 
     def complete(number: int, batch: list[int]) -> list[Completion]:
@@ -136,6 +130,23 @@ def generate(
     store = {} if finished is None else finished
     results = in_batches(list(map(len, prompts)), batch_size, complete, progress, "prompt", store)
     return [Completion(*fields) for fields in results]
+
+
+def generation_configuration(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, sampling: Mapping[str, Any]
+) -> GenerationConfig:
+    """The library's settings for `sampling`, less its stop strings: what it does not name is off.
+
+    The model's end tokens and the tokenizer's all end a completion, as they do where TRL samples.
+    """
+    ends = end_tokens(model.generation_config.eos_token_id) | {tokenizer.eos_token_id}
+    settings = {
+        **({"top_k": 0} if sampling.get("do_sample") else {}),
+        "eos_token_id": sorted(ends - {None}) or None,
+        "pad_token_id": tokenizer.pad_token_id,
+        "decoder_start_token_id": model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
+    }
+    return GenerationConfig(**settings | {key: value for key, value in sampling.items() if key != "stop_strings"})
 
 
 def in_batches(

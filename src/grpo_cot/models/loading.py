@@ -1,6 +1,8 @@
 """Loading models: every step with weights loads through this module, so that all of them load alike."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.integrations import deepspeed, is_deepspeed_zero3_enabled
 from transformers.utils import is_flash_attn_2_available
 
 from grpo_cot.common.errors import InputError
@@ -32,6 +34,20 @@ def placement() -> dict[str, str] | None:
         return None
     rank = os.environ.get("LOCAL_RANK")
     return {"": f"cuda:{rank}" if DEVICE == "cuda" and rank is not None else DEVICE}
+
+
+@contextmanager
+def unsharded() -> Iterator[None]:
+    """Inside, models are loaded whole on this process's device, where Accelerate would shard them over all."""
+    sharding = os.environ.pop("ACCELERATE_USE_FSDP", None)
+    zero = deepspeed._hf_deepspeed_config_weak_ref  # what says that weights are to be sharded (ZeRO-3)
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = zero
+        if sharding is not None:
+            os.environ["ACCELERATE_USE_FSDP"] = sharding
 
 
 def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any] | None) -> PreTrainedModel:

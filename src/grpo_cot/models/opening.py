@@ -125,7 +125,7 @@ def refuse_thoughts(written: Sequence[str], section: "PromptSection") -> None:
     thoughts = sum(text.lstrip().startswith(THOUGHT) for text in written)
     if section.thinking == "refuse" and thoughts:
         raise InputError(
-            f"{thoughts} of the base model's {len(written)} samples begin with {THOUGHT}, and prompt.thinking is "
+            f"{thoughts} of the model's {len(written)} samples begin with {THOUGHT}, and prompt.thinking is "
             "'refuse': set prompt.thinking: strip, which takes thoughts out of what is judged, or, where the template "
             "knows it, prompt.chat_template_kwargs: {enable_thinking: false}"
         )

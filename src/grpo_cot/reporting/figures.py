@@ -18,6 +18,7 @@ CURVES = (
     ("completions/mean_length", "completion length (tokens)"),
     ("completions/clipped_ratio", "share cut off by the length cap"),
     ("frac_reward_zero_std", "share of groups without variance"),
+    ("phantom_advantage", "share that varies, none right"),
     ("entropy", "entropy (nats a token)"),
     ("kl", "KL to the reference"),
     ("mean_token_accuracy", "tokens of the target guessed right"),

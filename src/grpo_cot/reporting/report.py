@@ -34,14 +34,16 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
 
 
 def _phases(trained: Path, rewards: dict[str, float]) -> list[dict[str, Any]]:
-    """Each phase's configuration, verdict and pictures."""
+    """Each phase's configuration, verdict and pictures, and the audit of a later GRPO phase's start."""
     verdicts = read_json(trained / "summary.json")["verdict"]
     phases = []
     for path in sorted(trained.glob("*/log.json")):
         log, configuration = read_json(path), read_json(path.parent / "configuration.json")
+        audit = path.parent / "audit.json"
         rewarded = any("reward" in entry for entry in log)
         phases.append({
             "name": path.parent.name, "verdict": verdicts[path.parent.name], "configuration": configuration,
+            "audit": read_json(audit) if audit.is_file() else None,
             "picture": Markup(figures.reward_picture(log, rewards) if rewarded else figures.loss_picture(log)),
             "curves_picture": Markup(figures.curves_picture(log)),
         })  # fmt: skip

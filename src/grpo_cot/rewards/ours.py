@@ -7,7 +7,8 @@ reward is linear in the length of the completion.
 
 Correctness comes in two forms. `correctness` needs an `<answer>` pair and no more, which is where a model that does
 not know the schema yet finds its first reward. `correctness_in_schema` is gated on the whole schema, so that format is
-a condition and not a second thing to be paid for.
+a condition and not a second thing to be paid for. Length counts in right completions alone: counted in wrong ones, it
+teaches to write more, or less, where nothing was gained.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any
 
 from grpo_cot.answers import gold_value, stated_value
 from grpo_cot.rewards.promise import promises
-from grpo_cot.schema import TAGS, sections, strict_answer
+from grpo_cot.schema import TAGS, is_empty, sections, strict_answer
 
 LENGTH_SCALE = 5.0
 LENGTH_TOKENS = 786  # at and above this length the cosine rewards are 0
@@ -66,21 +67,40 @@ def soft_format(prompts: Sequence[Any], completions: Sequence[Any], **columns: A
 
 @promises("tags", in_parts=True)
 def xml_count(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-    """0.125 for each of the four tags that occurs exactly once, less 0.001 per character after `</answer>`.
+    """0.125 for each tag in its place, less 0.001 per character after `</answer>`.
 
-    White space at the end costs nothing, and the reward is never negative. It gives a model that has found some of the
-    tags a way up to all four. Line breaks, which the published one asks for, are `strict_format`'s part.
+    A tag is in its place when it occurs exactly once, and those that precede it in the schema, where they occur, stand
+    before it. The tags of a section that says nothing (`grpo_cot.schema.is_empty`) are not paid, so that a copy of the
+    prompt's template earns nothing. White space at the end costs nothing, and the reward is never negative.
+
+    It gives a model that has found some of the tags a way up to all four. Line breaks, which the published one asks
+    for, are `strict_format`'s part.
 
     >>> xml_count([""] * 3, ["<reasoning>a</reasoning><answer>5</answer>", "<answer>5</answer> so 5", "5"])
     [0.5, 0.245, 0.0]
+    >>> xml_count([""] * 2, ["</reasoning><answer><reasoning></answer>", "<reasoning>...</reasoning><answer>5"])
+    [0.25, 0.125]
     """
     return [_tag_count(completion_text(completion)) for completion in completions]
 
 
 def _tag_count(text: str) -> float:
-    score = 0.125 * sum(text.count(tag) == 1 for tag in TAGS)
+    score = 0.125 * (_section_tags(text, 0) + _section_tags(text, 2))
     _, closing, rest = text.rpartition(TAGS[3])
     return max(0.0, score - 0.001 * len(rest.rstrip())) if closing else score
+
+
+def _section_tags(text: str, first: int) -> int:
+    """How many of a section's two tags, which stand at `first` and after it in `TAGS`, are in their place."""
+    opened, closed = (_in_place(text, tag) for tag in (first, first + 1))
+    if opened and closed and is_empty(text[text.find(TAGS[first]) + len(TAGS[first]) : text.find(TAGS[first + 1])]):
+        return 0
+    return opened + closed
+
+
+def _in_place(text: str, tag: int) -> bool:
+    place = text.find(TAGS[tag])
+    return text.count(TAGS[tag]) == 1 and all(text.rfind(before) < place for before in TAGS[:tag])
 
 
 @promises("integer")
@@ -133,7 +153,7 @@ def correctness(
     ]
 
 
-@promises("correct")
+@promises("correct_in_schema")
 def correctness_in_schema(
     prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], locale: Sequence[str] | None = None,
     **columns: Any,
@@ -182,7 +202,7 @@ def length_cosine(
     [5.0, 0.0, 0.0]
     """
     right = correctness(prompts, completions, gold, locale)
-    return [_cosine(len(ids)) if paid else 0.0 for paid, ids in zip(right, completion_ids, strict=True)]
+    return [length_cosine_of(len(ids)) if paid else 0.0 for paid, ids in zip(right, completion_ids, strict=True)]
 
 
 @promises("correct")
@@ -190,17 +210,23 @@ def length_cosine_penalty(
     prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], completion_ids: Sequence[Sequence[int]],
     locale: Sequence[str] | None = None, **columns: Any,
 ) -> list[float]:  # fmt: skip
-    """As `length_cosine`, but -5·cos(x) for a wrong completion: short and wrong costs most.
+    """As `length_cosine`, but -5 for a wrong completion, whatever its length.
 
-    >>> rewards = length_cosine_penalty([""] * 2, ["<answer>5</answer>"] * 2, ["5", "6"], [[0], [0]])
+    The length study's own form, which charges a wrong completion the less the longer it is, is
+    `published_length_cosine_penalty`.
+
+    >>> rewards = length_cosine_penalty([""] * 3, ["<answer>5</answer>"] * 3, ["5", "6", "6"], [[0], [0], [0] * 786])
     >>> [round(reward, 2) for reward in rewards]
-    [5.0, -5.0]
+    [5.0, -5.0, -5.0]
     """
     right = correctness(prompts, completions, gold, locale)
-    return [math.copysign(_cosine(len(ids)), paid - 1.0) for paid, ids in zip(right, completion_ids, strict=True)]
+    return [
+        length_cosine_of(len(ids)) if paid else -LENGTH_SCALE for paid, ids in zip(right, completion_ids, strict=True)
+    ]
 
 
-def _cosine(tokens: int) -> float:
+def length_cosine_of(tokens: int) -> float:
+    """5·cos(x) of a completion of that many tokens; see `length_cosine`."""
     return LENGTH_SCALE * math.cos(min(tokens / LENGTH_TOKENS, 1.0) * math.pi / 2)
 
 

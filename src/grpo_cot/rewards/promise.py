@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 # Properties of the audit's golden completions. `strict`, `soft`: the schema with and without its line breaks. `tags`:
-# each tag once. `integer`: a whole number in the schema. `correct`: the gold's value. `nothing`: a placebo.
-Property = Literal["strict", "soft", "tags", "integer", "correct", "nothing"]
+# each tag once and in order, around sections that say something, and nothing after the last. `integer`: a whole number
+# in the schema. `correct`: the gold's value in the only `<answer>` pair, wherever it stands. `correct_in_schema`: the
+# same, and the whole completion follows the schema. `nothing`: a placebo.
+Property = Literal["strict", "soft", "tags", "integer", "correct", "correct_in_schema", "nothing"]
 Reward = Callable[..., Sequence[float | None]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 

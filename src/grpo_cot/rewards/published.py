@@ -1,20 +1,24 @@
-"""The five well-known GRPO rewards for GSM8K with the XML schema, defects included, for comparison with `rewards`.
+"""The five well-known GRPO rewards for GSM8K with the XML schema, and one of a length study, for comparison with ours.
 
-They compute what the code that circulates computes. Its defects, each shown by a test:
+They compute what the code that circulates computes, defects included, each of which a test shows:
 
 - both format patterns lack `re.DOTALL`, so that reasoning or an answer of several lines never pays;
 - the strict pattern also asks for a line break after `</answer>`, which chat models do not write;
 - the XML count takes 0.001 per character of the *whole* completion when that ends at `</answer>`, and can be negative;
 - "integer" is `str.isdigit`: no -5, 18.0 or 1,234, but ² and full-width digits;
-- correctness compares texts, so 18.0 or $18 is wrong for 18, and a bare 18 without any tag is right.
+- correctness compares texts, so 18.0 or $18 is wrong for 18, and a bare 18 without any tag is right;
+- the length study's penalty falls with the length of a wrong completion, so that writing more pays where nothing is
+  right (its answer is read as our `correctness` reads it).
 
 Use `grpo_cot.rewards.ours` to train. The soft pattern takes quadratic time on adversarial text.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from grpo_cot.rewards import ours
 from grpo_cot.rewards.promise import promises
 
 _STRICT = re.compile(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
@@ -95,3 +99,22 @@ def published_correctness(
     """
     texts = _texts(completions)
     return [2.0 if _extracted_answer(text) == expected else 0.0 for text, expected in zip(texts, gold, strict=True)]
+
+
+@promises("correct")
+def published_length_cosine_penalty(
+    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], completion_ids: Sequence[Sequence[int]],
+    locale: Sequence[str] | None = None, **columns: Any,
+) -> list[float]:  # fmt: skip
+    """5·cos(x) for a right completion and -5·cos(x) for a wrong one: the longer a wrong one, the less it costs.
+
+    >>> ids = [[0], [0], [0] * 786]
+    >>> rewards = published_length_cosine_penalty([""] * 3, ["<answer>5</answer>"] * 3, ["5", "6", "6"], ids)
+    >>> [round(reward, 2) for reward in rewards]
+    [5.0, -5.0, -0.0]
+    """
+    right = ours.correctness(prompts, completions, gold, locale)
+    return [
+        math.copysign(ours.length_cosine_of(len(ids)), paid - 1.0)
+        for paid, ids in zip(right, completion_ids, strict=True)
+    ]

@@ -21,15 +21,17 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, new_directory, read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.models.description import ModelDescription
-from grpo_cot.models.loading import DEVICE, load_adapter, load_base
+from grpo_cot.models.loading import DEVICE, load_adapter, load_base, unsharded
 from grpo_cot.models.tokenizers import load_tokenizer
-from grpo_cot.recipes.phases import OwnSamplesSection, Phase
+from grpo_cot.recipes.phases import GrpoPhase, OwnSamplesSection, Phase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.resuming import last_whole_checkpoint
+from grpo_cot.rewards.sampling import Sampler
 from grpo_cot.training import unsloth
 from grpo_cot.training.curves import repeatable
 from grpo_cot.training.examples import own_completions
 from grpo_cot.training.faithful import compare, compare_running, snapshot
+from grpo_cot.training.groups import starting_audit
 from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
 from grpo_cot.training.methods.setup import Setup
 from grpo_cot.training.probe import LongestBatch
@@ -74,13 +76,14 @@ def train_phases(
 ) -> Path:  # fmt: skip
     """Run every phase that is not finished yet; the folder that holds all of their results.
 
-    The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json, and
-    samples.jsonl where the phase learnt from the model's own completions) and model.json, which describes the result of
-    the last one. It is a function of the arguments alone. A phase that selects its checkpoint does so on `validation`.
+    The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json, where the
+    phase learnt from the model's own completions samples.jsonl, and of a GRPO phase after another audit.json) and
+    model.json, which describes the result of the last one. It is a function of the arguments alone. A phase that
+    selects its checkpoint does so on `validation`.
 
     Raises:
-        InputError: the base is corrupt, there is nothing to learn from, the disk is full, the GPU is too small, or the
-            trainer does not do what the recipe asks.
+        InputError: the base is corrupt, there is nothing to learn from, the rewards are silent, the disk is full, the
+            GPU is too small, or the trainer does not do what the recipe asks.
     """
     run = Run(recipe, prompts, validation, base, seed, inputs)
     result = scratch / "result"
@@ -146,6 +149,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     """Train one phase, or go on with it, and leave its result."""
     if DEVICE == "cpu" and phase.settings.get("tf32"):
         raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
+    audited = _starting_samples(run, phase, place) if isinstance(phase, GrpoPhase) and place.before and MAIN else None
     # First, for it connects the processes and says how they share the weights.
     configuration = trainer_configuration(run.recipe, phase, place.checkpoints, run.seed)
     expected = snapshot(configuration)
@@ -187,6 +191,8 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
             if setup.samples:
                 write_jsonl(folder / "samples.jsonl", setup.samples)
             write_json(folder / "log.json", [repeatable(entry) for entry in trainer.state.log_history])
+            if audited is not None:
+                write_json(folder / "audit.json", audited)
             write_json(folder / "configuration.json", _resolved(run, phase, configuration, trainer))
     trainer.accelerator.wait_for_everyone()
 
@@ -212,6 +218,26 @@ def _starting_model(run: Run, before: Path | None, *, trainable: bool) -> Any:
     folder = before if before and not run.adapter else run.base
     model = load_base(folder, run.recipe.model, run.recipe.quantization)
     return load_adapter(model, before, trainable=trainable) if before and run.adapter else model
+
+
+def _starting_samples(run: Run, phase: GrpoPhase, place: Place) -> dict[str, Any]:
+    """The audit's question to the base before a first phase, put to a copy of what a later phase starts from.
+
+    Kept for a resumed run, and drawn by the first of several processes, for which the others wait.
+
+    Raises:
+        InputError: the rewards are silent.
+    """
+    file = place.checkpoints.with_suffix(".audit.json")
+    if not file.is_file():
+        with unsharded():
+            model = _starting_model(run, place.before, trainable=False)
+        sampler = Sampler(model, load_tokenizer(run.base), run.recipe, phase, run.seed, "samples for the rewards")
+        write_json(file, starting_audit(sampler, run.prompts))
+        del model, sampler
+        gc.collect()
+        torch.cuda.empty_cache()
+    return dict(read_json(file))
 
 
 def _samples(run: Run, section: OwnSamplesSection, place: Place, tokenizer: PreTrainedTokenizerBase) -> list[Row]:

@@ -11,9 +11,12 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.models.opening import Opening
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.rewards.groups import MOSTLY
+from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.curves import ends, mean
+from grpo_cot.training.groups import log_phantoms
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.rollouts import rollout_trainer
 
@@ -82,9 +85,10 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         "processing_class": setup.tokenizer,
         "peft_config": setup.adapter,
     }
-    if setup.phase.rollouts is None:
-        return GRPOTrainer(**arguments)
-    return rollout_trainer(setup.recipe, setup.phase, arguments)
+    rollouts = setup.phase.rollouts is not None
+    made = rollout_trainer(setup.recipe, setup.phase, arguments) if rollouts else GRPOTrainer(**arguments)
+    log_phantoms(made, judging(correctness, setup.opening))
+    return made
 
 
 def workload(recipe: Recipe, phase: GrpoPhase, settings: Mapping[str, Any], *, fresh: bool) -> dict[str, Any]:
@@ -117,6 +121,13 @@ def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
     silent = mean("frac_reward_zero_std", steps)
     if silent > 0.5:
         sentences.append(f"The reward never varied in {silent:.0%} of the groups, which teach nothing: see audit.json.")
+    later = steps[len(steps) // 2 :]  # at first the format may well come before the answer
+    varied, phantom = 1 - mean("frac_reward_zero_std", later), mean("phantom_advantage", later)
+    if phantom > MOSTLY * varied:
+        sentences.append(
+            f"In {phantom:.0%} of the groups of the second half rewards differed though no completion was right: these "
+            "groups taught the format, or something else than the answer."
+        )
     names = {name for entry in steps for name in entry if name.startswith("rewards/") and name.endswith("/mean")}
     for name in sorted(names):
         if all(entry.get(name, 0.0) == 0.0 for entry in steps):

@@ -1,0 +1,101 @@
+"""What rewards pay for sampled groups: the figures that the audit and a training judge before a phase's first step."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from grpo_cot.common.errors import InputError
+from grpo_cot.rewards.ours import correctness
+from grpo_cot.rewards.promise import Reward
+from grpo_cot.rewards.registry import reward_functions
+
+# Above this share of the groups in which rewards vary, those without a right completion are worth a sentence.
+MOSTLY = 0.5
+
+
+def amounts(
+    name: str, function: Reward, rows: Sequence[Mapping[str, Any]], completions: Sequence[str], lengths: Sequence[int]
+) -> list[float]:
+    """The amounts that a reward pays for completions, which it gets as the trainer hands them over: as messages.
+
+    Raises:
+        InputError: it fails, or returns another number of amounts.
+    """
+    columns: dict[str, Any] = {column: [row[column] for row in rows] for column in ("gold", "locale", "id")}
+    columns["completion_ids"] = [list(range(length)) for length in lengths]
+    messages = [[{"role": "assistant", "content": text}] for text in completions]
+    try:
+        paid = function(prompts=[row["messages"] for row in rows], completions=messages, **columns)
+        numbers = [float(amount or 0.0) for amount in paid]
+    except Exception as error:  # of a user's own code
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"the reward {name!r} fails on the audit's completions: {reason}") from error
+    if len(numbers) != len(rows):
+        raise InputError(f"the reward {name!r} returns {len(numbers)} amounts for {len(rows)} completions")
+    return numbers
+
+
+def group_statistics(
+    rewards: Mapping[str, float], prompts: Sequence[Mapping[str, Any]], completions: Sequence[str],
+    token_counts: Sequence[int], group: int,
+) -> dict[str, Any]:  # fmt: skip
+    """How each reward, and the weighted sum of the paid ones, behaves on a model's samples.
+
+    Args:
+        prompts: one row a completion, with `messages`, `gold`, `locale` and `id`; `group` neighbours share a prompt.
+
+    Returns:
+        For each reward and for `weighted_sum`: mean, largest, and `varies`, the share of groups in which it varies. For
+        `weighted_sum` also `phantom`, the share of groups in which it varies though no completion is right, as
+        `correctness` reads the only `<answer>`: what such a group teaches is not the answer.
+    """
+    functions, weights = reward_functions(rewards)
+    values = {
+        name: amounts(name, function, prompts, completions, token_counts)
+        for name, function in zip(rewards, functions, strict=True)
+    }
+    sums = [
+        sum(weight * values[name][row] for name, weight in zip(rewards, weights, strict=True))
+        for row in range(len(prompts))
+    ]
+    right = amounts("correctness", correctness, prompts, completions, token_counts)
+    phantoms = [
+        max(paid) > min(paid) and not any(correct)
+        for paid, correct in zip(_groups(sums, group), _groups(right, group), strict=True)
+    ]
+    figures = {name: _figures(column, group) for name, column in {**values, "weighted_sum": sums}.items()}
+    figures["weighted_sum"]["phantom"] = statistics.fmean(phantoms)
+    return figures
+
+
+def _figures(column: Sequence[float], group: int) -> dict[str, float]:
+    varies = [max(part) > min(part) for part in _groups(column, group)]
+    return {"mean": statistics.fmean(column), "largest": max(column), "varies": statistics.fmean(varies)}
+
+
+def _groups(column: Sequence[float], group: int) -> Iterator[Sequence[float]]:
+    return (column[start : start + group] for start in range(0, len(column), group))
+
+
+def is_silent(figures: Mapping[str, Any]) -> bool:
+    """Whether the weighted sum varies in no group, so that nothing would be learnt."""
+    return bool(figures["weighted_sum"]["varies"] == 0)
+
+
+def sample_warnings(figures: Mapping[str, Any], samples: str) -> list[str]:
+    """Sentences on `group_statistics`: rewards that never vary, and groups that vary without a right completion.
+
+    `samples` says of what: "the base model's samples".
+    """
+    warnings = [
+        f"{name} never varies on {samples} (it is {facts['mean']:.2f} throughout)"
+        for name, facts in figures.items()
+        if facts["varies"] == 0
+    ]
+    varies, phantom = (figures["weighted_sum"][name] for name in ("varies", "phantom"))
+    if phantom > MOSTLY * varies:
+        warnings.append(
+            f"the rewards vary in {varies:.0%} of the groups of {samples}, and {phantom / varies:.0%} of these "
+            "have no right completion: at the start training learns the format, or something else than the answer"
+        )
+    return warnings
