@@ -209,8 +209,7 @@ def test_the_audit_hears_a_base_whose_template_opens_the_reasoning(tmp_path: Pat
     from grpo_cot.checks.audit import base_samples
 
     wanted = grpo_recipe({"soft_format": 1.0, "correctness_in_schema": 1.0})
-    rows = [row for row in asked_rows()[:4] for _ in range(8)]
-    found = base_samples(wanted, wanted.phases[0], rows, base_with(tmp_path, REASONING), 1)  # type: ignore[arg-type]
+    found = base_samples(wanted, wanted.phases[0], asked_rows()[:4], base_with(tmp_path, REASONING), 1)  # type: ignore[arg-type]
     assert found["soft_format"]["mean"] > 0.1
     assert found["weighted_sum"]["varies"] > 0
 
@@ -218,14 +217,15 @@ def test_the_audit_hears_a_base_whose_template_opens_the_reasoning(tmp_path: Pat
 @pytest.mark.slow
 def test_the_audit_refuses_a_base_that_thinks_unless_the_recipe_strips_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from grpo_cot.checks.audit import base_samples
-    from grpo_cot.models import generation
+    from grpo_cot.models.generation import Completion
+    from grpo_cot.rewards import sampling
 
-    texts = [f"<think>Adding.</think>{WORKED}", WORKED]
-    drawn = [generation.Completion(text, 9, truncated=False) for text in texts]
-    monkeypatch.setattr(generation, "generate", lambda *arguments, **settings: drawn)
-    rows = [row | {"gold": "5"} for row in asked_rows()[:1] * 2]
+    texts = [f"<think>Adding.</think>{WORKED}", *[WORKED] * 7]
+    drawn = [Completion(text, 9, truncated=False) for text in texts]
+    monkeypatch.setattr(sampling, "generate", lambda *arguments, **settings: drawn)
+    rows = [row | {"gold": "5"} for row in asked_rows()[:1]]
     stripping, refusing = (grpo_recipe({"correctness_in_schema": 1.0}, thinking) for thinking in ("strip", "refuse"))
-    with pytest.raises(InputError, match=r"1 of the model's 2 samples begin with <think>.*prompt.thinking: strip"):
+    with pytest.raises(InputError, match=r"1 of the model's 8 samples begin with <think>.*prompt.thinking: strip"):
         base_samples(refusing, refusing.phases[0], rows, TINY, 1)  # type: ignore[arg-type]
     assert base_samples(stripping, stripping.phases[0], rows, TINY, 1)["weighted_sum"]["mean"] == 2  # type: ignore[arg-type]
 

@@ -105,6 +105,7 @@ def test_a_first_phase_is_left_to_the_step_audit(tmp_path: Path) -> None:
 
 def test_samples_are_drawn_until_a_group_varies(monkeypatch: pytest.MonkeyPatch) -> None:
     from grpo_cot.models.generation import Completion
+    from grpo_cot.models.opening import Opening
     from grpo_cot.rewards import sampling
 
     given = recipe({"correctness": 1.0})
@@ -118,6 +119,7 @@ def test_samples_are_drawn_until_a_group_varies(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(sampling, "generate", generate)
     monkeypatch.setattr(sampling, "encode", lambda tokenizer, conversations, settings: conversations)
+    monkeypatch.setattr(sampling, "opening", lambda *arguments: Opening("", strips=False))
     sampler = sampling.Sampler(None, None, given, given.phases[1], 5, "samples")
     groups, figures = sampler.statistics_until_varying(rows)
     assert groups == 16
