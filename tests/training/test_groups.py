@@ -1,5 +1,6 @@
 """Groups that teach nothing, or something else than the answer: asked before a later GRPO phase, and logged."""
 
+import doctest
 import json
 import os
 from pathlib import Path
@@ -196,6 +197,12 @@ def test_a_misspelt_sampling_parameter_of_the_trainer_is_refused(keyword: dict[s
     check_training(recipe({"correctness": 1.0}, first="grpo", generation_kwargs={"typical_p": 0.8}), "recipe")
     with pytest.raises(InputError, match=says):
         check_training(recipe({"correctness": 1.0}, first="grpo", generation_kwargs=keyword), "recipe")
+
+
+def test_doctests() -> None:
+    from grpo_cot.rewards import sampling
+
+    assert doctest.testmod(sampling) == (0, 2)
 
 
 def test_the_audit_draws_the_bases_samples_so(monkeypatch: pytest.MonkeyPatch) -> None:
