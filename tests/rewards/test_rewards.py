@@ -214,3 +214,20 @@ ONE_LINE = SCHEMA.format("x", "14")
 )
 def test_published_rewards_keep_their_defects(name: str, completion: str, reward: float) -> None:
     assert pay(name, completion) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "<answer>14</answer></answer>",
+        "<answer>14</answer> so <answer>",
+        "<answer><answer>14</answer>",
+        "</answer><answer>14</answer>",
+        RIGHT + "</answer>",
+        RIGHT.replace("<answer>", "<answer> <answer>"),
+    ],
+)
+def test_a_tag_of_the_answer_that_comes_again_pays_nothing(completion: str) -> None:
+    """Whoever writes a tag twice leaves open where the answer is."""
+    assert pay("correctness", completion) == pay("correctness_in_schema", completion) == 0
+    assert pay("length_cosine", completion) == 0 and pay("length_cosine_penalty", completion) < 0
