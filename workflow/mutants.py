@@ -14,6 +14,7 @@ import datetime
 import difflib
 import importlib
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -230,22 +231,23 @@ def main() -> int:
     subjects = YAML(typ="safe").load(SUBJECTS.read_text(encoding="utf-8"))
     chosen = [name for name in subjects if not arguments.modules or any(part in name for part in arguments.modules)]
     os.chdir(ROOT)
+    SCRATCH.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # each mutant has a CPU
     worst = 1.0
     for name in chosen:
         row, score = judged(name, subjects[name], arguments.processes)
         worst = min(worst, score)
-        _write(name, row)
+        _write(row)
     return 0 if worst >= LEAST_SCORE else 1
 
 
-def _write(name: str, row: str) -> None:
+def _write(row: str) -> None:
     """Put a module's row in the place of its old one, or at the table's end."""
     above, heading, below = PAGE.read_text(encoding="utf-8").partition(TABLE)
-    rows, _, rest = below.partition("\n\n")
-    kept = {line.split(" | ")[0]: line for line in rows.splitlines()}
-    kept[f"| `{name}`"] = row
-    PAGE.write_text(above + heading + "\n".join(kept.values()) + "\n\n" + rest, encoding="utf-8")
+    lines = below.splitlines(keepends=True)
+    old = list(itertools.takewhile(lambda line: line.startswith("| "), lines))
+    rows = {line.split(" | ")[0]: line for line in (*old, f"{row}\n")}  # one a module, in the order of the first
+    PAGE.write_text(above + heading + "".join([*rows.values(), *lines[len(old) :]]), encoding="utf-8")
 
 
 if __name__ == "__main__":
