@@ -312,3 +312,23 @@ def test_processes_stop_together_whichever_found_something(
     with pytest.raises(InputError, match=r"^step 3: another process found something$"):
         trainer._generate_and_score_completions("prompts")
     assert [bool(sentence) for sentence in told] == [limit == 0.4]
+
+
+def test_both_sides_are_compared_on_the_device_where_the_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of two devices do not compare, and weights that crossed to the CPU at every step would take the time."""
+    import torch
+
+    from grpo_cot.training import attestation
+
+    asked: list[Any] = []
+    weights = attestation._weights
+
+    def watched(count: int, device: torch.device) -> torch.Tensor:
+        asked.append(device)
+        return weights(count, device)
+
+    monkeypatch.setattr(attestation, "_weights", watched)
+    attestation.checksum([torch.arange(9)])
+    monkeypatch.setattr(attestation, "load_file", lambda path, device: asked.append(device) or {})
+    attestation.delivered_tensors(SimpleNamespace(lora_path="folder"), torch.device("cuda:1"))
+    assert asked == [torch.device("cpu"), "cuda:1"]
