@@ -132,6 +132,30 @@ def test_the_templates_own_settings_reach_both_models(tmp_path: Path, monkeypatc
     assert seen == [(CONVERSATIONS, {"enable_thinking": False})]
 
 
+@pytest.mark.slow
+def test_an_answer_is_read_without_the_start_token_that_some_tokenizers_put_before_every_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in the middle of the conversation, where neither model ever saw one."""
+    from tokenizers.processors import TemplateProcessing
+
+    from grpo_cot.models import loading
+
+    model_json, base, _ = trained_and_other(tmp_path, "tiny", "causal", "float32")
+    expected = module.parity(model_json, base, CONVERSATIONS, {}, SECTION)
+    load = loading.load
+
+    def starting(path: Path) -> Any:
+        model, tokenizer, description = load(path)
+        start = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+        tokenizer.backend_tokenizer.post_processor = start
+        assert tokenizer("5")["input_ids"][0] == 1
+        return model, tokenizer, description
+
+    monkeypatch.setattr(loading, "load", starting)
+    assert module.parity(model_json, base, CONVERSATIONS, {}, SECTION) == expected
+
+
 class Pool:
     """A process pool that runs what it gets here and now, or ends as a killed process does."""
 
@@ -186,12 +210,13 @@ def test_memory_is_that_of_this_program_in_bytes(monkeypatch: pytest.MonkeyPatch
     before = resident_memory()
     del held
     assert before - resident_memory() == pytest.approx(64 * 2**20, rel=0.1)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=7 + who))
     kilobytes = int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
     assert 0.99 * before <= peak_memory() == pytest.approx(1024 * kilobytes, rel=0.01)
-    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=7 + who))
     monkeypatch.setattr(Path, "read_text", lambda path: "Name:\tpython\n")  # no such line
     assert peak_memory() == 7 * 1024
-    monkeypatch.setattr(Path, "is_file", lambda path: False)
+    monkeypatch.setattr(Path, "is_file", lambda path: False)  # no such file either
+    monkeypatch.delattr(Path, "read_text")
     assert peak_memory() == 7 * 1024
     monkeypatch.setattr(sys, "platform", "darwin")  # which counts bytes
     assert peak_memory() == 7
