@@ -109,7 +109,10 @@ def test_a_complete_change() -> None:
     result = mcnemar(*paired(0, 0, 10, 0))
     assert result.difference == result.high == 1
     # No correlation can be told from verdicts that never vary: both limits count in full.
-    assert result.low == pytest.approx(1 - math.hypot(1 - wilson_interval(10, 10).low, wilson_interval(0, 10).high))
+    for confidence in (0.95, 0.8):
+        limits = wilson_interval(10, 10, confidence).low, wilson_interval(0, 10, confidence).high
+        low = mcnemar(*paired(0, 0, 10, 0), confidence).low
+        assert low == pytest.approx(1 - math.hypot(1 - limits[0], limits[1]))
     assert result.p == pytest.approx(2 / 2**10)
 
 
