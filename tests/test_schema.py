@@ -88,3 +88,21 @@ def test_every_gsm8k_gold_is_read(split: str, rows: int, commas: int, negatives:
     assert all(int(value) == stated_value(value) for value in golds)
     assert sum(value.startswith("-") for value in golds) == negatives
     assert sum("," in answer.rpartition("####")[2] for answer in answers) == commas
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "<reasoning>2 + 3<answer></reasoning>5</answer>",  # every tag once, the inner two in the other order
+        "<reasoning>2 + 3 <answer> so </reasoning> 5 </answer>",
+        *(FOLLOWS.replace("So 5.", f"So {tag} 5.") for tag in TAGS),
+        *(FOLLOWS.replace("\n5\n", f"\n5 {tag}\n") for tag in TAGS),
+        *(FOLLOWS.replace(tag, "") for tag in TAGS),
+        FOLLOWS.replace("2 + 3 = 5\nSo 5.", " \n"),
+        "x" + FOLLOWS,
+        FOLLOWS + "x",
+    ],
+)
+def test_tags_in_another_order_again_or_missing_are_not_the_schema(completion: str) -> None:
+    assert sections(completion) is None
+    assert strict_answer(completion) is None

@@ -18,6 +18,7 @@ from grpo_cot import statistics
 from grpo_cot.statistics import (
     bootstrap_interval,
     detectable_difference,
+    in_points,
     majority_at,
     mcnemar,
     pass_at,
@@ -52,12 +53,27 @@ def test_wilson_interval_is_statsmodels(successes: int, n: int) -> None:
 def test_confidence_widens_the_interval() -> None:
     narrow, wide = wilson_interval(47, 100, confidence=0.9), wilson_interval(47, 100, confidence=0.99)
     assert wide.low < narrow.low < narrow.high < wide.high
+    pair = paired(20, 2, 12, 16)
+    narrow, wide = mcnemar(*pair, confidence=0.9), mcnemar(*pair, confidence=0.99)
+    assert wide.low < narrow.low < mcnemar(*pair).difference < narrow.high < wide.high
+    figures = np.arange(100)
+    half, most = (bootstrap_interval(np.mean, figures, confidence=confidence) for confidence in (0.5, 0.99))
+    assert most.low < half.low < half.high < most.high
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
-def test_impossible_counts(successes: int, n: int) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("successes", "n", "says"), [(0, 0, "expected at least one question"), (3, 2, None), (-1, 2, None)]
+)
+def test_impossible_counts(successes: int, n: int, says: str | None) -> None:
+    with pytest.raises(ValueError, match=says):
         wilson_interval(successes, n)
+
+
+def test_a_correlation_that_one_question_makes_is_corrected_away() -> None:
+    """Method 10 takes half the number of questions from a positive covariance, at most all of it."""
+    limits = wilson_interval(1, 2)
+    result = mcnemar(*paired(1, 0, 0, 1))
+    assert (-result.low, result.high) == pytest.approx([math.hypot(0.5 - limits.low, limits.high - 0.5)] * 2)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +108,11 @@ def test_identical_verdicts_show_no_difference(table: tuple[int, int, int, int])
 def test_a_complete_change() -> None:
     result = mcnemar(*paired(0, 0, 10, 0))
     assert result.difference == result.high == 1
+    # No correlation can be told from verdicts that never vary: both limits count in full.
+    for confidence in (0.95, 0.8):
+        limits = wilson_interval(10, 10, confidence).low, wilson_interval(0, 10, confidence).high
+        low = mcnemar(*paired(0, 0, 10, 0), confidence).low
+        assert low == pytest.approx(1 - math.hypot(1 - limits[0], limits[1]))
     assert result.p == pytest.approx(2 / 2**10)
 
 
@@ -132,8 +153,34 @@ def test_bootstrap_of_many_problems_agrees_with_the_normal_interval() -> None:
     assert bootstrap_interval(np.mean, figures) == interval  # seeded
 
 
-def test_one_problem_has_no_interval() -> None:
+def test_one_problem_has_no_interval_and_two_have_one() -> None:
     assert bootstrap_interval(np.mean, [3]) == (3, None, None)
+    assert bootstrap_interval(np.mean, [0, 1]) == (0.5, 0, 1)
+
+
+def test_verdicts_are_resampled_as_numbers() -> None:
+    """NumPy subtracts no truth values."""
+    before, after = [True] * 30 + [False] * 70, [True] * 60 + [False] * 40
+
+    def gain(before: np.ndarray, after: np.ndarray, axis: int) -> np.ndarray:
+        return np.mean(after - before, axis=axis)
+
+    assert bootstrap_interval(gain, before, after) == pytest.approx((0.3, 0.21, 0.39), abs=0.03)
+
+
+@pytest.mark.parametrize(("problems", "limit"), [(20_000, statistics._RESAMPLED_AT_ONCE), (150, 100)])
+def test_resampling_needs_little_memory_however_many_problems_there_are(
+    monkeypatch: pytest.MonkeyPatch, problems: int, limit: int
+) -> None:
+    monkeypatch.setattr(statistics, "_RESAMPLED_AT_ONCE", limit)
+    sizes = []
+
+    def mean(figures: np.ndarray, axis: int) -> np.ndarray:
+        sizes.append(figures.size)
+        return np.mean(figures, axis=axis)
+
+    bootstrap_interval(mean, np.arange(problems))
+    assert max(sizes) == max(limit, problems)  # no less than one resample
 
 
 @pytest.mark.parametrize(("n", "discordant"), [(30, 0.5), (100, 0.4), (500, 0.3), (1319, 0.1), (1319, 1.0)])
@@ -171,6 +218,11 @@ def test_t_interval_is_scipys_paired_test() -> None:
     expected = ttest_rel(trained, placebo)
     interval = expected.confidence_interval(0.95)
     assert found == pytest.approx((np.mean(trained) - np.mean(placebo), *interval, expected.pvalue), abs=1e-9)
+
+
+def test_two_runs_that_differ_have_an_interval() -> None:
+    found = t_interval([0.1, 0.3])
+    assert (found.difference, (found.high - found.low) / 2) == pytest.approx((0.2, 12.7062 * 0.1), abs=1e-4)
 
 
 @pytest.mark.parametrize("differences", [[], [0.2], [0.2, 0.2, 0.2]])
@@ -269,3 +321,19 @@ def test_more_samples_than_there_are_cannot_be_drawn(k: int, right: int, wrong: 
         majority_at(k, right, wrong)
     with pytest.raises(ValueError):
         pass_at(k, right + sum(wrong), right)
+
+
+@pytest.mark.parametrize("right", [-1, 5])
+def test_more_right_samples_than_there_are_is_an_error(right: int) -> None:
+    with pytest.raises(ValueError, match=f"0 <= right <= n, found k = 2, n = 4, right = {right}"):
+        pass_at(2, 4, right)
+
+
+def test_a_vote_repeats_with_its_seed_and_another_seed_draws_anew() -> None:
+    draws = [majority_at(9, 40, [30, 20], seed=seed) for seed in (3, 3, 4, 5)]
+    assert draws[0] == draws[1] and len(set(draws)) > 1
+
+
+def test_a_difference_is_told_in_points() -> None:
+    told = in_points({"difference": 0.2, "low": -0.0561, "high": 0.329, "p": 0.01292})
+    assert told == "+20.0 points [-5.6, +32.9], p = 0.013"

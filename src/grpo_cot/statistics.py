@@ -156,8 +156,7 @@ def detectable_difference(n: int, discordant: float, power: float = 0.8, level: 
     if under_root < 0:
         return None
     root = (z_level * math.sqrt(n) + z_power * math.sqrt(under_root)) / (n + z_power**2)
-    difference = root * max(math.sqrt(discordant), root)
-    return difference if difference <= 1 else None
+    return root * max(math.sqrt(discordant), root)
 
 
 def t_interval(differences: Sequence[float], confidence: float = 0.95) -> PairedDifference:
@@ -195,8 +194,6 @@ def pass_at(k: int, n: int, right: int) -> float:
     """
     if not (1 <= k <= n and 0 <= right <= n):
         raise ValueError(f"expected 1 <= k <= n and 0 <= right <= n, found k = {k}, n = {n}, right = {right}")
-    if n - right < k:
-        return 1.0
     return 1 - math.prod(1 - k / i for i in range(n - right + 1, n + 1))
 
 

@@ -1,6 +1,7 @@
 """The evaluation step's parts: likelihoods of gold solutions, both models alike, and what vLLM is asked for."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,3 +195,38 @@ def test_vllm_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("importlib.import_module", lambda name: elsewhere)
     with pytest.raises(InputError, match="which needs a GPU; there is none"):
         ask(trained(tmp_path), {})
+
+
+def test_vllm_draws_each_completion_with_its_own_seed_and_ends_at_every_end_token_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for vLLM remembers what it is asked; the real one is in tests/on_vllm."""
+    from grpo_cot.evaluation import vllm as evaluation
+    from grpo_cot.evaluation.pairs import Ask
+    from grpo_cot.models.tokenizers import load_tokenizer
+
+    asked: list[Any] = []
+
+    class LLM:
+        def __init__(self, **arguments: Any) -> None: ...
+
+        def generate(self, inputs: Any, settings: Any, lora_request: Any) -> list[Any]:
+            asked.extend(settings)
+            return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=[20, 21, 9, 22])]) for _ in inputs]
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=SimpleNamespace))
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", SimpleNamespace(LoRARequest=SimpleNamespace))
+    monkeypatch.setattr(evaluation, "CHUNK", 2)
+    tokenizer = load_tokenizer(TINY)
+    for written, ends in ([2, 9], [2, 9]), (9, [9]), (None, [2]):
+        asked.clear()
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": written}))
+        engine = evaluation._Engine(tmp_path, {}, 4, seed=7)
+        found = engine.complete(
+            "base", Ask("samples", CONVERSATIONS[:1] * 5, {}), {"max_tokens": 4}, tokenizer, {}, None, {}
+        )
+        assert [settings.seed for settings in asked] == [7, 8, 9, 10, 11]
+        assert all(settings.stop_token_ids == ends for settings in asked)
+        assert {(completion.tokens, completion.truncated) for completion in found} == {
+            (2, False) if 9 in ends else (4, True)
+        }

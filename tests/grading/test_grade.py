@@ -268,3 +268,17 @@ def test_only_a_difference_beyond_chance_can_be_carried(
 ) -> None:
     unread = {"base": {"value": base}, "trained": {"value": trained}}
     assert bool(unread_warnings(unread, {"difference": (low + high) / 2, "low": low, "high": high})) == warned
+
+
+def test_samples_outside_the_schema_outvote_nobody_however_many_they_are() -> None:
+    read = read_samples(["", "5", schema(5), "The answer is 6.", schema("")], "5", "en")
+    assert read["samples_strict"] == [None, None, "5", None, None] and read["majority"] is True
+    rows = [{**COMPLETIONS[0], "base": answered("5", samples=[schema(5), "", "5", ""])}]
+    base = metrics(grade(rows, PROBLEMS))["base"]
+    assert base["majority_at"]["4"]["value"] == 1  # one vote, for the right answer
+    assert base["majority_at"]["1"]["value"] == base["pass_at"]["1"]["value"] == 0.25  # silence is no right answer
+
+
+def test_a_wrong_answer_in_two_spellings_is_one_vote_each() -> None:
+    read = read_samples([schema("6"), schema(5), schema("6.0"), schema("$6")], "5", "en")
+    assert read["majority"] is False and read["samples_strict"] == ["6", "5", "6", "6"]

@@ -144,3 +144,29 @@ def test_an_encoder_decoders_completion_holds_neither_prompt_nor_start(
             written.append(int(logits[0, -1].argmax()))
         kept = [token for token in written[1:] if token != 2]
         assert completion == (tokenizer.decode(kept, skip_special_tokens=True), len(kept), len(kept) == 12)
+
+
+def test_every_batch_draws_with_a_seed_of_its_own(tiny: tuple[Any, Any]) -> None:
+    """One seed for all would let equal prompts have equal answers, batch after batch: samples that are none."""
+    sampling = {"do_sample": True, "temperature": 1.0, "max_new_tokens": 24}
+    drawn = [completion.text for completion in answers(*tiny, sampling, 2, conversations=CONVERSATIONS[:1] * 6)]
+    assert len({tuple(drawn[start : start + 2]) for start in (0, 2, 4)}) == 3
+    assert len(set(drawn)) > 3
+
+
+def test_a_completion_ends_at_each_of_the_models_own_end_tokens(
+    tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chat models have several (<|im_end|>, <|endoftext|>), of which the tokenizer names one; some name none."""
+    model, tokenizer = tiny
+    asked = CONVERSATIONS[2:3]
+    [whole] = answers(model, tokenizer, GREEDY, 1, conversations=asked)
+    assert whole.tokens < GREEDY["max_new_tokens"] and "</answer>" not in whole.text  # it ended by its end token
+    monkeypatch.setattr(model.generation_config, "eos_token_id", None)
+    assert answers(model, tokenizer, GREEDY, 1, conversations=asked) == [whole]  # by the tokenizer's
+    written = tokenizer(whole.text, add_special_tokens=False)["input_ids"]
+    end = next(token for place, token in enumerate(written) if place > 3 and token not in written[:place])
+    kept = written[: written.index(end)]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [tokenizer.eos_token_id, end])
+    assert answers(model, tokenizer, GREEDY, 1, conversations=asked) == [(tokenizer.decode(kept), len(kept), False)]
+    assert answers(model, tokenizer, GREEDY, 1, conversations=CONVERSATIONS[:1])[0].text == "12"  # by the first of both

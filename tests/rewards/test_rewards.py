@@ -236,3 +236,95 @@ ONE_LINE = SCHEMA.format("x", "14")
 )
 def test_published_rewards_keep_their_defects(name: str, completion: str, reward: float) -> None:
     assert pay(name, completion) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "<answer>14</answer></answer>",
+        "<answer>14</answer> so <answer>",
+        "<answer><answer>14</answer>",
+        "</answer><answer>14</answer>",
+        RIGHT + "</answer>",
+        RIGHT.replace("<answer>", "<answer> <answer>"),
+    ],
+)
+def test_a_tag_of_the_answer_that_comes_again_pays_nothing(completion: str) -> None:
+    """Whoever writes a tag twice leaves open where the answer is."""
+    assert pay("correctness", completion) == pay("correctness_in_schema", completion) == 0
+    assert pay("length_cosine", completion) == 0 and pay("length_cosine_penalty", completion) < 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_columns_of_another_length_are_an_error_and_not_fewer_rewards(name: str) -> None:
+    columns: dict[str, Any] = {"gold": ["14"] * 2, "completion_ids": [[0]] * 2, "locale": ["en"] * 2}
+    needs = {
+        "integer_answer": ["locale"], "correctness": ["gold", "locale"], "correctness_in_schema": ["gold", "locale"],
+        "length_cosine": ["gold", "completion_ids", "locale"],
+        "length_cosine_penalty": ["gold", "completion_ids", "locale"], "published_correctness": ["gold"],
+    }  # fmt: skip
+    for column in needs.get(name, []):
+        shorter = columns | {column: columns[column][:1]}
+        with pytest.raises(ValueError, match="shorter"):
+            ALL[name](prompts=[""] * 2, completions=[RIGHT] * 2, **shorter)
+    assert len(ALL[name](prompts=[""] * 2, completions=[RIGHT] * 2, **columns)) == 2
+
+
+def test_a_gold_is_english_whatever_the_locale_of_its_row() -> None:
+    paid = REWARDS["correctness"]([""] * 2, ["<answer>2,5</answer>"] * 2, gold=["2.5", "2,500"], locale=["vi", "vi"])
+    assert paid == [2.0, 0.0]
+
+
+def test_the_placebo_is_the_same_in_every_process_and_knows_texts_apart() -> None:
+    placebo = REWARDS["random"]
+    assert placebo(["a", "b"], ["x", "x"]) == [0.47579121528910884, 0.03179155860839966]
+    assert placebo([[{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]], ["x"]) == [
+        0.40670425990121906
+    ]
+    drawn = [placebo([prompt], [completion])[0] for prompt, completion in (("a", "bc"), ("ab", "c"), ("", "abc"))]
+    assert len(set(drawn)) == 3
+    assert 0 <= placebo(["a"], ["half a pair: \ud83d"])[0] < 1  # as a byte-level tokenizer may leave it
+    with pytest.raises(ValueError, match="shorter"):
+        placebo(["a", "b"], ["x"])
+
+
+def test_an_error_on_a_gold_shows_its_beginning_only() -> None:
+    with pytest.raises(ValueError, match=r"in the column 'gold', found 'x{60}'$"):
+        pay("correctness", RIGHT, gold="x" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("completion", "reward"),
+    [
+        ("<answer>5</answer>", 0.25),
+        ("</answer>", 0.125),
+        ("</answer> ", 0.125),
+        ("</answer> x", 0.123),
+        ("x <answer>", 0.125),
+        ("</answer>x</answer>y", 0.0),
+        (RIGHT + " " * 50 + "x", 0.449),
+    ],
+)
+def test_xml_count_takes_from_what_follows_the_last_closing_tag(completion: str, reward: float) -> None:
+    assert pay("xml_count", completion) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    ("name", "completion", "reward"),
+    [
+        ("published_xml_count", "<reasoning>\n", 0.125),
+        ("published_xml_count", "\n</reasoning>\n", 0.125),
+        ("published_xml_count", "\n<answer>\nx", 0.125 - 0.001 * 11),
+        ("published_xml_count", "\n</answer>", 0.126),
+        ("published_xml_count", "\n</answer>xyz", 0.125 - 0.001 * 2),
+        ("published_xml_count", ONE_LINE + "\nxyz", 0.5 - 0.003 * 2),
+        ("published_xml_count", ONE_LINE * 2, 0.0),
+        ("published_soft_format", "x" + "<reasoning>x</reasoning><answer>14</answer>", 0.0),
+        ("published_strict_format", "x" + ONE_LINE + "\n", 0.0),
+        ("published_strict_format", ONE_LINE + "\nx\n", 0.0),
+        ("published_correctness", "<answer>13</answer><answer> 14 </answer> so </answer>", 2.0),
+        ("published_integer_answer", "<answer>x</answer><answer>14</answer>", 0.5),
+    ],
+)
+def test_published_rewards_compute_what_the_circulating_code_does(name: str, completion: str, reward: float) -> None:
+    assert pay(name, completion) == pytest.approx(reward)

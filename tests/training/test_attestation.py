@@ -1,8 +1,13 @@
 """What is compared at every sync: weights bit by bit, and log-probabilities of the right tokens."""
 
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from support import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +33,11 @@ def test_any_changed_bit_and_any_other_order_changes_the_checksum(monkeypatch: p
                 assert checksum(tensors) != before
                 stored[place] ^= bit
     assert checksum(tensors) == before
+    assert checksum([]) == 0
     assert checksum(tensors[::-1]) != before
     assert checksum([tensors[0].T, *tensors[1:]]) != before
     words = torch.arange(64)  # 512 bytes: eight blocks
-    for one, other in ((3, 4), (3, 40)):
+    for one, other in ((3, 4), (3, 40), (3, 11)):  # in one block, in two, and at the same place of two
         swapped = words.clone()
         swapped[[one, other]] = swapped[[other, one]]
         assert checksum([swapped]) != checksum([words])
@@ -130,3 +136,199 @@ def test_an_adapter_in_the_request_itself_is_compared_in_the_format_that_it_has_
         attested({first: live[first], second: live[second][:4]})
     with pytest.raises(InputError, match=f"1 of 2 tensors differ, {second} first"):
         attested({first: live[first], second: live[second] + 1e-9})
+
+
+def test_a_checksum_neither_reads_nor_moves_the_state_that_training_draws_from() -> None:
+    import torch
+
+    from grpo_cot.training.attestation import _weights, checksum
+
+    found = []
+    for seed in (1, 2):
+        _weights.cache_clear()  # as in another process
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        found.append(checksum([torch.arange(9)]))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert found[0] == found[1]
+
+
+def test_the_live_adapter_is_read_without_packing_the_base_and_without_its_embeddings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To pack every 4-bit scale at every step, as a state dict does, would take longer than the step."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from grpo_cot.training.attestation import adapter_tensors
+
+    base = AutoModelForCausalLM.from_pretrained(ROOT / "assets/tiny/model")
+    model = get_peft_model(base, LoraConfig(target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM"))
+
+    def packed(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the model's state dict was made")
+
+    monkeypatch.setattr(torch.nn.Module, "state_dict", packed)
+    live = adapter_tensors(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sorted(tensor.data_ptr() for tensor in live.values()) == sorted(part.data_ptr() for part in trained)
+
+
+def small() -> Any:
+    """A frozen layer with an adapter that is trained."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    return get_peft_model(torch.nn.Sequential(torch.nn.Linear(8, 8)), LoraConfig(target_modules=["0"]))
+
+
+def base_of(model: Any) -> Any:
+    return model.base_model.model[0].base_layer.weight
+
+
+def test_an_adapter_is_compared_as_its_file_has_it_and_an_earlier_ones_is_named(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from grpo_cot.common.errors import InputError
+    from grpo_cot.training.attestation import SyncAttestation, adapter_tensors
+
+    model = small()
+    attestation = SyncAttestation(0.1, lambda: SimpleNamespace(lora_path=str(tmp_path)))
+    attestation.begin(model)
+
+    def write() -> None:
+        save_file(
+            {name: part.detach().clone() for name, part in adapter_tensors(model).items()},
+            tmp_path / "adapter_model.safetensors",
+        )
+
+    write()
+    assert attestation.weights(model)["sync/adapter_delivered"] == 1
+    for tensor in adapter_tensors(model).values():
+        tensor.data.add_(1)
+    with pytest.raises(InputError, match="the adapter of an earlier step"):
+        attestation.weights(model)
+    write()
+    assert attestation.weights(model)["sync/adapter_delivered"] == 1
+    with pytest.raises(InputError, match="vLLM was asked without the adapter"):
+        SyncAttestation(0.1, lambda: None).weights(model)
+
+
+def test_a_base_that_was_written_into_is_found_at_whatever_step() -> None:
+    from grpo_cot.common.errors import InputError
+    from grpo_cot.training.attestation import SyncAttestation
+
+    model = small()
+    attestation = SyncAttestation(0.1)
+    attestation.begin(model)
+    assert attestation.weights(model) == {"sync/base_unchanged": 1}
+    base_of(model).data[0, 0] += 1e-6
+    attestation.begin(model)  # at the next step: what the training began with still counts
+    with pytest.raises(InputError, match="not those that the training began with"):
+        attestation.weights(model)
+
+
+@pytest.fixture
+def trainer() -> Any:
+    """What `attest` takes of a trainer, in one of two processes: the other has a gap of 1 nat over two tokens."""
+    import torch
+
+    batch = {
+        "prompt_mask": torch.ones(1, 2), "completion_mask": torch.ones(1, 2),
+        "old_per_token_logps": torch.tensor([[-1.0, -1.0]]), "sampling_per_token_logps": torch.tensor([[-1.0, -2.0]]),
+    }  # fmt: skip
+
+    def reduce(found: torch.Tensor, how: str) -> torch.Tensor:
+        assert how == "sum"
+        return found + torch.tensor([1.0, 2.0, 0.0])
+
+    def generate_and_score(inputs: Any) -> Any:
+        made.asked = inputs
+        made.meddle(made.model)
+        return batch
+
+    made = SimpleNamespace(
+        model=small(), accelerator=SimpleNamespace(reduce=reduce), state=SimpleNamespace(global_step=2),
+        _metrics={mode: defaultdict(list) for mode in ("train", "eval")}, meddle=lambda model: None,
+        _generate_and_score_completions=generate_and_score, batch=batch, asked=None,
+    )  # fmt: skip
+    return made
+
+
+def test_every_generation_is_judged_over_all_processes_and_logged(trainer: Any) -> None:
+    from grpo_cot.training.attestation import SyncAttestation, attest
+
+    attest(trainer, SyncAttestation(0.5))
+    assert trainer._generate_and_score_completions("prompts") is trainer.batch and trainer.asked == "prompts"
+    logged = {"sync/base_unchanged": [1], "sync/log_probability_gap": [0.5]}
+    assert trainer._metrics == {"train": logged, "eval": {}}
+    trainer.model.eval()
+    trainer._generate_and_score_completions("prompts")
+    assert trainer._metrics == {"train": logged, "eval": logged}
+
+
+def write_into_the_base(model: Any) -> None:
+    base_of(model).data.add_(1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "meddle", "says"),
+    [
+        (0.4, lambda model: None, "step 3: vLLM's and the trainer's log-probabilities .* differ by 0.5000"),
+        # Already while the first completions were made.
+        (0.5, write_into_the_base, "step 3: the base's weights are not those"),
+    ],
+)
+def test_a_sync_that_does_not_hold_stops_the_training_with_its_step(
+    trainer: Any, limit: float, meddle: Callable[[Any], None], says: str
+) -> None:
+    from grpo_cot.common.errors import InputError
+    from grpo_cot.training.attestation import SyncAttestation, attest
+
+    trainer.meddle = meddle
+    attest(trainer, SyncAttestation(limit))
+    with pytest.raises(InputError, match=f"^{says}"):
+        trainer._generate_and_score_completions("prompts")
+    assert trainer._metrics == {"train": {}, "eval": {}}
+
+
+@pytest.mark.parametrize("limit", [0.4, 0.5])
+def test_processes_stop_together_whichever_found_something(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    from grpo_cot.common.errors import InputError
+    from grpo_cot.training import attestation
+
+    told = []
+
+    def gather(sentences: list[str | None]) -> list[str | None]:
+        told.extend(sentences)
+        return [None, "another process found something"]
+
+    monkeypatch.setattr(attestation, "gather_object", gather)
+    attestation.attest(trainer, attestation.SyncAttestation(limit))
+    with pytest.raises(InputError, match=r"^step 3: another process found something$"):
+        trainer._generate_and_score_completions("prompts")
+    assert [bool(sentence) for sentence in told] == [limit == 0.4]
+
+
+def test_both_sides_are_compared_on_the_device_where_the_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of two devices do not compare, and weights that crossed to the CPU at every step would take the time."""
+    import torch
+
+    from grpo_cot.training import attestation
+
+    asked: list[Any] = []
+    weights = attestation._weights
+
+    def watched(count: int, device: torch.device) -> torch.Tensor:
+        asked.append(device)
+        return weights(count, device)
+
+    monkeypatch.setattr(attestation, "_weights", watched)
+    attestation.checksum([torch.arange(9)])
+    monkeypatch.setattr(attestation, "load_file", lambda path, device: asked.append(device) or {})
+    attestation.delivered_tensors(SimpleNamespace(lora_path="folder"), torch.device("cuda:1"))
+    assert asked == [torch.device("cpu"), "cuda:1"]

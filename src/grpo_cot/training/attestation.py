@@ -130,14 +130,13 @@ class SyncAttestation:
 
     limit: float
     request: Callable[[], Any] | None = None
-    _begun: bool = field(default=False, init=False)
-    _base: int = field(default=0, init=False)
+    _base: int | None = field(default=None, init=False)  # the frozen weights' checksum when the training began
     _seen: set[int] = field(default_factory=set, init=False)  # the trained adapter's checksums so far
 
     def begin(self, model: torch.nn.Module) -> None:
         """Remember the frozen weights, the first time."""
-        if not self._begun:
-            self._begun, self._base = True, checksum(frozen_tensors(model))
+        if self._base is None:
+            self._base = checksum(frozen_tensors(model))
 
     def weights(self, model: Any) -> dict[str, float]:
         """Compare adapter and frozen weights; what holds, as metrics.

@@ -1,0 +1,138 @@
+"""Names of rewards in a recipe: where each is looked for, what a wrong one is told, and what a promise must hold."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grpo_cot.common.errors import InputError
+from grpo_cot.rewards.promise import Promise, promise_of, promises
+from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS, reward_functions
+
+OWN = """\
+from grpo_cot.rewards import promises
+
+LIMIT = 120
+
+
+@promises(pays=["18"], never=["18 " * 99])
+def brevity(prompts, completions, **columns):
+    return [float(len(completion) <= LIMIT) for completion in completions]
+
+
+def unpromised(prompts, completions, **columns):
+    return [0.0] * len(completions)
+
+
+@promises(pays=["18"], never=["19"])
+def correctness(prompts, completions, **columns):
+    return [0.0] * len(completions)
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a checkout with rewards of its own, as the current one."""
+    (tmp_path / "my_rewards.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    loaded = sys.modules.pop("my_rewards", None)
+    yield tmp_path
+    sys.modules.pop("my_rewards", None)
+    if loaded is not None:
+        sys.modules["my_rewards"] = loaded
+
+
+def test_the_library_has_these_rewards() -> None:
+    assert {
+        "strict_format", "soft_format", "xml_count", "integer_answer", "correctness", "correctness_in_schema",
+        "length_cosine", "length_cosine_penalty", "random",
+    } <= REWARDS.keys()  # fmt: skip
+    assert {name.removeprefix("published_") for name in PUBLISHED_REWARDS} == {
+        "strict_format", "soft_format", "xml_count", "integer_answer", "correctness"
+    }  # fmt: skip
+
+
+def test_ones_own_reward_is_found_in_the_checkout_and_imported_once(checkout: Path) -> None:
+    functions, weights = reward_functions({"my_rewards.brevity": 0.5, "xml_count": 0.0})
+    assert [function.__name__ for function in functions] == ["brevity", "xml_count"] and weights == [0.5, 0.0]
+    assert functions[0]([""], ["18"]) == [1.0]
+    assert reward_functions({"my_rewards.brevity": 1.0})[0][0] is functions[0]
+    # So that worker processes can unpickle it.
+    assert sys.modules["my_rewards"].brevity is functions[0]
+
+
+def test_another_checkouts_rewards_are_not_taken_for_this_ones(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [before], _ = reward_functions({"my_rewards.brevity": 1.0})
+    other = checkout / "other"
+    other.mkdir()
+    (other / "my_rewards.py").write_text(OWN.replace("120", "1"))
+    monkeypatch.chdir(other)
+    [after], _ = reward_functions({"my_rewards.brevity": 1.0})
+    assert (before([""], ["18"]), after([""], ["18"])) == ([1.0], [0.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("corectness", "^unknown reward 'corectness'; did you mean 'correctness'"),
+        ("published_corectness", "did you mean 'published_correctness'"),
+        ("somewhere.else.reward", r"^'somewhere.else.reward' is in somewhere.else, which no step tracks"),
+        ("my_rewards.brevty", r"^my_rewards.py has no function 'brevty'; did you mean 'brevity'"),
+        ("my_rewards.LIMIT", r"^my_rewards.py has no function 'LIMIT'"),
+    ],
+)
+def test_a_name_that_is_no_reward_is_told_where_to_look(checkout: Path, name: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        reward_functions({name: 1.0})
+
+
+def test_two_rewards_of_one_name_cannot_be_logged_apart(checkout: Path) -> None:
+    with pytest.raises(InputError, match=r"^two rewards are called 'correctness': rename the one in my_rewards.py"):
+        reward_functions({"correctness": 1.0, "my_rewards.correctness": 1.0, "soft_format": 1.0})
+
+
+def test_a_missing_file_of_rewards_is_one_sentence(checkout: Path) -> None:
+    (checkout / "my_rewards.py").unlink()
+    with pytest.raises(InputError, match=r"my_rewards.py does not exist"):
+        reward_functions({"my_rewards.brevity": 1.0})
+
+
+def test_a_file_of_rewards_that_cannot_be_imported_says_why_and_is_tried_again(checkout: Path) -> None:
+    (checkout / "my_rewards.py").write_text("import sys\nassert sys.modules[__name__]\n1 / 0\n")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"my_rewards.py cannot be imported: ZeroDivisionError: division by zero"):
+            reward_functions({"my_rewards.brevity": 1.0})
+    (checkout / "my_rewards.py").write_text(OWN)
+    assert reward_functions({"my_rewards.brevity": 1.0})[1] == [1.0]
+
+
+def test_a_promise_is_kept_beside_the_function() -> None:
+    def reward() -> None: ...
+
+    assert promise_of(promises("tags", in_parts=True)(reward)) == Promise("tags", (), (), True)  # type: ignore[arg-type]
+    assert promises(pays=["a", "b"], never=["c"])(reward) is reward
+    assert promise_of(reward) == Promise(None, ("a", "b"), ("c",), False)  # type: ignore[arg-type]
+    assert promise_of(lambda prompts, completions: [0.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("what", "pays", "never"), [(None, [], []), (None, ["a"], []), (None, [], ["a"]), ("soft", ["a"], ["b"])]
+)
+def test_a_promise_of_nothing_of_one_side_or_of_both_kinds_is_an_error(
+    what: None, pays: list[str], never: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="the name of a property, or both `pays` and `never`"):
+        promises(what, pays=pays, never=never)
+
+
+def test_each_reward_promises_what_its_name_says() -> None:
+    found = {name: promise_of(reward) for name, reward in (REWARDS | PUBLISHED_REWARDS).items()}
+    expected = {
+        "strict_format": "strict", "soft_format": "soft", "xml_count": "tags", "integer_answer": "integer",
+        "correctness": "correct", "correctness_in_schema": "correct", "length_cosine": "correct",
+        "length_cosine_penalty": "correct", "random": "nothing",
+    }  # fmt: skip
+    for name, what in expected.items():
+        for reward in {name, f"published_{name}"} & found.keys():
+            assert found[reward] == Promise(what, (), (), in_parts=what == "tags")  # type: ignore[arg-type]
