@@ -300,8 +300,8 @@ def prediction(number: int, right: int) -> dict[str, Any]:
     """A graded problem with eight samples, the first of them right."""
     answers = ["5"] * right + ["6"] * (8 - right)
     model = {
-        "completion": "5", "strict_correct": True, "lenient_correct": True, "format": True, "strict_match": False,
-        "flexible_extract": True, "tokens": 1, "reasoning_tokens": None, "truncated": False, "rouge": None,
+        "completion": "5", "strict_correct": True, "lenient_correct": True, "numeric": "5", "format": True,
+        "strict_match": False, "flexible_extract": True, "tokens": 1, "reasoning_tokens": None, "truncated": False, "rouge": None,
         "gold_log_likelihood": None, "gold_tokens": None, "samples_strict": answers, "majority": right > 4,
         "samples_correct": [answer == "5" for answer in answers],
     }  # fmt: skip

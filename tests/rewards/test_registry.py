@@ -49,7 +49,7 @@ def test_the_library_has_these_rewards() -> None:
         "length_cosine", "length_cosine_penalty", "random",
     } <= REWARDS.keys()  # fmt: skip
     assert {name.removeprefix("published_") for name in PUBLISHED_REWARDS} == {
-        "strict_format", "soft_format", "xml_count", "integer_answer", "correctness"
+        "strict_format", "soft_format", "xml_count", "integer_answer", "correctness", "length_cosine_penalty"
     }  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_each_reward_promises_what_its_name_says() -> None:
     found = {name: promise_of(reward) for name, reward in (REWARDS | PUBLISHED_REWARDS).items()}
     expected = {
         "strict_format": "strict", "soft_format": "soft", "xml_count": "tags", "integer_answer": "integer",
-        "correctness": "correct", "correctness_in_schema": "correct", "length_cosine": "correct",
+        "correctness": "correct", "correctness_in_schema": "correct_in_schema", "length_cosine": "correct",
         "length_cosine_penalty": "correct", "random": "nothing",
     }  # fmt: skip
     for name, what in expected.items():

@@ -94,7 +94,61 @@ def first(trainer: Any, attribute: str) -> Any:
     return next(module for module in trainer.model.modules() if hasattr(module, attribute))
 
 
+def later_phase(wanted: Recipe, beta: float) -> tuple[Recipe, Any]:
+    """The recipe with another phase of GRPO after the first, and that phase."""
+    first = wanted.phases[0].model_copy(update={"grpo": wanted.phases[0].settings | {"beta": beta}})
+    second = first.model_copy(update={"lora": None})
+    return wanted.model_copy(update={"phases": [first, second]}), second
+
+
+def test_the_kl_of_a_later_phase_is_measured_to_what_the_phase_before_left(
+    made: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grpo_cot.training.faithful import compare
+
+    wanted, phase = later_phase(made[0], beta=0.1)
+    says = "^phases.2: .* grpo.beta's reference asked 'what the phase before left', got 'the base model'"
+    with pytest.raises(InputError, match=says):
+        compare(wanted, phase, *made[2:])
+    compare(*later_phase(made[0], beta=0.0), *made[2:])  # without a KL there is no reference
+    compare(wanted, wanted.phases[0], *made[2:])  # the first phase's is the base
+    monkeypatch.setitem(made[-1].model.peft_config, "ref", made[-1].model.peft_config["default"])
+    compare(wanted, phase, *made[2:])
+
+
+def test_shared_rollouts_sample_with_the_models_own_engine(
+    made: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grpo_cot.training.faithful import compare
+
+    wanted, phase, asked, trainer = made
+    section = RolloutsSection(sync="shared", log_probability_gap=0.1)
+    phase = phase.model_copy(update={"rollouts": section})
+    wanted = wanted.model_copy(update={"phases": [phase]})
+    engine = object()
+    monkeypatch.setattr(trainer, "vllm_generation", SimpleNamespace(llm=engine, temperature=1.0), raising=False)
+    says = "rollouts.sync asked 'shared', got 'an engine with weights of its own'"
+    with pytest.raises(InputError, match=says):
+        compare(wanted, phase, asked, trainer)
+    monkeypatch.setattr(trainer.model, "vllm_engine", engine, raising=False)
+    compare(wanted, phase, asked, trainer)
+    monkeypatch.setattr(trainer.vllm_generation, "llm", object())
+    with pytest.raises(InputError, match=says):
+        compare(wanted, phase, asked, trainer)
+    apart = phase.model_copy(update={"rollouts": section.model_copy(update={"sync": "merge"})})
+    compare(wanted.model_copy(update={"phases": [apart]}), apart, asked, trainer)  # where its own weights are meant
+    # What that engine samples with is the recipe's as well.
+    monkeypatch.setattr(trainer.vllm_generation, "temperature", 0.5)
+    with pytest.raises(InputError, match=r"grpo.temperature asked 1.0, got 0.5"):
+        compare(wanted.model_copy(update={"phases": [apart]}), apart, asked, trainer)
+    monkeypatch.setattr(trainer.vllm_generation, "temperature", 1.0)
+    monkeypatch.setattr(trainer.vllm_generation, "max_completion_length", 9, raising=False)
+    with pytest.raises(InputError, match=r"grpo.max_completion_length asked 16, got 9"):
+        compare(wanted.model_copy(update={"phases": [apart]}), apart, asked, trainer)
+
+
 def to_full_precision(patch: pytest.MonkeyPatch, trainer: Any) -> None:
+    """Cannot be undone: the tests of the same trainer stand before."""
     import torch
 
     for module in list(trainer.model.modules()):
@@ -201,59 +255,6 @@ def test_an_optimizer_a_schedule_or_checkpointing_of_the_trainers_own_is_found_w
     monkeypatch.setattr(training, "compare", change)
     with pytest.raises(InputError, match=says):
         train(recipe(), tmp_path)
-
-
-def later_phase(wanted: Recipe, beta: float) -> tuple[Recipe, Any]:
-    """The recipe with another phase of GRPO after the first, and that phase."""
-    first = wanted.phases[0].model_copy(update={"grpo": wanted.phases[0].settings | {"beta": beta}})
-    second = first.model_copy(update={"lora": None})
-    return wanted.model_copy(update={"phases": [first, second]}), second
-
-
-def test_the_kl_of_a_later_phase_is_measured_to_what_the_phase_before_left(
-    made: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from grpo_cot.training.faithful import compare
-
-    wanted, phase = later_phase(made[0], beta=0.1)
-    says = "^phases.2: .* grpo.beta's reference asked 'what the phase before left', got 'the base model'"
-    with pytest.raises(InputError, match=says):
-        compare(wanted, phase, *made[2:])
-    compare(*later_phase(made[0], beta=0.0), *made[2:])  # without a KL there is no reference
-    compare(wanted, wanted.phases[0], *made[2:])  # the first phase's is the base
-    monkeypatch.setitem(made[-1].model.peft_config, "ref", made[-1].model.peft_config["default"])
-    compare(wanted, phase, *made[2:])
-
-
-def test_shared_rollouts_sample_with_the_models_own_engine(
-    made: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from grpo_cot.training.faithful import compare
-
-    wanted, phase, asked, trainer = made
-    section = RolloutsSection(sync="shared", log_probability_gap=0.1)
-    phase = phase.model_copy(update={"rollouts": section})
-    wanted = wanted.model_copy(update={"phases": [phase]})
-    engine = object()
-    monkeypatch.setattr(trainer, "vllm_generation", SimpleNamespace(llm=engine, temperature=1.0), raising=False)
-    says = "rollouts.sync asked 'shared', got 'an engine with weights of its own'"
-    with pytest.raises(InputError, match=says):
-        compare(wanted, phase, asked, trainer)
-    monkeypatch.setattr(trainer.model, "vllm_engine", engine, raising=False)
-    compare(wanted, phase, asked, trainer)
-    monkeypatch.setattr(trainer.vllm_generation, "llm", object())
-    with pytest.raises(InputError, match=says):
-        compare(wanted, phase, asked, trainer)
-    apart = phase.model_copy(update={"rollouts": section.model_copy(update={"sync": "merge"})})
-    compare(wanted.model_copy(update={"phases": [apart]}), apart, asked, trainer)  # where its own weights are meant
-    # What that engine samples with is the recipe's as well.
-    monkeypatch.setattr(trainer.vllm_generation, "temperature", 0.5)
-    with pytest.raises(InputError, match=r"grpo.temperature asked 1.0, got 0.5"):
-        compare(wanted.model_copy(update={"phases": [apart]}), apart, asked, trainer)
-    monkeypatch.setattr(trainer.vllm_generation, "temperature", 1.0)
-    monkeypatch.setattr(trainer.vllm_generation, "max_completion_length", 9, raising=False)
-    with pytest.raises(InputError, match=r"grpo.max_completion_length asked 16, got 9"):
-        compare(wanted.model_copy(update={"phases": [apart]}), apart, asked, trainer)
 
 
 def test_supervised_training_that_would_learn_the_prompts_too_is_refused(
