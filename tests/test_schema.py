@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import ROOT
 
 from grpo_cot import schema
 from grpo_cot.answers import stated_value
-from grpo_cot.schema import TAGS, gold, sections, strict_answer, worked
+from grpo_cot.common.files import read_yaml
+from grpo_cot.numbers import LONGEST_NUMBER
+from grpo_cot.schema import SYSTEM_PROMPT, TAGS, gold, is_empty, sections, strict_answer, worked
 
 FOLLOWS = "<reasoning>\n2 + 3 = 5\nSo 5.\n</reasoning>\n<answer>\n5\n</answer>"
 
@@ -106,3 +109,26 @@ def test_every_gsm8k_gold_is_read(split: str, rows: int, commas: int, negatives:
 def test_tags_in_another_order_again_or_missing_are_not_the_schema(completion: str) -> None:
     assert sections(completion) is None
     assert strict_answer(completion) is None
+
+
+def test_the_recipes_ask_for_the_schema_that_the_readers_read() -> None:
+    prompt = read_yaml(ROOT / "experiments/tiny-grpo.yaml")["prompt"]["system"]
+    assert prompt.strip() == SYSTEM_PROMPT
+    assert prompt.strip().endswith("\n".join(["<reasoning>", "...", "</reasoning>", "<answer>", "...", "</answer>"]))
+
+
+def test_a_sections_text_is_whole() -> None:
+    assert sections("<reasoning>12</reasoning><answer>34</answer>") == ("12", "34")
+    assert not is_empty("X")
+
+
+def test_a_whole_gold_has_no_decimals_in_vietnamese() -> None:
+    assert strict_answer(worked("x", "2.000", "vi")) == "2"
+
+
+def test_golds_have_a_sign_of_their_own_plain_digits_and_a_largest_length() -> None:
+    assert gold("#### +5") == "5"
+    assert gold("#### " + "7" * LONGEST_NUMBER) == "7" * LONGEST_NUMBER
+    for text in ("7" * (LONGEST_NUMBER + 1), "\uff11\uff18"):
+        with pytest.raises(ValueError, match="expected a number after"):
+            gold(f"#### {text}")

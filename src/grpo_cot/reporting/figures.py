@@ -30,8 +30,8 @@ CURVES = (
 MEASURES = (
     ("strict_accuracy", "strict accuracy", 1, 100, " %"),
     ("lenient_accuracy", "lenient accuracy", 1, 100, " %"),
-    ("unread", "no answer that the lenient reader finds", 1, 100, " %"),
     ("format_adherence", "format adherence", 1, 100, " %"),
+    ("unread", "unread by the lenient reader", 1, 100, " %"),
     ("pass_at", "pass@{}", 1, 100, " %"),
     ("majority_at", "majority@{}", 1, 100, " %"),
     ("harness", "lm-evaluation-harness, {}", 1, 100, " %"),
