@@ -2,7 +2,9 @@
 
 Run it as `python bench/reader_errors.py`. tests/grading/labelled.jsonl holds the completions: `style`, `arm` (base: of
 chat models and of untrained ones; trained: in the schema), `written` (by hand), `locale`, `truncated`, `text`, and the
-label `answer`: the stated value in plain notation; null where none is stated, or where the two readings part. A *false
+label `answer`: the stated value in plain notation; null where none is stated, or where the two readings part. The half
+marked `development` was looked at while the lenient reader was written; the table is of the other half, which was not,
+and of both. A *false
 negative* is a stated answer that a reader does not read. A *false positive* is a value read that is not stated. The
 schema's readers are judged on the completions that follow it (strict) or have an `<answer>` pair (reward). Intervals
 are Wilson's, 95 %.
@@ -50,7 +52,7 @@ def reward(row: Row) -> Value:
     start, end = text.find("<answer>") + len("<answer>"), text.find("</answer>")
     read = stated_value(text[start:end], row["locale"])
     for value in (stated, read):
-        gold = None if value is None else str(float(value))
+        gold = None if value is None else str(value)
         if gold is not None and correctness([""], [text], [gold], [row["locale"]]) == [2.0]:
             return value
     return None
@@ -86,18 +88,21 @@ def errors(rows: Sequence[Row], reader: str) -> tuple[list[bool], list[bool]]:
 
 
 def parts(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """The completions by arm and by who wrote them."""
+    """The completions by arm, by who wrote them, and by whether the reader's author had seen them."""
     for arm in ("base", "trained"):
+        part = [row for row in rows if row["arm"] == arm]
         for title, written in (("of models", False), ("hand-written", True)):
-            yield f"{arm}, {title}", [row for row in rows if row["arm"] == arm and row["written"] == written]
-        yield f"{arm}, all", [row for row in rows if row["arm"] == arm]
+            unseen = [row for row in part if row["written"] == written and not row["development"]]
+            yield f"{arm}, {title}, unseen", unseen
+        yield f"{arm}, unseen", [row for row in part if not row["development"]]
+        yield f"{arm}, all", part
 
 
 def main() -> None:
     """Print the table."""
     rows = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]
     print(f"{len(rows)} completions, {sum(row['answer'] is not None for row in rows)} state an answer\n")
-    print(f"{'reader':32} {'completions':24} {'false negatives':34} false positives")
+    print(f"{'reader':32} {'completions':32} {'false negatives':34} false positives")
     for reader in READERS:
         for title, part in parts(rows):
             shares = []
@@ -106,7 +111,7 @@ def main() -> None:
                 interval = wilson_interval(count, n) if n else None
                 bounds = f"[{interval.low:.1%}, {interval.high:.1%}]" if interval else ""
                 shares.append(f"{count:3} of {n:3}: {count / n if n else 0:6.1%} {bounds}")
-            print(f"{reader:32} {title:24} {shares[0]:34} {shares[1]}")
+            print(f"{reader:32} {title:32} {shares[0]:34} {shares[1]}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """One number and its value, in the notation of English and of Vietnamese; words that change a value are no units."""
 
 import doctest
+import unicodedata
 from fractions import Fraction
 
 import pytest
 
 from grpo_cot import numbers
-from grpo_cot.numbers import numeric_value
+from grpo_cot.numbers import LONGEST_NUMBER, decimal, numeric_value
 
 
 def test_doctests() -> None:
@@ -143,3 +144,124 @@ def test_english_numbers(text: str, value: Fraction) -> None:
 )
 def test_not_one_number(text: str) -> None:
     assert numeric_value(text) is None
+
+
+SCALES = {
+    "hundred": 100, "hundreds": 100, "thousand": 1_000, "thousands": 1_000, "million": 10**6, "millions": 10**6,
+    "billion": 10**9, "billions": 10**9, "bn": 10**9, "trillion": 10**12, "dozen": 12, "dozens": 12, "trăm": 100,
+    "nghìn": 1_000, "ngàn": 1_000, "vạn": 10_000, "triệu": 10**6, "tr": 10**6, "tỷ": 10**9, "tỉ": 10**9, "chục": 10,
+    "tá": 12,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", SCALES)
+def test_a_scale_multiplies_whatever_its_case_and_its_unit(word: str) -> None:
+    for text in (f"2 {word}", f"2 {word.upper()}", f"2 {word} eggs", f"$2{word}"):
+        assert numeric_value(text) == 2 * SCALES[word], text
+    assert numeric_value(f"3 {word} 2 hundred") == (3 * SCALES[word] + 200 if SCALES[word] > 200 else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2k", 2000), ("2K", 2000), ("2M", 2 * 10**6), ("2B", 2 * 10**9), ("$2m", 2 * 10**6), ("$2b", 2 * 10**9),
+        ("$2bn", 2 * 10**9), ("$2 miles", 2), ("2 m", 2), ("2 b", None),
+        ("2 million 3 thousand 4 hundred", 2003400), ("2 thousand 5", None), ("5 2 hundred", None),
+        ("1 hundred 5 hundred", None), ("1 hundred 2 thousand", None), ("2 thousand 10 hundred", None),
+        ("2 thousand 9 hundred", 2900), ("2 and a half thousand", None), ("2 thousand and a half", 2500),
+        ("2 AND A HALF", Fraction(5, 2)), ("2 hours and one half", Fraction(5, 2)), ("-2 and a half", Fraction(-5, 2)),
+    ],
+)  # fmt: skip
+def test_abbreviated_joined_and_halved_scales(text: str, value: Fraction | None) -> None:
+    assert numeric_value(text) == value
+
+
+def test_the_parts_of_a_scaled_number_are_read_in_their_locale() -> None:
+    assert numeric_value("2 triệu 1,5 nghìn", "vi") == 2001500
+    assert numeric_value("2 triệu 1.500 đồng", "vi") is None
+    assert numeric_value("2 RƯỠI", "vi") == Fraction(5, 2)
+
+
+WORDS = (
+    *"zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(),
+    *"seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand".split(),
+    *"million half một hai ba bốn sáu bảy tám chín mười".split(),
+)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_number_word_is_no_unit(word: str) -> None:
+    for text in (f"18 and {word}", f"18 apples and {word}", f"18 times {word.upper()}", f"18 thousand {word} one"):
+        assert numeric_value(text) in (None, Fraction(37, 2) if word == "half" and "18 and" in text else None), text
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *"and|plus|và|cộng|with|to|đến|by|or so|minus me|hoặc ít|trừ đi|nhân lên|chia ra".split("|"),
+        *"hay ít|divided up|multiplied up|squared|cubed|maybe|perhaps|factorial|halves|thirds|fourths".split("|"),
+        *"fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths|half|nửa|phần tư|phần ba".split("|"),
+        *"degrees below zero|degrees below freezing|under zero|less than zero|độ dưới không".split("|"),
+        *"bags of a thousand|quả nghìn|quả ngàn".split("|"),
+    ],
+)  # fmt: skip
+def test_operators_conjunctions_and_fractions_are_no_units(unit: str) -> None:
+    assert numeric_value(f"18 {unit}", "vi") is None
+    assert numeric_value(f"18 {unit.upper()}", "vi") is None
+
+
+@pytest.mark.parametrize(
+    "character", "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u215b\u215c\u215d\u215e"
+)
+def test_fractions_of_one_character(character: str) -> None:
+    numerator, denominator = unicodedata.normalize("NFKC", character).split("\u2044")
+    assert numeric_value(character) == Fraction(int(numerator), int(denominator))
+    assert numeric_value(f"3{character} cups") == 3 + Fraction(int(numerator), int(denominator))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("<<9+9=18>>18", 18), ("18<<9+9=18>> eggs", 18), ("\\text{18}", 18), ("18\\textbf{ cm}", 18),
+        ("\\mathrm{18} m", 18),
+        ("18 cm^2", 18), ("18 cm^{3}", 18), ("18 m^2", 18), ("18 M^2", None), ("18 cm^4", None), ("18 cm^25", None),
+        ("18^\\circ", 18), ("18^{\\circ}", 18), ("\\boxed{18}", 18), ("\\boxed{\\frac{1}{2}}", Fraction(1, 2)),
+        ("\\( 18 \\)", 18), ("\\[18\\]", 18), ("18\\,000", 18000), ("**18**", 18), ("$$18$$", 18), ("`18`", 18),
+        ("_18_", 18),
+        ("1.5 x 10^3", 1500), ("1.5 X 10^{3}", 1500), ("1.5\u00d710^3", 1500), ("1.5*10^3", 1500),
+        ("1.5x10\u00b3", 1500),
+        ("1.5X10\u00b2\u2070", 15 * 10**19), ("1.5 \\times 10^3", 1500), ("1.5e3", 1500), ("1.5E3", 1500),
+        ("1.5e3x", None),
+        ("18\u00b3", None), ("18\u00b2", None), ("18 - eggs", None), ("18 m\u00b3", 18), ("18 (eggs)", 18),
+        ("18 qua\u0309", 18),
+        ("18..", 18), ("18.", 18), ("$-18", -18), ("-$18", -18), ("-$-18", None), ("18 i\u0130", 18), ("3 2/2", None),
+        ("3 4/3", None), ("3.5 1/2", None), ("4/3", Fraction(4, 3)), ("1/3/5", None), ("3 5/5 cups", None),
+        ("18 000", 18000),
+    ],
+)  # fmt: skip
+def test_formatting_and_notation(text: str, value: Fraction | None) -> None:
+    assert numeric_value(text) == value
+
+
+def test_long_numbers_money_and_the_locale_of_decimals() -> None:
+    digits = "7" * LONGEST_NUMBER
+    for read in (numeric_value, decimal):
+        assert read(digits) == int(digits)
+        assert read(digits + "7") is None
+        with pytest.raises(ValueError, match="unknown locale 'fr'"):
+            read("18", "fr")
+    assert decimal("") is None and decimal(",") is None
+    assert decimal("1,255", "vi") == Fraction(251, 200)
+    assert decimal("1,255", "vi", money=True) == 1255
+    for text in (
+        "1,255 đồng",
+        "1,255 ĐỒNG",
+        "1,255đ",
+        "1,255 VND",
+        "1,255 vnđ",
+        "1,255 USD",
+        "1,255 đô la",
+        "1,255 dollars",
+    ):
+        assert numeric_value(text, "vi") == 1255, text
+    assert numeric_value("1,255 kg", "vi") == Fraction(251, 200)

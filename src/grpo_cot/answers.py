@@ -45,6 +45,8 @@ _CONNECTORS = "or|and|x|times|plus|minus|maybe|hoặc|hay|và"
 # words after an announced number that do not belong to it
 _ASIDE = re.compile(rf"[;(]|\.\s|,\s+(?!(?:{_CONNECTORS})\b)(?=[^\W\d])|\b(?:because|since|which)\b", re.IGNORECASE)
 _HEDGE = re.compile(r"\b(?:or|maybe|perhaps|possibly|hoặc|hay|có thể)\b", re.IGNORECASE)
+# what stands around a rival that stands alone: "18 (20)", but not "18 (12 + 6)"
+_OPENED, _CLOSED = re.compile(r"[\s;,.([]*"), re.compile(r"\s*(?:[.;,)\]]|$)")
 _REASON = {
     "en": re.compile(r"\bbecause\b", re.IGNORECASE),
     "vi": re.compile(r"\b(?:because|vì(?!\s(?:vậy|thế))|bởi|(?<!lý\s)do(?!\s(?:đó|vậy)))\b", re.IGNORECASE),
@@ -53,7 +55,7 @@ _CONCLUSION = re.compile(  # between a premise and its conclusion
     r",\s(?:and\s)?(?:so(?!\s(?:that|với)\b)|therefore|thus|hence|(?:vì\s)?vậy|vì\sthế|do\sđó)\b|\bnên\b", re.IGNORECASE
 )
 _RESULT = re.compile(  # "the number of apples after 3 days is 14"
-    r"(?<!which\s)(?<!each\s)(?<!that\s)\b(?:is|are|equals|là|để\sđược|tương\sđương\svới)\s"
+    r"(?<!which\s)(?<!each\s)(?<!that\s)\b(?:is|are|equals|makes?|totals?|là|để\sđược|tương\sđương\svới)\s"
     rf"(?P<result>{NUMBER_TEXT}(?:(?!\b(?:{_CONNECTORS})\b)[^\d=])*+)$",
     re.IGNORECASE,
 )
@@ -80,11 +82,12 @@ _INTRODUCTION = re.compile(  # "So after 3 days, " before the main clause
     re.IGNORECASE,
 )
 # Between two numbers that together are one answer, or that are several.
-_ALTERNATIVE = re.compile(
-    r"[+*/^:<>\u00d7\u00f7]|(?<![^\W\d])-|\b(?:or|x|times|plus|minus|maybe|hoặc|hay)\b", re.IGNORECASE
+_OPERATOR = re.compile(r"[+*^<>\u00d7\u00f7]|\d/|/\d|(?<![^\W\d])-")
+_RIVAL = re.compile(
+    rf"{_OPERATOR.pattern}|:(?=\d)|\b(?:{_CONNECTORS})\b|^\s*(?:[^\W\d]+\s)?(?:to|of|đến)\b", re.IGNORECASE
 )
 _CONNECTED = re.compile(
-    rf"[+*/^:=<>\u00d7\u00f7]|(?<![^\W\d])-|\b(?:{_CONNECTORS})\b|^\s*(?:to|of|đến)\b", re.IGNORECASE
+    rf"[+*/^:=<>\u00d7\u00f7]|(?<![^\W\d])-|\b(?:{_CONNECTORS})\b|^\s*(?:to|of|đến)\b|,\s*$", re.IGNORECASE
 )
 # before a number: what denies it, takes its root, makes it a bound or negative
 _DENIED = re.compile(r"(?:\bnot|n't|\bno longer|\bkhông phải(?:\slà)?)\s{1,9}$", re.IGNORECASE)
@@ -224,28 +227,31 @@ def _chosen(
     """The number that a clause is about; None where a careful reader could not tell."""
     if len(numbers) < 2:
         return numbers[0] if numbers else None
-    first, between = numbers[0], text[numbers[0].end() : numbers[1].start()]
-    if described and not re.search(r"\w", text[: first.start()]):  # what follows the result of an equation describes it
-        return first if not _CONNECTED.search(between) and re.search(r"[^\W\d]", between) else None
-    if computed is not None:
-        matching = [number for number in numbers if numeric_value(number.group(), locale) == computed]
-        if matching and not _ALTERNATIVE.search(text, matching[0].end(), numbers[-1].end()):
-            return matching[0]
+    if described and not re.search(r"\w", text[: numbers[0].start()]):  # what follows an equation's result describes it
+        return _described(numbers[0], text[numbers[0].end() : numbers[1].start()])
     placed = {start for match in _CIRCUMSTANCE.finditer(text) for start, _ in match.regs[1:]}
     candidates = [number for number in numbers if number.start() not in placed] or numbers
     first = candidates[0]
     if len(candidates) == 1:
         return first
-    between = text[first.end() : candidates[1].start()]
-    values = {numeric_value(number.group(), locale) for number in candidates}
-    if len(values) == 1 and not _CONNECTED.search(between):
+    values = [numeric_value(number.group(), locale) for number in candidates]
+    between = [text[one.end() : other.start()] for one, other in itertools.pairwise(candidates)]
+    if len(set(values)) == 1 and not any(_OPERATOR.search(words) for words in between):
         return first
+    if computed in values and not described:
+        index = values.index(computed)  # and its neighbours are no rivals of it
+        return None if any(map(_RIVAL.search, between[max(0, index - 1) : index + 1])) else candidates[index]
     if described:
-        return first if not _CONNECTED.search(between) and re.search(r"[^\W\d]", between) else None
+        return _described(first, between[0])
     priced = [number for number in candidates if _is_money(number, text)]
-    if len(priced) == 1 and not _before(_PRICED, priced[0]) and not _ALTERNATIVE.search(between):
+    if len(priced) == 1 and not _before(_PRICED, priced[0]) and not _RIVAL.search(between[0]):
         return priced[0]
     return None
+
+
+def _described(number: re.Match[str], words: str) -> re.Match[str] | None:
+    """A number, if words up to the next one describe it and lead to no rival."""
+    return number if not _CONNECTED.search(words) and re.search(r"[^\W\d]", words) else None
 
 
 def _is_money(number: re.Match[str], text: str) -> bool:
@@ -271,10 +277,8 @@ def _has_rival(clause: str, rest: str, locale: str) -> bool:
     """Whether what follows an announced clause holds another candidate: "18; 20", "18 (or maybe 20)"."""
     number = NUMBER.search(clause)
     for rival in itertools.islice(NUMBER.finditer(rest), 8) if number else ():
-        bare = re.fullmatch(r"[\s;,.([]*", rest[: rival.start()]) and not re.match(
-            r"\s*[^\s.;,)\]]", rest[rival.end() :]
-        )
-        if bare or _HEDGE.search(rest, 0, rival.start()):
+        alone = _OPENED.fullmatch(rest, 0, rival.start()) and _CLOSED.match(rest, rival.end())
+        if alone or rest.startswith(";") or _HEDGE.search(rest, 0, rival.start()):
             return number is None or numeric_value(rival.group(), locale) != numeric_value(number.group(), locale)
     return False
 

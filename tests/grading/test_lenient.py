@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import reader_errors
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,7 +176,7 @@ def test_a_guess_or_an_unfinished_calculation_is_no_answer(completion: str) -> N
         ("Thus Tom has 35 marbles, which is 5 more than Jim.", "35"),
         ("So the town has 18 thousand people.", "18 thousand"),
         ("9 + 9 = 18\nShe has 18 apples in 2 bags.", "18"),
-        ("9 * 10 = <<9*10=90>>90, so 90 pages and 10 days.", "90"),
+        ("9 * 10 = 90\nSo he read 90 pages on 10 mornings.", "90"),
         ("90 / 30 = 3\nSo she needs 3 weeks to reach 90 dollars, or nearly a month.", "3"),
     ],
 )
@@ -308,3 +309,35 @@ def test_whatever_the_strict_reader_accepts_is_read_alike(answer: str) -> None:
 )
 def test_a_statement_that_the_token_limit_broke_off_is_not_read(completion: str, answer: str | None) -> None:
     assert lenient_answer(completion, truncated=True) == answer
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("Each of the 8 pieces is 1.25 feet (or 1 1/4 feet) long.", "1.25"),
+        ("48 panels downstairs plus 32 panels upstairs makes 80 panels in the whole house.", "80"),
+        ("J = 21\nSo, John is currently 21 years old: in 9 years he will be 30.", "21"),
+        ("17 - 9 = 8\nThe farmer has 9 sheep left after the other 8 ran away.", "9"),
+        ("5 * 3 = 15\nSo 15 boys and 18 girls came.", None),
+        ("4 * 5 = 20\nIt costs from 18 to 20 dollars.", None),
+        ("It has 23 ducks. Or maybe 24.", None),
+        ("The answer is 55.\nIf the debt is not counted, the answer would be 75.", "55"),
+        ("It is 12.\nExercise: what if it were 15?", "12"),
+        ("<answer>36 tulips, 48 daisies</answer>", "36 tulips, 48 daisies"),
+        ("Answer: side 12 cm; area 144 cm\u00b2", None),
+    ],
+)
+def test_readings_that_real_completions_asked_for(completion: str, answer: str | None) -> None:
+    assert lenient_answer(completion) == answer
+
+
+MOST_ERRORS = {"strict": (1, 1), "reward": (1, 1), "lenient": (44, 37)}  # false negatives, false positives
+
+
+def test_the_labelled_completions_are_read_as_well_as_documented() -> None:
+    """docs/measured.md has the shares; a better reader may err less."""
+    rows = [json.loads(line) for line in reader_errors.LABELLED.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 480
+    for reader, (negatives, positives) in MOST_ERRORS.items():
+        found = [sum(verdicts) for verdicts in reader_errors.errors(rows, reader)]
+        assert found[0] <= negatives and found[1] <= positives, (reader, found)

@@ -46,9 +46,13 @@ _LABEL = re.compile(  # "Step 2:", "2. " or "- " before a line's own text
     re.IGNORECASE | re.MULTILINE,
 )
 _NEW_QUESTION = re.compile(  # a base model that is done goes on to ask itself the next question
-    r"\n[#*\s]{0,8}(?:question|problem|q|user|human|câu hỏi|bài toán)\**[ ]?\d{0,4}\s?:", re.IGNORECASE
+    r"\n[#*\s]{0,8}(?:question|problem|q|user|human|exercise|câu hỏi|bài toán|bài tập(?: tương tự)?)"
+    r"\**[ ]?\d{0,4}\s?:",
+    re.IGNORECASE,
 )
 _RETRACTION = re.compile(r"\b(?:wait|actually|correction|mistake|oops|sorry|nhầm|khoan)\b", re.IGNORECASE)
+_CONDITION = re.compile(r"\b(?:if|nếu)\b[^.!?\n]*$", re.IGNORECASE)  # "If he had 4, the answer would be 10"
+_UNSURE = re.compile(r"\W*(?:or|maybe|perhaps|hoặc|có\sthể)\b", re.IGNORECASE)  # begins a sentence that takes back
 _METHOD = re.compile(  # "the answer is found by adding 3 to 4": what follows says how, and not which
     r"\W*(?:found|calculated|obtained|given|computed|determined\sby|by|as\sfollows|tìm|tính)\b", re.IGNORECASE
 )
@@ -133,7 +137,7 @@ def _announcements(turn: str) -> Iterator[_Announcement]:
             else:  # announced for the next line, which then holds the number and nothing else
                 line = _LABEL.sub("", rest.strip().partition("\n")[0])
                 content = line if NUMBER.fullmatch(without_formatting(line).strip(" .")) else ""
-            if not _is_answer(content):
+            if not _is_answer(content) or _CONDITION.search(turn, max(0, marker.start() - 100), marker.start()):
                 continue
         yield _Announcement(kind, content.strip(), marker.end())
 
@@ -172,7 +176,7 @@ def _final_statement(turn: str, locale: str, *, truncated: bool = False) -> str 
         turn = _without_broken_sentence(turn)
     for start, sentence in _sentences(turn):
         if DIGIT.search(sentence):
-            concludes = not truncated or _CONCLUDES.match(sentence)
+            concludes = _CONCLUDES.match(sentence) if truncated else not _UNSURE.match(sentence)
             return _in_sentence(sentence, turn[:start], locale) if concludes else None
         if _NO_ANSWER.search(sentence):
             return None
