@@ -88,8 +88,8 @@ def _nodes(node: Any) -> Iterator[Any]:
 
 def _names_a_type(node: Any) -> bool:
     """Whether it is an assignment such as `Tensors = Mapping[str, Tensor]`, which serves annotations."""
-    name = getattr(node.targets[0].target, "value", "") if isinstance(node, cst.Assign) else ""
-    return re.match(r"[A-Z]\w*[a-z]", name) is not None
+    target = node.targets[0].target if isinstance(node, cst.Assign) else None
+    return isinstance(target, cst.Name) and re.match(r"[A-Z]\w*[a-z]", target.value) is not None
 
 
 def _compiles(code: str) -> bool:
