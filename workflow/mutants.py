@@ -5,7 +5,8 @@ filter of a comprehension let all pass. The runner is our own. mutmut's leaves o
 all rewards and promises, and all constants; cosmic-ray starts Python anew for each mutant, ten seconds where torch is
 imported. Here a process imports the installed packages once, and forks for each mutant one that imports the rest.
 
-Annotations and the wording of errors are not mutated. A mutant whose tests take five times as long is killed.
+Annotations, names of types and the wording of errors are not mutated. A mutant whose tests take far longer than usual
+is killed.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import importlib
 import importlib.util
 import itertools
 import os
+import re
 import shutil
 import signal
 import sys
@@ -78,10 +80,16 @@ def mutants(source: str) -> list[Mutant]:
 
 
 def _nodes(node: Any) -> Iterator[Any]:
-    if not isinstance(node, cst.Annotation | cst.Raise):
+    if not isinstance(node, cst.Annotation | cst.Raise) and not _names_a_type(node):
         yield node
         for child in node.children:
             yield from _nodes(child)
+
+
+def _names_a_type(node: Any) -> bool:
+    """Whether it is an assignment such as `Tensors = Mapping[str, Tensor]`, which serves annotations."""
+    target = node.targets[0].target if isinstance(node, cst.Assign) else None
+    return isinstance(target, cst.Name) and re.match(r"[A-Z]\w*[a-z]", target.value) is not None
 
 
 def _compiles(code: str) -> bool:

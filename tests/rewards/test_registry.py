@@ -114,6 +114,8 @@ def test_a_promise_is_kept_beside_the_function() -> None:
     assert promises(pays=["a", "b"], never=["c"])(reward) is reward
     assert promise_of(reward) == Promise(None, ("a", "b"), ("c",), False)  # type: ignore[arg-type]
     assert promise_of(lambda prompts, completions: [0.0]) is None
+    with pytest.raises(AttributeError):  # what the audit holds a reward to is not changed by anybody later
+        promise_of(reward).in_parts = True  # type: ignore[misc, union-attr, arg-type]
 
 
 @pytest.mark.parametrize(

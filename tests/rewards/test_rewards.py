@@ -302,6 +302,7 @@ def test_an_error_on_a_gold_shows_its_beginning_only() -> None:
         ("</answer> x", 0.123),
         ("x <answer>", 0.125),
         ("</answer>x</answer>y", 0.0),
+        ("<reasoning>a</reasoning><answer>5</answer>x</answer>y", 0.374),
         (RIGHT + " " * 50 + "x", 0.449),
     ],
 )
@@ -328,3 +329,9 @@ def test_xml_count_takes_from_what_follows_the_last_closing_tag(completion: str,
 )
 def test_published_rewards_compute_what_the_circulating_code_does(name: str, completion: str, reward: float) -> None:
     assert pay(name, completion) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize("tag", ["<reasoning>\n", "\n</reasoning>", "</reasoning>\n", "<answer>\n", "\n</answer>"])
+def test_strict_format_asks_for_each_line_break_and_soft_format_for_none(tag: str) -> None:
+    text = RIGHT.replace(tag, tag.strip())
+    assert (pay("strict_format", text), pay("soft_format", text)) == (0.0, 0.5)
