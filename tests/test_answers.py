@@ -3,7 +3,9 @@
 import doctest
 import itertools
 import time
+import unicodedata
 from fractions import Fraction
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -216,3 +218,39 @@ def test_a_long_text_takes_no_time(unit: str) -> None:
     for length in (299, 400, 1_000_000):
         stated_value((unit * (length // len(unit) + 1))[:length])
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "18**2", "1**8", "18$$20", "18`20", "18\\;20", "18\\)\\(20", "18 apples 17 pears 16 figs", "18 a 19 b 20 c",
+        "A: 18, B: 20",
+        "option A 18 option B 20", "Monday 18 Tuesday 20", "first 18 then 20", "18 yes 20 no", "18 but 20",
+        "18 could be 20",
+        "18 otherwise 20", "18 vs 20", "neither 18 nor 20", "18 (or nineteen)", "18; twenty", "18, perhaps twenty",
+        "18 is wrong",
+        "18 is not the answer", "anything but 18", "never 18", "not equal to 18", "x != 18", "\\neq 18", "half of 18",
+        "twice 18",
+        "sqrt(18)", "square root of 18", "18 mod 5", "18 less one", "18 add one", "\u00b118", "|-18|", "-(18)",
+        "x <= 18", "\\leq 18",
+        "18 negative", "0x18", "1_8", "20, no wait, 18", "18 doubled",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_18_is_paid_by_no_reader(answer: str) -> None:
+    for gold in ("18", "182", "1820", "20"):
+        assert verdicts(answer, gold) == {False}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("70 nghìn", "70000"), ("2 triệu rưỡi", "2500000"), ("2 triệu rưởi", "2500000"), ("âm 18", "-18"),
+        ("70 nghin", "70000"),
+        ("không phải 20 mà là 18", "18"), ("18 hoặc 20", ""), ("2 triệu năm trăm", ""), ("2tr5", ""), ("2h30", ""),
+        ("gấp đôi 18", ""), ("18 mũ 2", ""), ("3 phần 4", ""),
+    ],
+)  # fmt: skip
+def test_vietnamese_is_read_alike_composed_and_decomposed(answer: str, gold: str, form: Literal["NFC", "NFD"]) -> None:
+    value = stated_value(unicodedata.normalize(form, answer), "vi")
+    assert value == (Fraction(gold) if gold else None)

@@ -34,17 +34,22 @@ from grpo_cot.numbers import (
 PLAIN_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 _NO_GROUPS = re.sub(r"\?P<\w+>", "?:", EXPONENT + FRACTION)
 _SCALED = rf"(?:{SCALE}+(?:\s{DIGITS}{SCALE}+)*)?"
-_HALF = r"(?:\s(?:[^\W\d]+\s)?(?:(?:and|with)\s(?:a|one)\shalf|rưỡi)\b)?"
+_HALF = r"(?:\s(?:[^\W\d]+\s)?(?:(?:and|with)\s(?:a|one)\shalf|rư[ỡở]i)\b)?"
 NUMBER_TEXT = rf"(?<!\w)(?<!\d[.,])[-+]?(?:{CURRENCY_SIGN}\s?)?[-+]?{DIGITS}{_NO_GROUPS}{_SCALED}{_HALF}"
 # a number inside a statement; not the 2 of "x2" or "2x", not an ordinal
 NUMBER = re.compile(
     rf"{NUMBER_TEXT}(?!(?:st|nd|rd|th)\b)(?!(?-i:[abefijnoqrxyzBDEGHIOPQRSUXYZ\u03c0])(?!\w))(?:\s?%)?", re.IGNORECASE
 )
 DIGIT = re.compile("[0-9]")
+_LETTER = re.compile(r"[^\W\d]")
 _CONNECTORS = "or|and|x|times|plus|minus|maybe|hoặc|hay|và"
 # words after an announced number that do not belong to it
 _ASIDE = re.compile(rf"[;(]|\.\s|,\s+(?!(?:{_CONNECTORS})\b)(?=[^\W\d])|\b(?:because|since|which)\b", re.IGNORECASE)
 _HEDGE = re.compile(r"\b(?:or|maybe|perhaps|possibly|hoặc|hay|có thể)\b", re.IGNORECASE)
+_RIVAL_IN_WORDS = re.compile(  # "18 (or nineteen)", "18; twenty"
+    rf"[\s;,.([]*(?:(?:or|maybe|perhaps|possibly|hoặc|hay|có\sthể)\s(?:\w+\s)?)?{NUMBER_WORD}\b", re.IGNORECASE
+)
+_LISTED = re.compile(r";|,\s*\w{1,12}\s?[:=]\s?\d")  # "side 12 cm; area 144 cm²", "A: 18, B: 20"
 # what stands around a rival that stands alone: "18 (20)", but not "18 (12 + 6)"
 _OPENED, _CLOSED = re.compile(r"[\s;,.([]*"), re.compile(r"\s*(?:[.;,)\]]|$)")
 _REASON = {
@@ -62,6 +67,7 @@ _RESULT = re.compile(  # "the number of apples after 3 days is 14"
 _SOLVED = re.compile(  # "20 = A", where the number stands before the last sign of equality
     rf"(?:^|[=;]|,\s|\b(?:or|so|hoặc|hay|vậy)\b)\s?(?P<result>{NUMBER_TEXT})\s?=\s?[^\W\d]\W*$", re.IGNORECASE
 )
+_TAKEN_BACK = re.compile(r"\d.*\b(?:wait|actually|scratch\sthat|oops|sorry|nhầm|khoan)\b.*\d", re.IGNORECASE)
 _SEVERAL = re.compile(  # "x = 5, y = 18"
     rf"\b([^\W\d])\s?=\s?{NUMBER_TEXT}\s?(?:,|;|\b(?:and|or|và|hoặc)\b)\s?(?:and\s|và\s)?(?!\1)[^\W\d]\s?=",
     re.IGNORECASE,
@@ -69,7 +75,7 @@ _SEVERAL = re.compile(  # "x = 5, y = 18"
 _TERM = rf"{NUMBER_TEXT}(?:\s?(?:[-+*\u00d7\u00f7x]|nhân|chia|cộng|trừ)\s?|\s/\s)"
 _EXPLANATION = re.compile(  # "16 hours (400/25)", "110 dollars at 20*5.5"
     rf"(?<=[\w%])\s\((?=[^()\d]*+\d[\d.,]*+[^()\d]++\d)[^()]*\)\W*$"
-    rf"|\s(?:{_TERM}){{1,8}}{NUMBER_TEXT}\W*$|(?<!and\s)\bsince\b|,\s(?:which|that)\s(?:is|are)\b",
+    rf"|\s(?:{_TERM}){{1,4}}{NUMBER_TEXT}\W*$|(?<!and\s)\bsince\b|,\s(?:which|that)\s(?:is|are)\b",
     re.IGNORECASE,
 )
 _PURPOSE = re.compile(  # "5 giờ để đọc 120 trang"
@@ -82,6 +88,17 @@ _INTRODUCTION = re.compile(  # "So after 3 days, " before the main clause
     re.IGNORECASE,
 )
 # Between two numbers that together are one answer, or that are several.
+_LEADING_ON = re.compile(  # words after which a further number describes the first
+    r"\b(?:in|for|after|before|over|within|per|from|of|at|with|to|by|than|on|during|because|since|when|as|that|which|who"
+    r"|among|between|each|every|not|through|until|left|trong|sau|trước|cho|với|mỗi|để|từ|ở|vào|của|khi|vì|do|trên|so)\b"
+    r"|[([]",
+    re.IGNORECASE,
+)
+_RIVAL_WORD = re.compile(
+    r"\b(?:but|else|otherwise|alternatively|vs|nor|neither|possibly|likely|although|could|option|then|xor|if|even|nhưng"
+    r"|nếu|lựa\schọn|phương\sán)\b",
+    re.IGNORECASE,
+)
 _OPERATOR = re.compile(r"[+*^<>\u00d7\u00f7]|\d/|/\d|(?<![^\W\d])-")
 _RIVAL = re.compile(
     rf"{_OPERATOR.pattern}|:(?=\d)|\b(?:{_CONNECTORS})\b|^\s*(?:[^\W\d]+\s)?(?:to|of|đến)\b", re.IGNORECASE
@@ -90,15 +107,26 @@ _CONNECTED = re.compile(
     rf"[+*/^:=<>\u00d7\u00f7]|(?<![^\W\d])-|\b(?:{_CONNECTORS})\b|^\s*(?:to|of|đến)\b|,\s*$", re.IGNORECASE
 )
 # before a number: what denies it, takes its root, makes it a bound or negative
-_DENIED = re.compile(r"(?:\bnot|n't|\bno longer|\bkhông phải(?:\slà)?)\s{1,9}$", re.IGNORECASE)
-_BOUND = re.compile(
-    r"(?:[<>\u2264\u2265\u2260]=?|\b(?:more|less|fewer|greater|higher|lower)\sthan|\\sqrt\{?|\u221a)\s{0,3}$",
+_DENIED = re.compile(
+    r"(?:\bnot(?:\s(?:equal\sto|even|exactly|simply))?|n't|\bno(?:\slonger)?|\bnever|\b(?:(?:any|every|no)thing\sbut|all\sbut|except|without|none\sof)"
+    r"|\bkhông(?:\sphải)?(?:\slà)?)\s{1,9}$",
     re.IGNORECASE,
 )
-_NEGATIVE = re.compile(r"(?:\bnegative|\bâm|^\s*minus)\s{1,9}$", re.IGNORECASE)
+_BOUND = re.compile(
+    r"(?:\b(?:more|less|fewer|greater|higher|lower)\sthan|\b(?:over|under|up\sto|half(?:\sof)?|twice|double|triple|root\sof"
+    r"|square|log|gấp\sđôi|gấp\sba|nửa(?:\scủa)?|căn(?:\sbậc\s\w+)?(?:\scủa)?|hundreds?|thousands?|millions?"
+    r"|trăm|nghìn|ngàn|triệu|tỷ)|sqrt\{?|\u221a|[\u00b1|]|\\pm|\+/-|[^\W\d]\(|-\s?\()\s{0,3}$",
+    re.IGNORECASE,
+)
+_INEQUALITY = re.compile(r"!=|\\neq?\b|\u2260|(?<!=)>=?|<=?|[\u2264\u2265]|\\[lg](?:eq?|t)\b")
+_NEGATIVE = re.compile(r"(?:\bnegative|\bâm|(?<![\d%]\s)\bminus)\s{1,9}$", re.IGNORECASE)
 # after a number: what makes it part of a term
 _CALCULATED = re.compile(
-    r"\s*(?:[+^\u00b2\u00b3\u00d7\u00f7\u221a\u03c0]|\\(?:sqrt|pi)|\*\s*\w|(?:or|x|minus|plus|cộng|trừ|nhân|chia|hoặc|hay)\b)"
+    r"\s*(?:[+^\u00b2\u00b3\u00d7\u00f7\u221a\u03c0]|\\(?:sqrt|pi)|\*\s*\w|!(?=\s*\w)|(?:or|x|minus|plus|cộng|trừ|nhân|chia|hoặc|hay"
+    r"|squared|cubed|doubled|halved|tripled|twice|mod|choose|subtract|add|take\saway|(?:in|de)creased\sby|power|less\s\d"
+    r"|point|remainder|per\s\d|dư|mũ\s\d|bình\sphương|kém|lần\s\d|phần\s(?:\d|tư|ba)|halves|thirds|fourths|fifths"
+    r"|(?:is|are|was)\s(?:not|wrong|incorrect|false)|not|nếu\skhông)\b)|[^\W\d]{1,4}\d|_\d"
+    rf"|\s(?!năm\b){NUMBER_WORD}(?=\W*$|\s{NUMBER_WORD})"
     r"|\s(?:[^\W\d]+\s){0,3}?(?:(?:minus|plus|divided\sby|multiplied\sby|times|over|trừ|cộng|nhân|chia|or|hoặc|hay|and|và)"
     rf"\s(?:maybe\s|perhaps\s|possibly\s|even\s|a\s|đi\s|cho\s)?{NUMBER_WORD}\b|(?:below|under)\szero\b|dưới\skhông\b)",
     re.IGNORECASE,
@@ -134,6 +162,7 @@ _CIRCUMSTANCE = re.compile(
     rf"|{_N}\s(?:[^\W\d]+\s){{1,3}}?(?:này|đó|ấy)\b",
     re.IGNORECASE,
 )
+_NOTHING = re.compile(r"\b(?:no|none|nothing|zero|không\scòn|hết)\b", re.IGNORECASE)
 _MONEY = re.compile(rf"\s?(?:[{CURRENCY}]|(?:dollars?|cents?|euros?|pounds?|đồng|đô|xu|đ|vn[dđ])\b)", re.IGNORECASE)
 _PRICED = re.compile(r"\b(?:for|at|with|from|per|by|in|than|với|giá|từ|hơn|mỗi)\s(?:[^\W\d]+\s)?$", re.IGNORECASE)
 _FAMILIES = (  # units of one measure: 2 hours 30 minutes is one quantity
@@ -196,11 +225,13 @@ def stated_number(statement: str, locale: str, *, announced: bool, computed: Fra
     if PLAIN_NUMBER.fullmatch(statement):
         return statement
     text = without_formatting(statement)
-    if _SEVERAL.search(text):
+    if _SEVERAL.search(text) or (announced and _TAKEN_BACK.search(text.partition(". ")[0])):
         return None
     text = _without_introduction(text)
     clause = _without(_ASIDE, text) if announced else _main_clause(text, locale)
     if announced and _has_rival(clause, text[len(clause) :], locale):
+        return None
+    if _INEQUALITY.search(clause):
         return None
     parts = [part for part in clause.split("=") if DIGIT.search(part)]
     if not parts:
@@ -209,7 +240,9 @@ def stated_number(statement: str, locale: str, *, announced: bool, computed: Fra
     result = solved["result"] if solved else parts[-1]
     numbers = list(itertools.islice(NUMBER.finditer(result), 8))  # eight numbers without an equation are a list
     affirmed = [number for number in numbers if not _before(_DENIED, number)]
-    number = _chosen(affirmed, result, locale, described=announced or "=" in clause, computed=computed)
+    number = _chosen(
+        affirmed, result, locale, announced=announced, described=announced or "=" in clause, computed=computed
+    )
     if number is None or _before(_BOUND, number) or _CALCULATED.match(result, number.end()):
         return None
     bare = announced and "=" not in clause and not re.search(r"\w", result[: number.start()])
@@ -222,15 +255,20 @@ def stated_number(statement: str, locale: str, *, announced: bool, computed: Fra
 
 
 def _chosen(
-    numbers: list[re.Match[str]], text: str, locale: str, *, described: bool, computed: Fraction | None
+    numbers: list[re.Match[str]], text: str, locale: str, *, announced: bool, described: bool, computed: Fraction | None
 ) -> re.Match[str] | None:
     """The number that a clause is about; None where a careful reader could not tell."""
-    if len(numbers) < 2:
-        return numbers[0] if numbers else None
-    if described and not re.search(r"\w", text[: numbers[0].start()]):  # what follows an equation's result describes it
-        return _described(numbers[0], text[numbers[0].end() : numbers[1].start()])
+    if not numbers:
+        return None
+    if (
+        len(numbers) > 1 and described and not re.search(r"\w", text[: numbers[0].start()])
+    ):  # what follows an equation's result describes it
+        return _described(numbers[0], text[numbers[0].end() : numbers[1].start()], announced=announced)
     placed = {start for match in _CIRCUMSTANCE.finditer(text) for start, _ in match.regs[1:]}
-    candidates = [number for number in numbers if number.start() not in placed] or numbers
+    candidates = [number for number in numbers if number.start() not in placed]
+    if not candidates and _NOTHING.search(text):
+        return None
+    candidates = candidates or numbers
     first = candidates[0]
     if len(candidates) == 1:
         return first
@@ -242,16 +280,18 @@ def _chosen(
         index = values.index(computed)  # and its neighbours are no rivals of it
         return None if any(map(_RIVAL.search, between[max(0, index - 1) : index + 1])) else candidates[index]
     if described:
-        return _described(first, between[0])
+        return _described(first, between[0], announced=announced)
     priced = [number for number in candidates if _is_money(number, text)]
     if len(priced) == 1 and not _before(_PRICED, priced[0]) and not _RIVAL.search(between[0]):
         return priced[0]
     return None
 
 
-def _described(number: re.Match[str], words: str) -> re.Match[str] | None:
-    """A number, if words up to the next one describe it and lead to no rival."""
-    return number if not _CONNECTED.search(words) and re.search(r"[^\W\d]", words) else None
+def _described(number: re.Match[str], words: str, *, announced: bool) -> re.Match[str] | None:
+    """A number, if words up to the next one describe it and lead to no rival. What follows an equation is no list."""
+    if _CONNECTED.search(words) or (announced and _RIVAL_WORD.search(words)):
+        return None
+    return number if (_LEADING_ON if announced else _LETTER).search(words) else None
 
 
 def _is_money(number: re.Match[str], text: str) -> bool:
@@ -276,9 +316,11 @@ def _in_two_units(number: re.Match[str], numbers: list[re.Match[str]], text: str
 def _has_rival(clause: str, rest: str, locale: str) -> bool:
     """Whether what follows an announced clause holds another candidate: "18; 20", "18 (or maybe 20)"."""
     number = NUMBER.search(clause)
+    if number and _RIVAL_IN_WORDS.match(rest):
+        return True
     for rival in itertools.islice(NUMBER.finditer(rest), 8) if number else ():
         alone = _OPENED.fullmatch(rest, 0, rival.start()) and _CLOSED.match(rest, rival.end())
-        if alone or rest.startswith(";") or _HEDGE.search(rest, 0, rival.start()):
+        if alone or _LISTED.match(rest) or _HEDGE.search(rest, 0, rival.start()):
             return number is None or numeric_value(rival.group(), locale) != numeric_value(number.group(), locale)
     return False
 

@@ -26,11 +26,11 @@ _SCALES = {
     "hundred": 100, "hundreds": 100, "thousand": 1_000, "thousands": 1_000, "million": 10**6, "millions": 10**6,
     "billion": 10**9, "billions": 10**9, "bn": 10**9, "trillion": 10**12, "dozen": 12, "dozens": 12, "k": 1_000,
     "trăm": 100, "nghìn": 1_000, "ngàn": 1_000, "vạn": 10_000, "triệu": 10**6, "tr": 10**6, "tỷ": 10**9, "tỉ": 10**9,
-    "chục": 10, "tá": 12,
+    "chục": 10, "tá": 12, "lakh": 10**5, "crore": 10**7, "nghin": 1_000, "ngan": 1_000, "trieu": 10**6, "ty": 10**9,
 }  # fmt: skip
 # "18k" and "$18M" are abbreviations only where nothing parts them from the digits; 18 m are metres.
 SCALE = (
-    r"(?:\s?(?:hundreds?|thousands?|millions?|billions?|bn|trillion|dozens?|trăm|nghìn|ngàn|vạn|triệu|tr|tỷ|tỉ|chục|tá"
+    r"(?:\s{0,2}(?:hundreds?|thousands?|millions?|billions?|bn|trillion|dozens?|trăm|nghìn|ngàn|vạn|triệu|tr|tỷ|tỉ|chục|tá|lakh|crore|nghin|ngan|trieu|ty"
     r")(?!\w)|(?<=\d)[kK](?!\w)|(?<=\d)(?-i:[MB])(?!\w))"
 )
 # 1 000 000; 1,000.5; .5
@@ -47,19 +47,23 @@ _VALUE = re.compile(
 _SCALED = re.compile(rf"({DIGITS})({SCALE}+)", re.IGNORECASE)
 _SCALE_WORD = re.compile(r"[^\W\d]+")
 # -5 with a half is -5.5. "rưỡi" follows its unit, or a scale, of which it is the half.
-_HALF = re.compile(r"(?:(?:and|with|và|\w+ and)\s(?:a|one|một)\s)(?:half|nửa)\b|(?:[^\W\d]+\s)??rưỡi\b", re.IGNORECASE)
+_HALF = re.compile(
+    r"(?:(?:and|with|và|\w+ and)\s(?:a|one|một)\s)(?:half|nửa)\b|(?:[^\W\d]+\s)??rư[ỡở]i\b", re.IGNORECASE
+)
 NUMBER_WORD = (
     r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
     r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|half|một|hai|ba|bốn|năm|sáu|bảy"
-    r"|tám|chín|mười)"
+    r"|tám|chín|mười|mươi|trăm)"
 )
 NO_UNIT = re.compile(
     r"^(?:and|plus|và|cộng|with|to|đến|by)\b"
-    r"|\b(?:or|minus|plus|hoặc|trừ|cộng|nhân|chia|hay|divided|multiplied|squared|cubed|maybe|perhaps|factorial)\b"
+    r"|\b(?:or|minus|plus|hoặc|trừ|cộng|nhân|chia|hay|divided|multiplied|squared|cubed|maybe|perhaps|factorial"
+    r"|doubled|halved|tripled|twice|mod|choose|negative|wrong|incorrect|gross|remainder|dư|bình\sphương)\b"
     rf"|\b(?:and|times|over|by|to|và|đến)\s(?:a\s|another\s|{NUMBER_WORD}\b)"
-    rf"|^(?!năm\b){NUMBER_WORD}(?=$|[\s-]{NUMBER_WORD}\b)"
+    rf"|^(?!năm\b(?!\s{NUMBER_WORD})){NUMBER_WORD}(?=$|[\s-]{NUMBER_WORD}\b)"
+    r"|^(?:less|add|subtract|not)\b|\b(?:is|are|was)\s(?:not|false|wrong)\b"
     r"|\b(?:halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|(?:hundred|thousand)ths)\b"
-    rf"|^phần\s(?:tư|{NUMBER_WORD})\b"
+    rf"|^phần\s(?!trăm\b)(?:tư|{NUMBER_WORD})\b"
     r"|\b(?:below|under|less than)\s(?:zero|freezing)\b|\bdưới\skhông\b"
     r"|^(?:half|nửa|rưỡi)\b|\b(?:thousand|nghìn|ngàn)\b"
     r"|^(?!a\s\w)(?-i:[abefijknoqrxyzBDEGHIOPQRSUXYZ])(?!\w)(?!\.)|[\u0370-\u03bb\u03bd-\u03ff]",
@@ -87,7 +91,7 @@ _UNUSUAL = re.compile(rf"[^\D0-9]|[{''.join(_PUNCTUATION)}]")
 # Each of the patterns after it needs one of these characters.
 _FORMATTED = re.compile(r"[\\*`<{^$_\u2070\u00b9\u00b2\u00b3\u2074-\u2079]")
 _FORMATTING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"<<[^<>\n]*>>"), ""),  # GSM8K's calculator annotations
+    (re.compile(r"<<[^<>\n]*>>"), " "),  # GSM8K's calculator annotations
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}"), r" \1 "),
     (
         re.compile(r"(?:(?<=[^\W\d]{2})|(?<=\sm))\s?\^\s?(?:([23])(?!\d)|\{([23])\})"),
@@ -96,11 +100,11 @@ _FORMATTING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]],
     (re.compile(r"\^\s?(?:\\circ|\{\\circ\})"), "\u00b0"),
     (re.compile(r"(?<![^\W_])_+|_+(?![^\W_])"), ""),
     (re.compile(r"(?<=\d)(?=\\[dt]?frac)"), " "),
-    (re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"), r"\1\2/\3\4"),
+    (re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"), r"\1\2/\3\4 "),
     (re.compile(r"\\boxed\s*\{([^{}]*)\}"), r" \1 "),  # around a fraction
     (re.compile(r"\\(?:times|cdot|div)(?![a-z])"), "*"),
     (re.compile(r"\\(?:approx|implies|Rightarrow|to)\b"), "="),
-    (re.compile(r"\\[,!;:()\[\]]|\*\*|\$\$|`"), ""),
+    (re.compile(r"\\[,!;:()\[\]]|\*\*|\$\$|`"), " "),
     (re.compile(r"\\([$%])|\{(,)\}"), r"\1\2"),
     (re.compile(r"(?<=\d)\s?[x*\u00d7]\s?10\s?\^\s?(?:(-?\d{1,3})(?!\d)|\{(-?\d{1,3})\})", re.IGNORECASE), r"e\1\2"),
     (
@@ -228,10 +232,11 @@ def _is_unit(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """Text with ASCII digits, minus signs and spaces. Not NFKC, which would make 182 of 18²."""
+    """Text in composed form (NFC) with ASCII digits, minus signs and spaces. Not NFKC, which would make 182 of 18²."""
     if text.isascii():
         return text
-    return _UNUSUAL.sub(lambda match: _PUNCTUATION.get(match[0]) or str(unicodedata.decimal(match[0])), text)
+    composed = unicodedata.normalize("NFC", text)
+    return _UNUSUAL.sub(lambda match: _PUNCTUATION.get(match[0]) or str(unicodedata.decimal(match[0])), composed)
 
 
 def without_formatting(text: str) -> str:

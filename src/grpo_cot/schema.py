@@ -72,7 +72,7 @@ def worked(solution: str, gold: str, locale: str = "en") -> str:
     """
     answer = gold
     if locale == "vi" and "." in gold:
-        answer = gold.rstrip("0").removesuffix(".").replace(".", ",")
+        answer = re.sub(r"(?<!\d)\.", "0.", gold).rstrip("0").removesuffix(".").replace(".", ",")
     return f"<reasoning>\n{solution}\n</reasoning>\n<answer>\n{answer}\n</answer>"
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -331,7 +332,7 @@ def test_readings_that_real_completions_asked_for(completion: str, answer: str |
     assert lenient_answer(completion) == answer
 
 
-MOST_ERRORS = {"strict": (1, 1), "reward": (1, 1), "lenient": (44, 37)}  # false negatives, false positives
+MOST_ERRORS = {"strict": (1, 1), "reward": (1, 1), "lenient": (47, 37)}  # false negatives, false positives
 
 
 def test_the_labelled_completions_are_read_as_well_as_documented() -> None:
@@ -341,3 +342,31 @@ def test_the_labelled_completions_are_read_as_well_as_documented() -> None:
     for reader, (negatives, positives) in MOST_ERRORS.items():
         found = [sum(verdicts) for verdicts in reader_errors.errors(rows, reader)]
         assert found[0] <= negatives and found[1] <= positives, (reader, found)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("I don't think the answer is 18.", None),
+        ("The answer cannot be 18.", None),
+        ("Is the answer 18?", None),
+        ("She has 18 eggs left.\n\nI hope this helps! Feel free to ask another question 24/7.", "18"),
+        ("She has 18 left. Does that help? Let me know if you have 2 more questions!", "18"),
+        ("The answer is 18. Actually, he also has 2 dogs.", "18"),
+        ("The answer is 18. Sorry for the long text of 300 words.", "18"),
+        ("The answer is 18.\nIt cannot be determined.", None),
+        ("The answer is 18.\n\n### Instruction:\nWhat?\n### Response:\nThe answer is 22.", "18"),
+        ("None of the 12 apples are left.", None),
+        ("The answer is 18. Scratch that. 20.", "20"),
+    ],
+)
+def test_denials_closing_words_and_retractions(completion: str, answer: str | None) -> None:
+    assert lenient_answer(completion) == answer
+
+
+@pytest.mark.parametrize("unit", ["1 / ", "9", "1,", "1 / 2 - ", "18 apples and ", "after 3 days "])
+def test_a_long_line_takes_no_time(unit: str) -> None:
+    started = time.perf_counter()
+    for length in (999, 20_000, 1_000_000):
+        lenient_answer(unit * (length // len(unit)))
+    assert time.perf_counter() - started < 2

@@ -85,8 +85,8 @@ def test_a_right_completion_after_an_opened_reasoning_is_right_for_readers_and_r
     }.items():
         for completion in (AFTER_REASONING, [{"role": "assistant", "content": AFTER_REASONING}]):
             assert paid(name, completion, begun) == amount, name
-    # A tag that the model writes again is one too many.
-    assert paid("soft_format", WORKED, begun) == 0
+    # A model that writes the tag again, as the system prompt asks, opens its reasoning once.
+    assert paid("soft_format", WORKED, begun) == 0.5
 
 
 def test_a_reward_keeps_its_name_and_promise_and_is_itself_where_nothing_is_opened() -> None:

@@ -36,7 +36,7 @@ _MARKER = re.compile(
 )
 _NO_ANSWER = re.compile(  # a statement that says that there is none
     r"\b(?:can(?:not|'t|\snot)\s(?:be|say|tell|determine|find|answer|calculate|solve)|(?:not|n't)\s(?:enough|possible|know)"
-    r"|impossible|insufficient|unknown|undetermined|indeterminate|undefined|unclear|no\s(?:solution|answer)"
+    r"|impossible|insufficient|unknown|undetermined|indeterminate|undefined|unclear|no\s(?:solution|answer|way\sto\sknow)"
     r"|không\s(?:thể|đủ|xác\sđịnh|biết|có\s(?:đáp|lời)))\b",
     re.IGNORECASE,
 )
@@ -46,16 +46,30 @@ _LABEL = re.compile(  # "Step 2:", "2. " or "- " before a line's own text
     re.IGNORECASE | re.MULTILINE,
 )
 _NEW_QUESTION = re.compile(  # a base model that is done goes on to ask itself the next question
-    r"\n[#*\s]{0,8}(?:question|problem|q|user|human|exercise|câu hỏi|bài toán|bài tập(?: tương tự)?)"
+    r"\n[#*\s]{0,8}(?:question|problem|q|user|human|instruction|exercise|câu hỏi|bài toán|bài tập(?: tương tự)?)"
     r"\**[ ]?\d{0,4}\s?:",
     re.IGNORECASE,
 )
-_RETRACTION = re.compile(r"\b(?:wait|actually|correction|mistake|oops|sorry|nhầm|khoan)\b", re.IGNORECASE)
+_RETRACTION = re.compile(
+    r"\b(?:wait|actually|correction|mistake|oops|sorry|nhầm|khoan|scratch\sthat|(?:that|this)(?:'s|\sis)\swrong|an\serror"
+    r"|let\sme\s(?:correct|recompute|recalculate)|oh\sno)\b",
+    re.IGNORECASE,
+)
+_CORRECTS = re.compile(r"\b(?:is|it's|be|answer|so|là|phải)\b|=|^[\s.,:]*[^\w\s]?\d[\d.,]*\W*$", re.IGNORECASE)
 _CONDITION = re.compile(r"\b(?:if|nếu)\b[^.!?\n]*$", re.IGNORECASE)  # "If he had 4, the answer would be 10"
 _UNSURE = re.compile(r"\W*(?:or|maybe|perhaps|hoặc|có\sthể)\b", re.IGNORECASE)  # begins a sentence that takes back
+_NOT = re.compile(r"\b(?:not|cannot|không)\b|n't\b", re.IGNORECASE)
+_DOUBT = re.compile(
+    r"(?:n't|\bnot)\s(?:think|believe|say|sure)\b[^.!?\n]*$|\bwhether\b[^.!?\n]*$|\bkhông\s(?:nghĩ|tin|chắc)\b[^.!?\n]*$",
+    re.IGNORECASE,
+)
 _METHOD = re.compile(  # "the answer is found by adding 3 to 4": what follows says how, and not which
     r"\W*(?:found|calculated|obtained|given|computed|determined\sby|by|as\sfollows|tìm|tính)\b", re.IGNORECASE
 )
+_ASIDE = re.compile(  # a question, and a sentence to the reader
+    r"\?\W*$|\b(?:hope\sthis|let\sme\sknow|feel\sfree|see\sproblem|please\s(?:provide|note))\b|^\W*note:", re.IGNORECASE
+)
+_LONGEST_STATEMENT = 1_000  # characters
 _CONCLUDES = re.compile(
     r"\W{0,9}(?:so|thus|therefore|hence|finally|altogether|overall|in\s(?:total|all|conclusion|the\send)|as\sa\sresult"
     r"|(?:như\s|vì\s)?vậy|do\sđó|tổng\scộng|tóm\slại|kết\sluận|cuối\scùng)\b",
@@ -137,9 +151,17 @@ def _announcements(turn: str) -> Iterator[_Announcement]:
             else:  # announced for the next line, which then holds the number and nothing else
                 line = _LABEL.sub("", rest.strip().partition("\n")[0])
                 content = line if NUMBER.fullmatch(without_formatting(line).strip(" .")) else ""
-            if not _is_answer(content) or _CONDITION.search(turn, max(0, marker.start() - 100), marker.start()):
+            if DIGIT.search(content) and _is_denied(turn, marker, content):
+                content = ""  # "The answer cannot be 18": no answer, and no earlier one
+            elif not _is_answer(content) or _CONDITION.search(turn, max(0, marker.start() - 100), marker.start()):
                 continue
         yield _Announcement(kind, content.strip(), marker.end())
+
+
+def _is_denied(turn: str, marker: re.Match[str], content: str) -> bool:
+    """Whether words announce that a number is not the answer, or that nobody knows whether it is."""
+    begins = content.lstrip().lower().startswith(("cannot", "can't", "không thể"))
+    return begins or bool(_NOT.search(marker[0]) or _DOUBT.search(turn, max(0, marker.start() - 60), marker.start()))
 
 
 def _is_answer(text: str) -> bool:
@@ -160,9 +182,14 @@ def _balanced(text: str) -> str:
 
 
 def _announced_answer(turn: str, announcement: _Announcement, locale: str) -> str | None:
-    retraction = _RETRACTION.search(turn, announcement.end)
-    if retraction and (answer := _final_statement(turn[retraction.end() :], locale)) is not None:
-        return answer
+    inside = len(announcement.text) if announcement.kind in ("tag", "boxed") else 0
+    retraction = _RETRACTION.search(turn, announcement.end + inside)
+    if retraction and _CORRECTS.search(turn[retraction.end() :]):
+        answer = _final_statement(turn[retraction.end() :], locale)
+        if answer is not None:
+            return answer
+    if _NO_ANSWER.search(turn, announcement.end + len(announcement.text)):
+        return None
     answer = stated_number(announcement.text, locale, announced=True)
     if answer is None and announcement.kind != "phrase" and announcement.text:
         return announcement.text
@@ -175,6 +202,8 @@ def _final_statement(turn: str, locale: str, *, truncated: bool = False) -> str 
     if truncated:
         turn = _without_broken_sentence(turn)
     for start, sentence in _sentences(turn):
+        if "=" not in sentence and _ASIDE.search(sentence):
+            continue
         if DIGIT.search(sentence):
             concludes = _CONCLUDES.match(sentence) if truncated else not _UNSURE.match(sentence)
             return _in_sentence(sentence, turn[:start], locale) if concludes else None
@@ -204,6 +233,8 @@ def _sentences(turn: str) -> Iterator[tuple[int, str]]:
 
 
 def _in_sentence(sentence: str, before: str, locale: str) -> str | None:
+    if len(sentence) > _LONGEST_STATEMENT:
+        return None
     computed = _last_result(before + "".join(_ANNOTATION.findall(sentence)), locale)
     answer = stated_number(sentence, locale, announced=False, computed=computed)
     bold = re.findall(r"\*\*([^*]{1,80})\*\*", sentence)

@@ -63,12 +63,19 @@ class Opening(NamedTuple):
         >>> Opening("", strips=True).parts("<think>Adding.</think>\n5"), Opening("", strips=True).parts("<think>5")
         (('Adding.', '5'), ('5', ''))
         """
-        reasoning = self.text if self.text.startswith(REASONING) else ""
         start = written.lstrip()
-        if not self.strips or not (self.text.startswith(THOUGHT) or start.startswith(THOUGHT)):
-            return None, reasoning + written
-        thought, _, rest = start.removeprefix(THOUGHT).partition(THOUGHT_END)
-        return thought.strip(), reasoning + rest.lstrip()
+        thinks = self.text.startswith(THOUGHT) or start.startswith(THOUGHT) or THOUGHT_END in start
+        if not self.strips or not thinks:
+            return None, self._opened(written)
+        thought, end, rest = start.rpartition(THOUGHT_END)  # the last one: some models think again
+        thought = (thought if end else rest).removeprefix(THOUGHT)
+        return thought.strip(), self._opened(rest.lstrip() if end else "")
+
+    def _opened(self, written: str) -> str:
+        """What the prompt opened and the model wrote; a model that writes the opened tag again opens it once."""
+        if not self.text.startswith(REASONING) or written.lstrip().startswith(REASONING):
+            return written
+        return self.text + written
 
     def target(self, completion: str) -> str:
         r"""What the model must write so that it is judged on this completion in the schema, and has not thought.

@@ -1,5 +1,6 @@
 """What rewards pay for sampled groups: the figures that the audit and a training judge before a phase's first step."""
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ def amounts(
     """The amounts that a reward pays for completions, which it gets as the trainer hands them over: as messages.
 
     Raises:
-        InputError: it fails, or returns another number of amounts.
+        InputError: it fails, pays an amount that is not finite, or returns another number of amounts.
     """
     columns: dict[str, Any] = {column: [row[column] for row in rows] for column in ("gold", "locale", "id")}
     columns["completion_ids"] = [list(range(length)) for length in lengths]
@@ -30,6 +31,10 @@ def amounts(
     except Exception as error:  # of a user's own code
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"the reward {name!r} fails on the audit's completions: {reason}") from error
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(
+            f"the reward {name!r} pays an amount that is not finite: return a number, or None for no judgement"
+        )
     if len(numbers) != len(rows):
         raise InputError(f"the reward {name!r} returns {len(numbers)} amounts for {len(rows)} completions")
     return numbers
