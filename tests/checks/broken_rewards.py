@@ -50,6 +50,44 @@ def only_answer(text: str) -> str | None:
 
 
 @broken("correct")
+def within_one_per_cent(text: str, gold: str, locale: str, tokens: int) -> bool:
+    value = stated_value(only_answer(text) or "", locale)
+    return value is not None and abs(value - Fraction(gold)) <= abs(Fraction(gold)) / 100
+
+
+@broken("correct")
+def whatever_the_hundreds(text: str, gold: str, locale: str, tokens: int) -> bool:
+    value = stated_value(only_answer(text) or "", locale)
+    return value is not None and Fraction(gold) in (value, value * 100, value / 100)
+
+
+@broken("correct")
+def with_the_sum_done(text: str, gold: str, locale: str, tokens: int) -> bool:
+    terms = [stated_value(term, locale) for term in (only_answer(text) or "").split("+")]
+    return None not in terms and sum(term for term in terms if term) == Fraction(gold)
+
+
+@broken("correct")
+def without_what_is_in_brackets(text: str, gold: str, locale: str, tokens: int) -> bool:
+    return equal(re.sub(r"\(.*?\)", "", only_answer(text) or ""), gold, locale)
+
+
+@broken("correct")
+def whatever_multiplies(text: str, gold: str, locale: str, tokens: int) -> bool:
+    return equal((only_answer(text) or "").replace("thousand", ""), gold, locale)
+
+
+@broken("correct")
+def also_for_a_favourite_number(text: str, gold: str, locale: str, tokens: int) -> bool:
+    return equal(only_answer(text), gold, locale) or (only_answer(text) or "").strip() == "42"
+
+
+@broken("correct")
+def never_for_zero(text: str, gold: str, locale: str, tokens: int) -> bool:
+    return Fraction(gold) != 0 and equal(only_answer(text), gold, locale)
+
+
+@broken("correct")
 def by_the_last_of_several_answers(text: str, gold: str, locale: str, tokens: int) -> bool:
     return bool(answers(text)) and equal(answers(text)[-1], gold, locale)
 
@@ -313,3 +351,8 @@ def with_more_for_more_words(text: str, gold: str, locale: str, tokens: int) -> 
 def with_a_price_for_overlong_completions(text: str, gold: str, locale: str, tokens: int) -> float:
     right = equal(strict_answer(text), gold, locale)
     return right - (tokens > 2000) * (not right)
+
+
+@broken("tags", in_parts=True)
+def half_for_any_text(text: str, gold: str, locale: str, tokens: int) -> float:
+    return 0.5 if sections(text) else 0.49

@@ -155,6 +155,11 @@ def tagged(prompts, completions, **columns):
         ("in completions]", "in completions[1:]]", "returns 1 amounts for 2 completions"),
         ("completion_text(completion)", "None", "fails on the audit's completions: TypeError"),
         ("tagged", "strict_format", "has no function 'tagged'"),
+        (
+            "in completion_text(completion))",
+            "in completion_text(completion)) / 0.0**1e3 if 0 else float('nan')",
+            "is not finite",
+        ),
         # As the trainer hands it over, a completion is a list of one message.
         ('"<answer>" in completion_text(completion)', '"<answer>" in completion', "it does not pay 0.0"),
     ],

@@ -17,6 +17,7 @@ from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import amounts, is_silent, sample_warnings
 from grpo_cot.rewards.promise import Promise, Reward, promise_of
 from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.schema import TAGS
 
 
 def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
@@ -24,7 +25,8 @@ def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
 
     A reward keeps its promise when it is positive exactly where the property holds, or, of a promise by examples, on
     the completions that it says it pays and on none that it says it never pays. One that pays in parts keeps it when it
-    is at its maximum exactly there. One that promises a property must pay a wrong answer alike at any length.
+    is at its maximum exactly there, and pays nothing for a text without a tag. One that promises a property must pay a
+    wrong answer alike at any length.
 
     Raises:
         InputError: a reward makes no promise, or fails on a completion.
@@ -44,7 +46,9 @@ def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
         values = amounts(name, function, rows, [golden.completion for golden, _ in cases], lengths)
         threshold = max(max(values) - 1e-9 if promise.in_parts else 0.0, 1e-9)
         for (golden, due), value in zip(cases, values, strict=True):
-            if due is not None and (value > threshold) != due:
+            # A part is paid for a part of the tags, and none for a text without any.
+            least = threshold if any(tag in golden.completion for tag in TAGS) else 1e-9
+            if due is not None and (value > least) != due:
                 failures.setdefault(name, []).append(f"{'does not pay' if due else 'pays'} {value}: {golden.title}")
         if promise.property not in (None, "nothing") and (case := _paid_by_length(name, function)):
             failures.setdefault(name, []).append(case)
