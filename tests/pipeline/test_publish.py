@@ -75,7 +75,8 @@ def test_a_push_sends_both_parts_with_the_token_and_records_the_commits(
         part: {"repository": f"somebody/model-{part}", "commit": COMMIT} for part in ("adapter", "merged")
     }
     made = [json.loads(request["body"]) for request in seen if request["path"].endswith("/repos/create")]
-    assert [(body["name"], body["private"]) for body in made] == [("model-adapter", True), ("model-merged", True)]
+    asked = [(body["name"], body["visibility"]) for body in made]
+    assert asked == [("model-adapter", "private"), ("model-merged", "private")]
     commits = [request for request in seen if "/commit/" in request["path"]]
     assert [request["path"].split("/")[4] for request in commits] == ["model-adapter", "model-merged"]
     assert {request["authorization"] for request in commits} == {f"Bearer {TOKEN}"}
