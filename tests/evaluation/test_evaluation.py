@@ -218,7 +218,7 @@ def test_vllm_draws_each_completion_with_its_own_seed_and_ends_at_every_end_toke
     monkeypatch.setitem(sys.modules, "vllm.lora.request", SimpleNamespace(LoRARequest=SimpleNamespace))
     monkeypatch.setattr(evaluation, "CHUNK", 2)
     tokenizer = load_tokenizer(TINY)
-    for written, ends in ([2, 9], [2, 9]), (9, [9]), (None, [2]):
+    for written, ends in ([2, 9], [2, 9]), (9, [2, 9]), (None, [2]):  # the tokenizer's own is 2
         asked.clear()
         (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": written}))
         engine = evaluation._Engine(tmp_path, {}, 4, seed=7)
