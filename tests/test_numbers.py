@@ -150,7 +150,7 @@ SCALES = {
     "hundred": 100, "hundreds": 100, "thousand": 1_000, "thousands": 1_000, "million": 10**6, "millions": 10**6,
     "billion": 10**9, "billions": 10**9, "bn": 10**9, "trillion": 10**12, "dozen": 12, "dozens": 12, "trăm": 100,
     "nghìn": 1_000, "ngàn": 1_000, "vạn": 10_000, "triệu": 10**6, "tr": 10**6, "tỷ": 10**9, "tỉ": 10**9, "chục": 10,
-    "tá": 12,
+    "tá": 12, "lakh": 10**5, "crore": 10**7, "nghin": 1_000, "ngan": 1_000, "trieu": 10**6, "ty": 10**9,
 }  # fmt: skip
 
 
