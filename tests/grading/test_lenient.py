@@ -302,6 +302,8 @@ def test_whatever_the_strict_reader_accepts_is_read_alike(answer: str) -> None:
         ("12 + 7 = 19\nSo she has 19 apples. To check, we", "19"),
         ("So she has 19 apples.\nTo check, we", "19"),
         ("The answer is 1", None),
+        ("The answer is 1,", None),
+        ("The answer is 3 tho", None),
         ("The answer is 19\n", "19"),
         ("The answer is 19. To check, we", "19"),
         ("<answer>\n19\n</answer>\nTo check", "19"),

@@ -66,7 +66,7 @@ _DOUBT = re.compile(
 _METHOD = re.compile(  # "the answer is found by adding 3 to 4": what follows says how, and not which
     r"\W*(?:found|calculated|obtained|given|computed|determined\sby|by|as\sfollows|tìm|tính)\b", re.IGNORECASE
 )
-_ASIDE = re.compile(  # a question, and a sentence to the reader
+_TO_THE_READER = re.compile(  # a question, and a sentence to the reader
     r"\?\W*$|\b(?:hope\sthis|let\sme\sknow|feel\sfree|see\sproblem|please\s(?:provide|note))\b|^\W*note:", re.IGNORECASE
 )
 _LONGEST_STATEMENT = 1_000  # characters
@@ -75,6 +75,7 @@ _CONCLUDES = re.compile(
     r"|(?:như\s|vì\s)?vậy|do\sđó|tổng\scộng|tóm\slại|kết\sluận|cuối\scùng)\b",
     re.IGNORECASE,
 )
+_WHOLE = re.compile(r"[.!?]\s|[.!?)\]}]$")  # not "The answer is 1", of 18 or of 1.5
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _EQUATION = re.compile(rf"[=\u2248]\s*({NUMBER.pattern})", re.IGNORECASE)
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
@@ -107,12 +108,12 @@ def lenient_answer(completion: str, locale: str = "en", *, truncated: bool = Fal
         return texts[1]
     turns = _NEW_QUESTION.split("\n" + plain(completion.lstrip()[-_READ:]))
     for number, turn in enumerate(turns, start=1):
-        for announcement in _announcements(turn):
-            broken = truncated and number == len(turns) and turn.endswith(announcement.text)  # "The answer is 1" of 18
-            return (
-                None if broken and announcement.text[-1:].isdigit() else _announced_answer(turn, announcement, locale)
-            )
-        answer = _final_statement(turn, locale, truncated=truncated and number == len(turns))
+        cut = truncated and number == len(turns)
+        announcement = next(_announcements(turn), None)
+        if announcement is not None:
+            broken = cut and turn.endswith(announcement.text) and not _WHOLE.search(announcement.text)
+            return None if broken else _announced_answer(turn, announcement, locale)
+        answer = _final_statement(turn, locale, truncated=cut)
         if answer is not None:
             return answer
     return None
@@ -202,7 +203,7 @@ def _final_statement(turn: str, locale: str, *, truncated: bool = False) -> str 
     if truncated:
         turn = _without_broken_sentence(turn)
     for start, sentence in _sentences(turn):
-        if "=" not in sentence and _ASIDE.search(sentence):
+        if "=" not in sentence and _TO_THE_READER.search(sentence):
             continue
         if DIGIT.search(sentence):
             concludes = _CONCLUDES.match(sentence) if truncated else not _UNSURE.match(sentence)
