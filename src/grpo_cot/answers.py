@@ -25,13 +25,13 @@ from grpo_cot.numbers import (
     LONGEST_NUMBER,
     NO_UNIT,
     NUMBER_WORD,
+    PLAIN_NUMBER,
     SCALE,
     numeric_value,
     plain,
     without_formatting,
 )
 
-PLAIN_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 _NO_GROUPS = re.sub(r"\?P<\w+>", "?:", EXPONENT + FRACTION)
 _SCALED = rf"(?:{SCALE}+(?:\s{DIGITS}{SCALE}+)*)?"
 _HALF = r"(?:\s(?:[^\W\d]+\s)?(?:(?:and|with)\s(?:a|one)\shalf|rư[ỡở]i)\b)?"
@@ -173,7 +173,7 @@ _FAMILIES = (  # units of one measure: 2 hours 30 minutes is one quantity
     r"gallons?|quarts?|pints?|cups?|l|ml|lit(?:er|re)s?|lít",
 )
 _UNIT = re.compile(
-    rf"\s?(?:{'|'.join(f'(?P<f{index}>{family})' for index, family in enumerate(_FAMILIES))})(?!\w)", re.I
+    rf"\s?(?:{'|'.join(f'(?P<f{index}>{family})' for index, family in enumerate(_FAMILIES))})(?!\w)", re.IGNORECASE
 )
 _JOINED = re.compile(r"\s?(?:,|and|và|,\s?and)?\s?$", re.IGNORECASE)
 
@@ -240,9 +240,7 @@ def stated_number(statement: str, locale: str, *, announced: bool, computed: Fra
     result = solved["result"] if solved else parts[-1]
     numbers = list(itertools.islice(NUMBER.finditer(result), 8))  # eight numbers without an equation are a list
     affirmed = [number for number in numbers if not _before(_DENIED, number)]
-    number = _chosen(
-        affirmed, result, locale, announced=announced, described=announced or "=" in clause, computed=computed
-    )
+    number = _chosen(affirmed, result, locale, announced=announced, equation="=" in clause, computed=computed)
     if number is None or _before(_BOUND, number) or _CALCULATED.match(result, number.end()):
         return None
     bare = announced and "=" not in clause and not re.search(r"\w", result[: number.start()])
@@ -255,14 +253,13 @@ def stated_number(statement: str, locale: str, *, announced: bool, computed: Fra
 
 
 def _chosen(
-    numbers: list[re.Match[str]], text: str, locale: str, *, announced: bool, described: bool, computed: Fraction | None
+    numbers: list[re.Match[str]], text: str, locale: str, *, announced: bool, equation: bool, computed: Fraction | None
 ) -> re.Match[str] | None:
     """The number that a clause is about; None where a careful reader could not tell."""
     if not numbers:
         return None
-    if (
-        len(numbers) > 1 and described and not re.search(r"\w", text[: numbers[0].start()])
-    ):  # what follows an equation's result describes it
+    described = announced or equation  # the first number is the result, and words after it describe it
+    if len(numbers) > 1 and described and not re.search(r"\w", text[: numbers[0].start()]):
         return _described(numbers[0], text[numbers[0].end() : numbers[1].start()], announced=announced)
     placed = {start for match in _CIRCUMSTANCE.finditer(text) for start, _ in match.regs[1:]}
     candidates = [number for number in numbers if number.start() not in placed]

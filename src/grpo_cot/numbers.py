@@ -38,7 +38,7 @@ DIGITS = r"(?:\d{1,3}(?:\s\d{3})++(?:[.,]\d{1,2})?(?!\d|[.,]\d)|\d++(?:[.,]\d++)
 FRACTION = r"(?:(?:\s(?:(?:and|và)\s)?(?P<numerator>\d++))?\s?/\s?(?P<denominator>\d++)(?![\d/]))?"  # 1/2, or 3 1/2
 EXPONENT = r"(?P<exponent>e[-+]?\d{1,3}(?!\w))?"
 CURRENCY_SIGN = rf"(?:(?-i:US|AUD?|CAD?|HK|NZ|NT|SG?|R|MX)?[{CURRENCY}]++)"
-_PLAIN_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
+PLAIN_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 _VALUE = re.compile(
     rf"(?P<sign>[-+]?)\s*(?P<currency>{CURRENCY_SIGN}?)\s*(?P<inner_sign>[-+]?)(?P<number>{DIGITS})"
     rf"{EXPONENT}{FRACTION}(?P<scaled>{SCALE}*)(?P<more>(?:\s{DIGITS}{SCALE}+)*)\s*(?P<unit>.*)",
@@ -166,7 +166,7 @@ def numeric_value(text: str, locale: str = "en") -> Fraction | None:
     text = text.strip()
     if len(text) > LONGEST_NUMBER:
         return None
-    if _PLAIN_NUMBER.fullmatch(text):
+    if PLAIN_NUMBER.fullmatch(text):
         return Fraction(int(text))
     match = _VALUE.fullmatch(without_formatting(plain(text)).strip().removesuffix("."))
     if not match or (match["sign"] and match["inner_sign"]):
