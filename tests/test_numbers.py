@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from grpo_cot import numbers
-from grpo_cot.numbers import LONGEST_NUMBER, decimal, numeric_value
+from grpo_cot.numbers import LONGEST_NUMBER, decimal, numeric_value, without_formatting
 
 
 def test_doctests() -> None:
@@ -180,6 +180,9 @@ def test_the_parts_of_a_scaled_number_are_read_in_their_locale() -> None:
     assert numeric_value("2 triệu 1,5 nghìn", "vi") == 2001500
     assert numeric_value("2 triệu 1.500 đồng", "vi") is None
     assert numeric_value("2 RƯỠI", "vi") == Fraction(5, 2)
+    assert numeric_value("2 Triệu 500 Nghìn", "vi") == 2500000
+    assert numeric_value("2 nghìn 0,5 nghìn", "vi") is None
+    assert numeric_value("2 million 1,23 thousand") is None
 
 
 WORDS = (
@@ -236,11 +239,23 @@ def test_fractions_of_one_character(character: str) -> None:
         ("18 qua\u0309", 18),
         ("18..", 18), ("18.", 18), ("$-18", -18), ("-$18", -18), ("-$-18", None), ("18 i\u0130", 18), ("3 2/2", None),
         ("3 4/3", None), ("3.5 1/2", None), ("4/3", Fraction(4, 3)), ("1/3/5", None), ("3 5/5 cups", None),
-        ("18 000", 18000),
+        ("18 000", 18000), ("18 x.", None), ("X18", None), ("1,23/4", None), ("18 k\u0301g", 18),
     ],
 )  # fmt: skip
 def test_formatting_and_notation(text: str, value: Fraction | None) -> None:
     assert numeric_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("18 cm^2", "18 cm\u00b2"), ("18 m^{3}", "18 m\u00b3"), ("20^\\circ", "20\u00b0"), ("x \\approx 18", "x = 18"),
+        ("x \\implies 18", "x = 18"), ("x \\Rightarrow 18", "x = 18"), ("x \\to 18", "x = 18"),
+        ("x \\rightarrow 18", "x \\rightarrow 18"),
+    ],
+)  # fmt: skip
+def test_units_and_signs_of_latex_become_plain(text: str, expected: str) -> None:
+    assert without_formatting(text) == expected
 
 
 def test_long_numbers_money_and_the_locale_of_decimals() -> None:
@@ -250,6 +265,10 @@ def test_long_numbers_money_and_the_locale_of_decimals() -> None:
         assert read(digits + "7") is None
         with pytest.raises(ValueError, match="unknown locale 'fr'"):
             read("18", "fr")
+    assert LONGEST_NUMBER == 400
+    assert numeric_value("18 " + "a" * 398) is None
+    for full_width in ("\uff11\uff18", "\uff11\uff12,\uff13\uff14\uff15"):  # numeric_value makes them plain first
+        assert decimal(full_width) is None and decimal(full_width, "vi") is None
     assert decimal("") is None and decimal(",") is None
     assert decimal("1,255", "vi") == Fraction(251, 200)
     assert decimal("1,255", "vi", money=True) == 1255

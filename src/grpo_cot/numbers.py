@@ -188,7 +188,7 @@ def _magnitude(match: re.Match[str], locale: str) -> Fraction | None:
     scale = _scale(match["scaled"])
     if match["currency"] and not match["scaled"] and re.match(r"[mb]n?\b", unit):  # $18m
         scale, unit = 10**6 if unit[0] == "m" else 10**9, ""
-    if value is None or (match["more"] and scale == 1):
+    if value is None:
         return None
     value *= scale
     for digits, words in _SCALED.findall(match["more"]):  # 2 triệu 500 nghìn
