@@ -273,9 +273,9 @@ def hostile_texts(count: int) -> Iterator[str]:
         yield "".join(chosen)
 
 
-@pytest.mark.slow
-def test_no_reader_raises_on_100_000_hostile_texts() -> None:
-    for text, locale in zip(hostile_texts(100_000), itertools.cycle(LOCALES), strict=False):
+@pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.prove)])
+def test_no_reader_raises_on_hostile_texts(count: int) -> None:
+    for text, locale in zip(hostile_texts(count), itertools.cycle(LOCALES), strict=False):
         for answer in (strict_answer(text), lenient_answer(text, locale), text):
             same_answer(answer, text, locale)
             assert answer is None or isinstance(stated_value(answer, locale), Fraction | None)
