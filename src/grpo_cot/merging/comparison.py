@@ -78,7 +78,8 @@ def examine(
         (prompt, tokenizer(answer.text + tokenizer.eos_token, add_special_tokens=False)["input_ids"])
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    own, held = read(model, texts, "trained, in its own type"), stored.base_columns(stored.plain(model))
+    own = read(model, texts, "trained, in its own type")
+    held = stored.base_columns(stored.plain(model)) if description.quantization else {}
     del model
     exact = stored.in_float32(description, model_json.parent / description.path)
     columns, digests = stored.columns(stored.plain(exact)), stored.digests(stored.plain(exact), dtype)

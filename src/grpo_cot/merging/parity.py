@@ -20,13 +20,13 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.recipes.recipe import MergeSection
 
 MISPLACED = 0.01  # share of a layer's weights; of right merges none was seen, of wrong ones at least 0.18
-NOISE, ALLOWANCE = 2.0, 0.02  # of the storing noise, and of the effect, beside what rounding explains
+NOISE, ALLOWANCE = 3.0, 0.02  # of the storing noise, and of the effect, beside what rounding explains
 MUCH = 0.9  # the share of the effect under which a merge says how much it loses
 
 
 @contextmanager
 def parity_process() -> Iterator[Callable[..., tuple[dict[str, Any], int]]]:
-    """A fresh process; yields a call of `comparison.parity` there, which gives its figures and its most bytes above the imports.
+    """A fresh process; yields a call of `comparison.parity` there: its figures, and its most bytes above the imports.
 
     One model at a time is in memory there, in float32, and none of the process that merged. Its imports run while the
     caller does its own.

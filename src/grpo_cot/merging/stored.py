@@ -24,7 +24,7 @@ from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import load_adapter, load_base
 
 COLUMNS = 64  # of each layer that the adapter touches, drawn with a fixed seed
-# A float32 sum of a product's terms is off by some of its last bits; in half steps of a 16-bit type that is nothing.
+# A float32 sum of a product's terms is off by some of the last bits of a usual weight.
 ARITHMETIC = 2e-6
 
 
@@ -209,7 +209,7 @@ def _weights(layer: nn.Module, places: torch.Tensor) -> torch.Tensor:
 def _misplaced(stored: torch.Tensor, trained: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Where a stored weight is not the nearest to the trained one."""
     half = half_step(torch.maximum(stored.abs(), trained.abs()), dtype)
-    return (stored - trained).abs() > half * 1.001 + ARITHMETIC * trained.abs()
+    return (stored - trained).abs() > half * 1.001 + ARITHMETIC * trained.square().mean().sqrt()
 
 
 def otherwise(held: Mapping[str, torch.Tensor], expected: Mapping[str, Columns]) -> str | None:
@@ -225,14 +225,17 @@ def otherwise(held: Mapping[str, torch.Tensor], expected: Mapping[str, Columns])
 
 
 def blur(model: nn.Module, dtype: torch.dtype) -> None:
-    """Move each weight under an adapter (of a model without one, each weight) at random by up to half a step.
+    """Round a model's weights to a type, and those under an adapter (without one: all) at random by up to half a step.
 
-    That is the noise of storing in this type, on weights that lie on its numbers as well as on others.
+    That is the noise of storing in this type: a weight that lies on one of its numbers is moved off it by the adapter.
     """
     layers = [without_adapter(layer) for _, layer in adapted(model)] or [model]
+    moved = {parameter for layer in layers for parameter in layer.parameters()}
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for layer in layers:
-            for parameter in layer.parameters():
+        for parameter in model.parameters():
+            if parameter in moved:
                 noise = torch.empty(parameter.shape).uniform_(-1, 1, generator=generator).to(parameter)
-                parameter.add_(noise * half_step(parameter.float(), dtype).to(parameter))
+                parameter.add_(noise * half_step(parameter, dtype))
+            else:
+                parameter.copy_(parameter.to(dtype))
