@@ -24,6 +24,8 @@ def check_recipe(recipe: Recipe, where: object) -> None:
     check_selection(recipe, where)
     check_sampling(recipe.check.sampling, f"{where}: check.sampling")
     check_evaluate(recipe.evaluate, where)
+    if recipe.evaluate.engine == "vllm":
+        check_served(recipe.phases[0].lora or {}, f"{where}: phases.1.lora", "set evaluate.engine to transformers")
 
 
 def check_training(recipe: Recipe, where: object) -> None:
@@ -64,8 +66,6 @@ def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
             raise InputError(f"{where}.lora: 'target_modules' is missing; name the layers, or write all-linear")
         construct("lora", phase.lora, f"{where}.lora")
         check_lora(phase.lora, f"{where}.lora")
-        if recipe.evaluate.engine == "vllm":
-            check_served(phase.lora, f"{where}.lora", "set evaluate.engine to transformers")
 
 
 def _settings_here(phase: Phase, processes: int) -> dict[str, Any]:

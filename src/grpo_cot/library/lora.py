@@ -12,11 +12,12 @@ from peft import LoraConfig
 from grpo_cot.common.errors import InputError
 
 # Values of init_lora_weights that leave the base as it is. PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and MiCA take the
-# adapter's start out of the base; EVA reads activations of the data, which nothing here collects for it.
-KEEPING_THE_BASE = (True, False, "gaussian", "orthogonal")
+# adapter's start out of the base; EVA reads activations of the data, which nothing here collects for it; the orthogonal
+# start fails on 4 bits.
+KEEPING_THE_BASE = (True, False, "gaussian")
 CARRIED = {
-    "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "lora_bias",
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "modules_to_save",
+    "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "modules_to_save",
     "trainable_token_indices", "ensure_weight_tying",
 }  # fmt: skip
 # What vLLM reads of an adapter's configuration. Of the rest it refuses a part and ignores a part.
@@ -36,16 +37,15 @@ def check_lora(lora: Mapping[str, Any], where: str) -> None:
         if name == "init_lora_weights":
             if value not in KEEPING_THE_BASE:
                 raise InputError(
-                    f"{where}.init_lora_weights is {value!r}, which changes the base when the adapter is put on it, so "
-                    "that the model without the adapter is no longer the base that figures are compared with; expected "
-                    "true, false, 'gaussian' or 'orthogonal'"
+                    f"{where}.init_lora_weights is {value!r}; expected true, false or 'gaussian': the others change "
+                    "the base when the adapter is put on it, so that the model without the adapter is no longer the base "
+                    "that figures are compared with, or do not fit every base"
                 )
         elif name == "bias":
             if value != "none":
                 raise InputError(
                     f"{where}.bias is {value!r}, which trains the base's own biases, so that the model without the "
-                    "adapter is no longer the base that figures are compared with; expected 'none' (lora_bias trains "
-                    "biases of the adapter)"
+                    "adapter is no longer the base that figures are compared with; expected 'none'"
                 )
         elif name not in CARRIED and value != getattr(LoraConfig(), name):
             raise InputError(f"{where}.{name}: this pipeline does not carry it from training to the merge; take it out")
