@@ -8,7 +8,7 @@ from pathlib import Path
 from grpo_cot.common.errors import naming
 from grpo_cot.common.files import new_directory, read_jsonl, write_json
 from grpo_cot.common.step import run
-from grpo_cot.merging.parity import parity_process, peak_memory, resident_memory
+from grpo_cot.merging.parity import gate, loss, parity_process, peak_memory, resident_memory
 from grpo_cot.models.description import read_description
 from grpo_cot.recipes.recipe import load_recipe
 
@@ -22,7 +22,6 @@ def main(args: Namespace) -> str:
     with new_directory(args.output) as output, parity_process() as parity:
         # Here, so that both processes import torch at the same time.
         from grpo_cot.merging.merge import merge
-        from grpo_cot.merging.parity import gate
         from grpo_cot.models.tokenizers import load_tokenizer
 
         imported = resident_memory()
@@ -38,10 +37,12 @@ def main(args: Namespace) -> str:
         with naming(args.recipe):
             holds = gate(figures, section, quantized=bool(description.quantization))
     base = section.base if description.quantization else "trained"
-    write_json(args.figures, {"base": base, "dtype": section.dtype, "parity_holds": holds, **figures})
+    sentence = loss(figures, section.dtype)
+    write_json(args.figures, {"base": base, "dtype": section.dtype, "parity_holds": holds, "loss": sentence, **figures})
+    kept = "" if figures["kept"] is None else f", {figures['kept']:.1%} of the training's effect kept"
     return (
         f"{section.dtype} on the {base} base: {figures['token_agreement']:.2%} of {figures['tokens']} greedy tokens "
-        f"agree, logits differ by {figures['logit_difference']:.3%}{'' if holds else '; PARITY DOES NOT HOLD'}"
+        f"agree{kept}{'' if holds else '; PARITY DOES NOT HOLD'}{f'. {sentence}' if sentence else ''}"
     )
 
 

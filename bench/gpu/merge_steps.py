@@ -29,7 +29,7 @@ from grpo_cot.recipes.recipe import load_recipe
 def merge(folder: Path, base: str) -> dict[str, Any]:
     """Run the step once; `folder` has prompts/ and train/."""
     recipe = load_recipe(ROOT / "experiments/grpo-cot-3b.yaml").model_dump()
-    recipe["merge"] |= {"base": base, "token_agreement": 0.0, "logit_difference": 1e9}
+    recipe["merge"] |= {"base": base}
     write_json(folder / "recipe.yaml", recipe)  # JSON is YAML
     started = time.perf_counter()
     subprocess.run(

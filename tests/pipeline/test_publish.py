@@ -111,10 +111,9 @@ def test_a_push_without_a_token_is_one_sentence(copy: Project) -> None:
 
 def test_a_merge_into_the_original_base_is_published_only_when_accepted(copy: Project) -> None:
     copy.edit("experiments/short.yaml", "base: dequantized", "base: original")
-    copy.edit("experiments/short.yaml", "logit_difference: 0.02", "logit_difference: 0.0001")
     assert copy.repro("--single-item", "merge@short-a") == ["merge@short-a"]
     figures = json.loads((copy.folder / "runs/short-a/merge.json").read_text())
-    assert figures["base"] == "original" and not figures["parity_holds"] and figures["logit_difference"] > 0.005
+    assert figures["base"] == "original" and not figures["parity_holds"] and figures["misplaced"] > 0.5
     said = copy.run("dvc", "repro", "--single-item", "publish@short-a", fails=True)
     assert "is on the original base, not on the one that was trained on" in said
     copy.edit("experiments/short.yaml", "accept_original_base: false", "accept_original_base: true")
@@ -122,6 +121,7 @@ def test_a_merge_into_the_original_base_is_published_only_when_accepted(copy: Pr
 
 
 def test_a_merge_that_fails_parity_stops_the_run(copy: Project) -> None:
-    copy.edit("experiments/short.yaml", "logit_difference: 0.02", "logit_difference: 0.0001")
+    copy.edit("src/grpo_cot/merging/shards.py", "            layer.merge()\n", "")
     said = copy.run("dvc", "repro", "--single-item", "merge@short-a", fails=True)
-    assert "the merged model is not the trained one" in said and "Traceback" not in said
+    assert "the merged model is not the trained one" in said and "it keeps 0% of its adapter" in said
+    assert "Traceback" not in said

@@ -36,7 +36,7 @@ def facts() -> dict[str, Any]:
                 "svamp": source_facts(licence="WTFPL"),
             },
         },
-        "merge": {"dtype": "bfloat16", "base": "trained", "token_agreement": 1.0, "tokens": 5, "logit_difference": 0},
+        "merge": {"dtype": "bfloat16", "base": "trained", "token_agreement": 1.0, "tokens": 5, "kept": 0.97},
         "prompt": [{"role": "user", "content": "1 + 1?"}], "recipe": "prompt: {}\n", "seed": 1,
         "trained_rows": 812, "selected": {"step": 40, "eval_loss": 0.5},
         "packages": {"trl": "1.14.2"},

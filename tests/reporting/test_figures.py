@@ -76,7 +76,8 @@ def write_later_steps(run: Path) -> None:
         run / "merge.json",
         {
             "base": "dequantized", "dtype": "bfloat16", "parity_holds": True, "prompts": 100, "tokens": 4000,
-            "token_agreement": 0.998, "logit_difference": 0.004,
+            "token_agreement": 0.998, "effect": 0.4, "kept": 0.83, "left_over": 0.05, "storing_noise": 0.06,
+            "loss": "Much",
         },
     )  # fmt: skip
     write_json(run / "published.json", {"folder": "published/sft-grpo", "files": {"a": 1}, "pushed": {}})

@@ -38,7 +38,6 @@ ZERO3 = {"num_processes": 2, "distributed_type": "DEEPSPEED", "deepspeed_config"
         (partial(recipe, changes={"lora": {"bias": "all"}}), "lora.bias is 'all'"),
         (partial(recipe, changes={"lora": {"modules_to_save": ["lm_head"]}}), "lora.modules_to_save"),
         (partial(recipe, changes={"lora": {"alpha_pattern": {"q_proj": 1}}}), "lora.alpha_pattern"),
-        (partial(recipe, changes={"lora": {"init_lora_weights": "pissa"}}), "lora.init_lora_weights is 'pissa'"),
         (partial(recipe, changes={"lora": {"r": 513}}), "the adapter's rank is 513 and vLLM's largest 512"),
         (partial(recipe, changes={"model": {"dtype": "float32"}}), "applies adapters in 16 bits only"),
         (

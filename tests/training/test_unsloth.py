@@ -34,7 +34,6 @@ def test_what_unsloth_can_train_passes_and_other_backends_are_not_asked() -> Non
     [
         ({"phases.0.lora": None, "quantization": None}, "phases.1.lora is null, but the backend unsloth trains adapt"),
         ({"phases.0.lora": {"r": 4, "target_modules": "all-linear"}}, "phases.1.lora.lora_alpha is missing"),
-        ({"phases.0.lora.init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which the backend unsloth"),
         ({"model.attn_implementation": "eager"}, "'eager', which the backend unsloth replaces"),
         ({"quantization.bnb_4bit_quant_type": "fp4"}, "bnb_4bit_quant_type is 'fp4'.*expected 'nf4'"),
         ({"quantization.bnb_4bit_use_double_quant": False}, "bnb_4bit_use_double_quant is False.*expected True"),

@@ -7,6 +7,7 @@ from grpo_cot.checks.rollouts import check_rollouts
 from grpo_cot.checks.rules import check_selection, check_training_sections
 from grpo_cot.checks.unsloth import check_unsloth
 from grpo_cot.common.errors import InputError, naming
+from grpo_cot.library.lora import check_lora, check_served
 from grpo_cot.library.settings import check_evaluate, check_sampling, check_section, construct
 from grpo_cot.recipes.phases import GrpoPhase, Phase
 from grpo_cot.recipes.recipe import Recipe
@@ -23,6 +24,8 @@ def check_recipe(recipe: Recipe, where: object) -> None:
     check_selection(recipe, where)
     check_sampling(recipe.check.sampling, f"{where}: check.sampling")
     check_evaluate(recipe.evaluate, where)
+    if recipe.evaluate.engine == "vllm":
+        check_served(recipe.phases[0].lora or {}, f"{where}: phases.1.lora", "set evaluate.engine to transformers")
 
 
 def check_training(recipe: Recipe, where: object) -> None:
@@ -62,6 +65,7 @@ def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
         if "target_modules" not in phase.lora:
             raise InputError(f"{where}.lora: 'target_modules' is missing; name the layers, or write all-linear")
         construct("lora", phase.lora, f"{where}.lora")
+        check_lora(phase.lora, f"{where}.lora")
 
 
 def _settings_here(phase: Phase, processes: int) -> dict[str, Any]:

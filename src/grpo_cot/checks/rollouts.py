@@ -1,6 +1,7 @@
 """The settings that would keep vLLM from sampling what GRPO trains."""
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.library.lora import check_served
 from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings, RolloutsSection
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.vllm.arguments import ROLLOUTS_INSTEAD, rollout_arguments
@@ -10,13 +11,6 @@ WHOLE_DISTRIBUTION = {
     "top_p": (1.0,), "top_k": (0,), "min_p": (None, 0.0), "repetition_penalty": (1.0,), "generation_kwargs": (None,),
     "vllm_structured_outputs_regex": (None,), "vllm_importance_sampling_correction": (True,),
 }  # fmt: skip
-# What vLLM reads of an adapter's configuration, and what is over once its weights are there. Of the rest it refuses a
-# part and ignores a part.
-SERVED_LORA = {
-    "r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "exclude_modules", "layers_to_transform",
-    "layers_pattern",
-}  # fmt: skip
-KEEPING_THE_BASE = (True, False, "gaussian", "orthogonal")  # the others start by taking the adapter out of the base
 
 
 def check_rollouts(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
@@ -64,9 +58,4 @@ def _check_adapter(
         )
     if rollouts.sync == "merge":
         return
-    for key, value in lora.items():
-        plain = value in KEEPING_THE_BASE if key == "init_lora_weights" else value in (None, False, "none", {}, [])
-        if key not in SERVED_LORA and not plain:
-            raise InputError(
-                f"phases.1.lora.{key} is {value!r}, which vLLM cannot apply; take it out, or {ROLLOUTS_INSTEAD}"
-            )
+    check_served(lora, "phases.1.lora", ROLLOUTS_INSTEAD)

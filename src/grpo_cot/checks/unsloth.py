@@ -34,12 +34,6 @@ def check_unsloth(recipe: Recipe, where: object) -> None:
     for name in ("r", "lora_alpha"):
         if name not in recipe.phases[0].lora:
             raise InputError(f"{where}: phases.1.lora.{name} is missing, and Unsloth's default is not PEFT's; state it")
-    start = recipe.phases[0].lora.get("init_lora_weights", True)
-    if start not in (True, False, "gaussian", "orthogonal"):
-        raise InputError(
-            f"{where}: phases.1.lora.init_lora_weights is {start!r}, which the backend unsloth computes in its own "
-            "way, so that the adapter would fit no base loaded later; take it out, or use transformers"
-        )
     if recipe.accelerate is not None:
         raise InputError(f"{where}: accelerate must be null: the backend unsloth trains in one process, on one GPU")
     if recipe.model.attn_implementation == "eager":

@@ -58,8 +58,10 @@ def merge_whole(description: ModelDescription, weights: Path, section: MergeSect
     if description.kind == "full":
         merged = load_base(weights, description.model, None)
     elif section.base == "original" or not description.quantization:
-        merged = load_adapter(load_base(base, description.model, None), weights, trainable=False).merge_and_unload()
+        merged = load_adapter(load_base(base, description.model, None).float(), weights, trainable=False)
     else:
-        dequantized = load_base(base, description.model, description.quantization).dequantize()
-        merged = load_adapter(dequantized, weights, trainable=False).merge_and_unload()
+        dequantized = load_base(base, description.model, description.quantization).dequantize().float()
+        merged = load_adapter(dequantized, weights, trainable=False)
+    if description.kind == "adapter":
+        merged = merged.merge_and_unload()
     return merged.to(getattr(torch, section.dtype))

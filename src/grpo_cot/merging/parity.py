@@ -1,4 +1,4 @@
-"""Proof that the merged model is the trained one: both, loaded from disk in one process, read the same texts.
+"""The gate that a merged model must pass, and the process in which it is compared with the trained one.
 
 Importing this module imports no torch, so that this process and the one that merges import it at the same time.
 """
@@ -6,29 +6,29 @@ Importing this module imports no torch, so that this process and the one that me
 import re
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.common.files import Message
 from grpo_cot.recipes.recipe import MergeSection
 
-if TYPE_CHECKING:
-    import torch
+MISPLACED = 0.01  # share of a layer's weights; of right merges none was seen, of wrong ones at least 0.18
+NOISE, ALLOWANCE = 3.0, 0.02  # of the storing noise, and of the effect, beside what rounding explains
+MUCH = 0.9  # the share of the effect under which a merge says how much it loses
 
 
 @contextmanager
 def parity_process() -> Iterator[Callable[..., tuple[dict[str, Any], int]]]:
-    """A fresh process; yields a call of `parity` there, which gives its figures and its most bytes above the imports.
+    """A fresh process; yields a call of `comparison.parity` there: its figures, and its most bytes above the imports.
 
-    Two models are in memory there, so that the process that merged needs no room for them. Its imports run while the
+    One model at a time is in memory there, in float32, and none of the process that merged. Its imports run while the
     caller does its own.
 
     Raises:
@@ -41,95 +41,72 @@ def parity_process() -> Iterator[Callable[..., tuple[dict[str, Any], int]]]:
     except BrokenProcessPool:
         raise InputError(
             "the process that compares the merged model with the trained one was ended from outside, as systems do "
-            "for lack of memory: it holds both models at once; make room for them and start again"
+            "for lack of memory: it holds one model at a time in float32 (4 bytes a weight); make room and start again"
         ) from None
 
 
 def _import() -> None:
-    import grpo_cot.models.generation
-    import grpo_cot.models.loading  # noqa: F401
+    import grpo_cot.merging.comparison  # noqa: F401
 
 
 def _measured(*arguments: Any) -> tuple[dict[str, Any], int]:
+    from grpo_cot.merging.comparison import parity
+
     imported = resident_memory()
     return parity(*arguments), peak_memory() - imported
 
 
-def parity(
-    model_json: Path, merged_folder: Path, conversations: Sequence[Sequence[Message]],
-    chat_template_kwargs: Mapping[str, Any], section: MergeSection,
-) -> dict[str, Any]:  # fmt: skip
-    """Compare the trained model with the merged one, loaded from disk by plain Transformers.
+def gate(figures: Mapping[str, Any], section: MergeSection, quantized: bool) -> bool:
+    """Whether the merged model is the trained one, but for the rounding of its type.
 
-    Both compute in the type that training computed in, so that the figures show the merge and not the arithmetic. The
-    trained model answers every prompt greedily; both models then read that text. Returned: `token_agreement`, the share
-    of the answers' tokens at which both would choose the same next token, and `logit_difference`, the mean over prompts
-    of ||merged - trained|| / ||trained|| of the answer's logits.
+    On the original base of a quantized training it need not be: that is another model by choice, and publishing asks.
 
     Raises:
-        InputError: the trained model is missing or corrupt.
+        InputError: it is not, where it must be.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    from grpo_cot.models.generation import encode, generate
-    from grpo_cot.models.loading import DEVICE, load
-
-    trained, tokenizer, description = load(model_json)
-    loader = AutoModelForSeq2SeqLM if trained.config.is_encoder_decoder else AutoModelForCausalLM
-    dtype = getattr(torch, description.model.dtype)
-    merged = loader.from_pretrained(merged_folder, dtype=dtype, device_map={"": DEVICE}).eval()
-    prompts = encode(tokenizer, conversations, chat_template_kwargs)
-    greedy = {"do_sample": False, "max_new_tokens": section.new_tokens}
-    answers = generate(trained, tokenizer, prompts, greedy, batch_size=32, seed=0, progress="parity")
-    agreeing = tokens = 0
-    differences = []
-    with torch.inference_mode():
-        for prompt, answer in zip(prompts, answers, strict=True):
-            ids = tokenizer(answer.text + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-            texts = [torch.tensor([part], device=trained.device) for part in (prompt, ids)]
-            expected, actual = (answer_logits(model, *texts) for model in (trained, merged))
-            agreeing += int((actual.argmax(-1) == expected.argmax(-1)).sum())
-            tokens += expected.shape[1]
-            differences.append(float((actual - expected).norm() / expected.norm()))
-    return {
-        "prompts": len(conversations), "tokens": tokens, "token_agreement": agreeing / tokens,
-        "logit_difference": sum(differences) / len(differences),
-    }  # fmt: skip
-
-
-def answer_logits(model: Any, prompt: "torch.Tensor", answer: "torch.Tensor") -> "torch.Tensor":
-    """Logits (1, answer tokens, vocabulary) for every token of an answer (1, tokens) to a prompt (1, tokens)."""
-    import torch
-
-    if model.config.is_encoder_decoder:
-        logits = model(input_ids=prompt, labels=answer).logits
-    else:
-        logits = model(input_ids=torch.cat([prompt, answer], dim=1)).logits[:, prompt.shape[1] - 1 : -1]
-    wide: torch.Tensor = logits.float()
-    return wide
-
-
-def gate(figures: dict[str, Any], section: MergeSection, quantized: bool) -> bool:
-    """Whether parity holds.
-
-    On the original base of a quantized training it need not: that is another model by choice, and publishing asks.
-
-    Raises:
-        InputError: parity fails where it must hold.
-    """
-    holds = bool(
-        figures["token_agreement"] >= section.token_agreement
-        and figures["logit_difference"] <= section.logit_difference
+    fault = difference(figures, section.dtype)
+    if fault is None:
+        return True
+    if section.base == "original" and quantized:
+        return False
+    raise InputError(
+        f"the merged model is not the trained one: {fault}; see that base and adapter are those of the training, and "
+        "train again if they are not; the adapter itself can be used as it is"
     )
-    if not holds and not (section.base == "original" and quantized):
-        raise InputError(
-            f"the merged model is not the trained one: {figures['token_agreement']:.2%} of greedy tokens agree "
-            f"(merge.token_agreement asks for {section.token_agreement:.2%}) and logits differ by "
-            f"{figures['logit_difference']:.2%} (merge.logit_difference allows {section.logit_difference:.2%}); "
-            "try merge.dtype: float16, or look at what the adapter targets"
+
+
+def difference(figures: Mapping[str, Any], dtype: str) -> str | None:
+    """The first difference between the trained and the merged model that rounding does not explain, in words."""
+    if name := figures["dequantized_otherwise"]:
+        return f"the base's {name} was dequantized otherwise than in training"
+    if name := figures["changed"]:
+        return f"{name} is not as training left it"
+    if figures["misplaced"] > MISPLACED:
+        kept = "" if figures["layer_kept"] is None else f" and it keeps {figures['layer_kept']:.0%} of its adapter"
+        return (
+            f"of the weights of {figures['layer']}, {figures['misplaced']:.0%} are not the {dtype} nearest to the "
+            f"trained ones (rounding explains {MISPLACED:.0%}){kept}"
         )
-    return holds
+    if figures["kept"] is None:
+        return None
+    noise = NOISE * figures["storing_noise"] + ALLOWANCE
+    stored = 1.0 if figures["weights_kept"] is None else figures["weights_kept"]
+    if figures["left_over"] > noise or abs(figures["kept"] - stored) > noise:
+        return (
+            f"its logits keep {figures['kept']:.1%} of the change that training made and have "
+            f"{figures['left_over']:.1%} beside it, where its weights keep {stored:.1%}; rounding explains {noise:.1%}"
+        )
+    return None
+
+
+def loss(figures: Mapping[str, Any], dtype: str) -> str | None:
+    """A sentence where storing in the type loses much of the training, with the way out; else None."""
+    if figures["kept"] is None or figures["kept"] >= MUCH:
+        return None
+    return (
+        f"Stored in {dtype}, the model keeps {figures['kept']:.0%} of the change that training made in its logits; "
+        "merge.dtype float32 keeps all of it, and so does the adapter by itself"
+    )
 
 
 def resident_memory() -> int:

@@ -7,12 +7,11 @@ tensors. So every program that loads the base loads the merged model.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from safetensors import safe_open
@@ -30,16 +29,6 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from grpo_cot.common.files import read_json, write_json
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.models.tokenizers import refusing_corrupt
-
-# LoraConfig's settings for the adapter's layers, their shape and their scale. Any other one may read or change the
-# base's weights when the adapter is put on, and then needs them all there.
-PLAIN = {
-    "peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
-    "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias",
-    "lora_bias", "use_dora", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "modules_to_save", "trainable_token_indices", "ensure_weight_tying",
-}  # fmt: skip
-PLAIN_INITIAL = (True, False, "gaussian", "eva")  # values of init_lora_weights that leave the base as it is
 
 
 class WholeModelNeededError(Exception):
@@ -205,7 +194,7 @@ class Merger:
             tensor = getattr(module, attribute)
             value = tensor.detach()
             if value.is_floating_point():
-                value = value.to(self._weights.dtype).to(dtype).contiguous()
+                value = value.to(dtype).contiguous()
             tensors[key] = value
             tensor.data = self._nothing.expand(tensor.shape)
         return tensors
@@ -215,29 +204,11 @@ class Merger:
         for attribute, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             name = f"{path}.{attribute}" if path else attribute
             if self._empty(tensor) and name in self._weights.sources:
-                tensor.data = self._weights.read(name)
+                value = self._weights.read(name)
+                tensor.data = value.float() if value.is_floating_point() else value  # the sum is rounded once
 
     def _empty(self, tensor: torch.Tensor) -> bool:
         return tensor.data_ptr() == self._nothing.data_ptr()
-
-
-def check_plain(adapter: Path) -> None:
-    """Refuse an adapter that can only be put on a whole model.
-
-    Raises:
-        InputError: it is missing or corrupt.
-        WholeModelNeededError: its configuration names something that may need the base's weights.
-    """
-    with refusing_corrupt(adapter):
-        configuration = PeftConfig.from_pretrained(str(adapter))
-    if not isinstance(configuration, LoraConfig):
-        raise WholeModelNeededError(f"the adapter's type is {configuration.peft_type}")
-    usual = LoraConfig()
-    for field in fields(configuration):
-        value = getattr(configuration, field.name)
-        plain = value in PLAIN_INITIAL if field.name == "init_lora_weights" else field.name in PLAIN
-        if not plain and value != getattr(usual, field.name):
-            raise WholeModelNeededError(f"the adapter sets {field.name}, which may change the base's weights")
 
 
 def separated_tensors(weights: Weights, merger: Merger) -> set[str]:
@@ -288,8 +259,6 @@ def merge_shards(
         InputError: base or adapter are missing or corrupt, or do not fit.
         WholeModelNeededError: it can only be done with the whole model in memory; nothing has been written.
     """
-    if adapter:
-        check_plain(adapter)
     weights = Weights(base, computed, quantization)
     separated = separated_tensors(weights, Merger(weights, adapter))
     index: dict[str, str] = {}

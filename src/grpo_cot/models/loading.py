@@ -71,6 +71,11 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
         )  # fmt: skip
         if absent := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
             raise ValueError(f"{len(absent)} weights are missing or misshapen, {absent[0]} first")
+    for module in model.modules():
+        # Where a CPU has instructions for bfloat16, bitsandbytes packs 4-bit weights anew when a model first answers.
+        # Dequantized after that they are others: DoRA reads those at every step.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     drop_generation_defaults(model)
     model.eval()
     return model

@@ -24,8 +24,8 @@ def check_base(merge: Mapping[str, Any], recipe: Recipe, where: object) -> None:
     """
     if merge["base"] == "original" and not recipe.publish.accept_original_base:
         raise InputError(
-            f"{where}: the merged model is on the original base, not on the one that was trained on (token "
-            f"agreement {merge['token_agreement']:.2%}, logit difference {merge['logit_difference']:.2%}); set "
+            f"{where}: the merged model is on the original base, not on the one that was trained on ("
+            f"{merge['token_agreement']:.2%} of greedy tokens agree); set "
             "merge.base: dequantized, or publish.accept_original_base: true"
         )
 

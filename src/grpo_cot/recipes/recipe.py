@@ -77,14 +77,12 @@ class EvaluateSection(Section):
 
 
 class MergeSection(Section):
-    """The 16-bit model: which base the adapter is merged into, and the parity that it must keep."""
+    """The merged model: which base the adapter is merged into, its type, and the texts that parity is measured on."""
 
     base: Literal["dequantized", "original"]
-    dtype: Literal["bfloat16", "float16"]
+    dtype: Literal["bfloat16", "float16", "float32"]
     prompts: int = Field(gt=0)
     new_tokens: int = Field(gt=0)
-    token_agreement: float = Field(ge=0, le=1)  # at least this share of greedy tokens agrees
-    logit_difference: float = Field(gt=0)  # at most this relative norm
 
 
 class PublishSection(Section):

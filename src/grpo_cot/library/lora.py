@@ -1,0 +1,62 @@
+"""What of LoraConfig this pipeline carries through training, evaluation, merging and vLLM, and what it refuses by name.
+
+With the adapter switched off the model must be the base: its answers before training, the reference of the KL and the
+merge rest on it. So every adapter starts beside the base and leaves it alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft import LoraConfig
+
+from grpo_cot.common.errors import InputError
+
+# Values of init_lora_weights that leave the base as it is. PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and MiCA take the
+# adapter's start out of the base; EVA reads activations of the data, which nothing here collects for it; the orthogonal
+# start fails on 4 bits.
+KEEPING_THE_BASE = (True, False, "gaussian")
+CARRIED = {
+    "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "modules_to_save",
+    "trainable_token_indices", "ensure_weight_tying",
+}  # fmt: skip
+# What vLLM reads of an adapter's configuration. Of the rest it refuses a part and ignores a part.
+SERVED = {
+    "r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "exclude_modules", "layers_to_transform",
+    "layers_pattern",
+}  # fmt: skip
+
+
+def check_lora(lora: Mapping[str, Any], where: str) -> None:
+    """Refuse what the pipeline does not carry from training to the merged model.
+
+    Raises:
+        InputError: the first such setting, and what to do.
+    """
+    for name, value in lora.items():
+        if name == "init_lora_weights":
+            if value not in KEEPING_THE_BASE:
+                raise InputError(
+                    f"{where}.init_lora_weights is {value!r}; expected true, false or 'gaussian': the others change "
+                    "the base when the adapter is put on it, so that the model without the adapter is no longer the base "
+                    "that figures are compared with, or do not fit every base"
+                )
+        elif name == "bias":
+            if value != "none":
+                raise InputError(
+                    f"{where}.bias is {value!r}, which trains the base's own biases, so that the model without the "
+                    "adapter is no longer the base that figures are compared with; expected 'none'"
+                )
+        elif name not in CARRIED and value != getattr(LoraConfig(), name):
+            raise InputError(f"{where}.{name}: this pipeline does not carry it from training to the merge; take it out")
+
+
+def check_served(lora: Mapping[str, Any], where: str, instead: str) -> None:
+    """Refuse what vLLM would not apply, or would leave out in silence.
+
+    Raises:
+        InputError: the first such setting; the sentence ends in `instead`.
+    """
+    for name, value in lora.items():
+        if name not in SERVED | {"init_lora_weights"} and value not in (None, False, "none", {}, []):
+            raise InputError(f"{where}.{name} is {value!r}, which vLLM cannot apply; take it out, or {instead}")
