@@ -38,8 +38,8 @@ def check_lora(lora: Mapping[str, Any], where: str) -> None:
             if value not in KEEPING_THE_BASE:
                 raise InputError(
                     f"{where}.init_lora_weights is {value!r}; expected true, false or 'gaussian': the others change "
-                    "the base when the adapter is put on it, so that the model without the adapter is no longer the base "
-                    "that figures are compared with, or do not fit every base"
+                    "the base when the adapter is put on it, so that without the adapter it is not the base that "
+                    "figures are compared with, or they do not fit every base"
                 )
         elif name == "bias":
             if value != "none":
