@@ -18,7 +18,7 @@ def main(args: Namespace) -> str:
     merge = read_json(args.merge)
     check_base(merge, recipe, args.recipe)
     known = card_facts(recipe, args.model, args.base_source)
-    check_repository(recipe, known["licence"], args.recipe)
+    check_repository(recipe, known["licence"]["name_prefix"], args.recipe)
     facts = {
         "name": (section.repository or args.name).split("/")[-1],
         "dataset": args.source.name.removesuffix(".source.json"),

@@ -54,7 +54,8 @@ def write_source(path: Path) -> None:
             "sets": {
                 "test": origin,
                 "mgsm_en": {
-                    **origin, "licence": {"id": "other", "name": "House terms"}, "contains": "test", "note": "Translated from GSM8K's test split.",
+                    **origin, "licence": {"id": "other", "name": "House terms"}, "contains": "test",
+                    "note": "Translated from GSM8K's test split.",
                 },
             },
         },

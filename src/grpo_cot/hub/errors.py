@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import TYPE_CHECKING
 
 from grpo_cot.common.errors import InputError
@@ -39,6 +40,7 @@ def hub_errors(doing: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """What an error of the Hub's client means, and what to do about it."""
     import httpx
+    from huggingface_hub.errors import FileMetadataError
 
     chain = _chain(error)
     for link in chain:
@@ -47,10 +49,10 @@ def reason(error: Exception) -> str:
     for link in chain:
         if known := _of_connection(link) or _of_machine(link):
             return known
-    if isinstance(error, KeyError | TypeError | AttributeError) or type(error).__name__ in (
-        "JSONDecodeError", "FileMetadataError",
-    ):  # fmt: skip
-        return _not_the_hub(f"{type(error).__name__}: {_short(error)}")
+    if isinstance(error, JSONDecodeError | FileMetadataError):
+        return _not_the_hub(_short(error))
+    if isinstance(error, KeyError | TypeError | AttributeError):
+        return f"the Hub's client does not understand the answer ({type(error).__name__}: {_short(error)})"
     deepest = f" ({_short(chain[-1])})" if len(chain) > 1 and _short(chain[-1]) not in _short(error) else ""
     return f"{_short(error) or type(error).__name__}{deepest}"
 

@@ -27,7 +27,8 @@ def card(part: str, facts: Mapping[str, Any]) -> str:
     evaluation_set = source["sets"][metrics["set"]]
     data = ModelCardData(
         base_model=base["id"], datasets=[source["id"]] if source["id"] else None,
-        license=licence["id"], license_name=licence["name"], license_link=licence["link"], library_name="peft" if part == "adapter" else "transformers",
+        license=licence["id"], license_name=licence["name"], license_link=licence["link"],
+        library_name="peft" if part == "adapter" else "transformers",
         pipeline_tag="text-generation", model_name=facts["name"],
         tags=[*(method.replace("_", "-") for method in facts["methods"]), "reasoning", "trl"],
         eval_results=[
@@ -40,4 +41,5 @@ def card(part: str, facts: Mapping[str, Any]) -> str:
             for reader in ("strict", "lenient")
         ],
     )  # fmt: skip
-    return str(ModelCard.from_template(data, template_path=str(CARD), part=part, share=share, points=points, full_name=full_name, **facts))
+    words = {"share": share, "points": points, "full_name": full_name}
+    return str(ModelCard.from_template(data, template_path=str(CARD), part=part, **words, **facts))

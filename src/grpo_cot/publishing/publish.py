@@ -32,14 +32,14 @@ def check_base(merge: Mapping[str, Any], recipe: Recipe, where: object) -> None:
         )
 
 
-def check_repository(recipe: Recipe, licence: Mapping[str, Any], where: object) -> None:
-    """Refuse a name that the Hub does not accept, or that the base's licence does not allow.
+def check_repository(recipe: Recipe, prefix: str | None, where: object) -> None:
+    """Refuse a name that the Hub does not accept, or that does not begin with `prefix`, as the base's licence asks.
 
     Raises:
         InputError: the recipe names such a repository.
     """
     repository = recipe.publish.repository
-    if repository and (refusal := refused_repository(repository, licence["name_prefix"])):
+    if repository and (refusal := refused_repository(repository, prefix)):
         raise InputError(f"{where}: publish.repository is {repository!r}: {refusal}")
 
 

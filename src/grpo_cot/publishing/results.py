@@ -8,6 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
+from grpo_cot.publishing.card import share
+
 
 def leaderboard_entries(metrics: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """By evaluation set the entries of its file, of the sets that are a benchmark and were asked in full.
@@ -25,8 +27,8 @@ def leaderboard_entries(metrics: Mapping[str, Any], source: Mapping[str, Any]) -
         entry = EvalResultEntry(
             dataset_id=benchmark["id"], task_id=benchmark["task_id"], value=round(100 * lenient["value"], 2),
             dataset_revision=facts["revision"] if facts["id"] == benchmark["id"] else None,
-            notes=f"all {figures['n']} problems, greedy; the last stated answer, 95 % interval "
-            f"[{100 * lenient['low']:.1f}, {100 * lenient['high']:.1f}]; inside the answer tags {100 * strict['value']:.1f}",
+            notes=f"all {figures['n']} problems, greedy; the last stated answer {share(lenient)}; "
+            f"inside the answer tags {share(strict)}; 95 % intervals",
         )  # fmt: skip
         found[name] = eval_result_entries_to_yaml([entry])
     return found
