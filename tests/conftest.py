@@ -1,9 +1,11 @@
 """Real data, when the machine has it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stand_in_hub import Hub, serving
 from support import ROOT
 
 # For the processes that tests start; vLLM, where it is on the path, starts some as well.
@@ -28,3 +30,10 @@ def gsm8k_folder() -> Path:
 def tokenizers_folder() -> Path:
     """The real Qwen2.5 tokenizer and collected chat templates."""
     return folder_from("TOKENIZERS_DIR")
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A stand-in for the Hub, at its `address`."""
+    with serving() as served:
+        yield served

@@ -41,5 +41,5 @@ def card(part: str, facts: Mapping[str, Any]) -> str:
             for reader in ("strict", "lenient")
         ],
     )  # fmt: skip
-    words = {"share": share, "points": points, "full_name": full_name}
+    words: dict[str, Any] = {"share": share, "points": points, "full_name": full_name}
     return str(ModelCard.from_template(data, template_path=str(CARD), part=part, **words, **facts))
