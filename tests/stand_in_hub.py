@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +43,7 @@ class Hub:
         self.repositories: dict[str, dict[str, bytes]] = {}  # what was made here, by its name
         self.served: dict[str, dict[str, bytes]] = {}  # what can be downloaded, by OWNER/NAME@COMMIT
         self.faults: list[tuple[str, Answer]] = []  # paths that match are answered so
+        self.delay = 0.0  # seconds before an answer
 
     def paths(self) -> list[str]:
         """The paths that were asked for."""
@@ -198,6 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, answer: Answer) -> None:
         status, headers, data = answer
+        time.sleep(self.hub.delay)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -17,6 +17,7 @@ from support import ROOT
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_json, read_yaml, write_json, write_jsonl
+from grpo_cot.hub import errors
 
 AGREEMENT = "AGREEMENT\n\nBy using the materials you accept these terms.\n"
 BASES = {"qwen2.5-3b-instruct": ("grpo-cot-3b", "me-model"), "llama-3.2-1b-instruct": ("llama-3.2-1b", "Llama-model")}
@@ -171,7 +172,7 @@ def test_a_card_that_the_hub_refuses_is_one_sentence_before_a_repository_is_made
     record = read_json(workshop.folder / "base.json")
     write_json(workshop.folder / "base.json", record | {"licence": record["licence"] | changed})
     said = workshop.refused(workshop.publish)
-    assert "will not take the card of somebody/me-model-adapter" in said and says in said
+    assert "will not take the card of somebody/me-model-adapter (licence " in said and says in said
     assert hub.repositories == {} and not any("repos/create" in path for path in hub.paths())
 
 
@@ -185,7 +186,7 @@ def test_a_card_that_the_hub_refuses_is_one_sentence_before_a_repository_is_made
         ({"HF_TOKEN": "hf_a\nb"}, "the token in HF_TOKEN has characters that no token has"),
         ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "ALL_PROXY names a SOCKS proxy, which needs the package socksio"),
         ({"HTTP_PROXY": "http://127.0.0.1:9"}, "cannot be reached (["),
-        ({"HTTP_PROXY": "nonsense://x"}, "Unknown scheme for proxy URL"),
+        ({"HTTP_PROXY": "nonsense://x"}, "HF_ENDPOINT or HTTPS_PROXY holds no address (Unknown scheme for proxy URL"),
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached (["),
         ({"HF_ENDPOINT": "nonsense"}, "HF_ENDPOINT or HTTPS_PROXY holds no address"),
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE keeps this machine from asking the Hub"),
@@ -219,7 +220,7 @@ def test_a_wrong_token_proxy_or_address_is_one_sentence(
         ("repos/create", page(200), "is not the Hub"),
         ("repos/create", refusal(400, "This name is taken by a redirect"), "refuses it (This name is taken"),
         ("repos/create", refusal(402, "Pro only"), "the Hub asks for payment first (Pro only)"),
-        ("repos/create", refusal(403, "No rights under a-team"), "may not do this (No rights under a-team)"),
+        ("repos/create", refusal(403, "No rights under a-team"), "the Hub forbids it (No rights under a-team)"),
         ("repos/create", refusal(407, ""), "the proxy asks for a name and a password"),
         ("repos/create", page(502), "or a proxy before it (status 502)"),
     ],
@@ -295,3 +296,11 @@ def test_a_base_without_the_agreement_that_is_due_is_refused(tmp_path: Path, hub
     workshop = Workshop(tmp_path, hub, "qwen2.5-3b-instruct")
     del workshop.files["LICENSE"]
     assert "licence.agreement is 'LICENSE', but the base has no text file" in workshop.refused(workshop.make_base)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for_for_ever(
+    workshop: Workshop, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "_SILENCE", 0.2)
+    hub.delay = 1.0
+    assert "did not answer in time" in workshop.refused(workshop.publish)

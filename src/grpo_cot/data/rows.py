@@ -124,15 +124,24 @@ def _table(path: Path, columns: list[str] | None) -> list[Row]:
 
 def _from_hub(source: HubSource, name: str) -> dict[str, _Raw]:
     import datasets
+    from huggingface_hub import HfApi
 
     with hub_errors(f"the data set {source.id} at {source.revision} cannot be read"):
-        return {
-            split: _Raw(
-                datasets.load_dataset(source.id, source.configuration, split=part, revision=source.revision).to_list(),
-                f"data set {name}, split {split}", None,
-            )
-            for split, part in source.splits.items()
-        }  # fmt: skip
+        try:
+            return {
+                split: _Raw(
+                    datasets.load_dataset(source.id, source.configuration, split=part, revision=source.revision)
+                    .to_list(), f"data set {name}, split {split}", None,
+                )
+                for split, part in source.splits.items()
+            }  # fmt: skip
+        except Exception:
+            # The library hides what the Hub answered; the Hub is asked again for the reason, and only then, because
+            # what is in the cache is read without it.
+            api = HfApi()
+            api.auth_check(source.id, repo_type="dataset")
+            api.dataset_info(source.id, revision=source.revision)
+            raise
 
 
 def plain_solution(text: str) -> str | None:

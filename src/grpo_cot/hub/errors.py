@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import httpx
 
 _LONGEST = 300
+_SILENCE = 300.0  # seconds without a byte; the Hub takes minutes for a large commit
 _NO_SPACE = ("No space left on device", "os error 28")  # in the words of the Hub's own download library
 
 
@@ -28,6 +29,10 @@ def hub_errors(doing: str) -> Iterator[None]:
         OSError: there is no space left, which is for the step to say.
     """
     try:
+        import httpx
+        from huggingface_hub.utils import get_session
+
+        get_session().timeout = httpx.Timeout(_SILENCE, connect=_SILENCE / 10)  # its own is to wait for ever
         yield
     except InputError:
         raise
@@ -92,7 +97,8 @@ def _of_connection(error: BaseException) -> str | None:
         return f"{_endpoint()} did not answer in time; try again, and look at HTTPS_PROXY if it lasts"
     if isinstance(error, httpx.ProxyError):
         return f"the proxy does not let the request through ({_short(error)}); look at the variable HTTPS_PROXY"
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+    wrong_proxy = isinstance(error, ValueError) and "proxy URL" in str(error)
+    if wrong_proxy or isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
         return f"the variable HF_ENDPOINT or HTTPS_PROXY holds no address ({_short(error)}); expected https://HOST"
     if isinstance(error, httpx.LocalProtocolError) and "header" in str(error):
         return "the token in HF_TOKEN has characters that no token has; copy it again"
@@ -144,7 +150,7 @@ def _of_response(error: BaseException, response: "httpx.Response") -> str:
         400: f"the Hub refuses it{words or ' (status 400)'}",
         401: f"the Hub does not accept the token in HF_TOKEN{words}; make a new one in the account's settings",
         402: f"the Hub asks for payment first{words}",
-        403: f"the token in HF_TOKEN may not do this{words}; give one with the right to write there",
+        403: f"the Hub forbids it{words or ': the token in HF_TOKEN has no right to it'}",
         407: "the proxy asks for a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
     }
     return explained.get(status, f"the Hub answers with status {status}{words}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import get_session, hf_raise_for_status, yaml_dump
 
 from grpo_cot.common.errors import InputError
@@ -124,7 +124,8 @@ def _check_token(api: HfApi, repository: str) -> None:
 
 def _check_card(api: HfApi, text: str, name: str) -> None:
     """Have the Hub look at a card's metadata, as it will look at it when the card is pushed."""
-    with hub_errors(f"the Hub will not take the card of {name}, so nothing was made there"):
+    licence = ModelCard(text).data.license
+    with hub_errors(f"the Hub will not take the card of {name} (licence {licence}), so nothing was made there"):
         question = {"content": text, "repoType": "model"}
         address, headers = f"{api.endpoint}/api/validate-yaml", {"Authorization": f"Bearer {api.token}"}
         answer = get_session().post(address, json=question, headers=headers)
