@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -142,11 +142,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             account = self._account()
             return _json(account) if account else refusal(401, "Invalid credentials in Authorization header")
+        if made := re.fullmatch("/api/models/(.*)/tree/main", path):
+            return _json(_tree(self.hub.repositories[made[1]]))
         for pinned, files in self.hub.served.items():
             name, commit = pinned.split("@")
             if path == f"/api/models/{name}/tree/{commit}":
-                rows = [{"type": "file", "path": k, "oid": "1" * 40, "size": len(v)} for k, v in files.items()]
-                return _json(rows)
+                return _json(_tree(files))
             if path.startswith(f"/{name}/resolve/{commit}/"):
                 file = path.split(f"{commit}/", 1)[1]
                 if file not in files:
@@ -184,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
             return refusal(403, f"You don't have the rights to create a model under the namespace {owner!r}")
         name = f"{owner}/{asked['name']}"
         if name in self.hub.repositories:
-            return refusal(409, "You already created this model repo")
+            return _json({"error": "You already created this model repo", "url": f"{self.hub.address}/{name}"}, 409)
         self.hub.repositories[name] = {}
         return _json({"url": f"{self.hub.address}/{name}"})
 
@@ -196,21 +197,28 @@ class _Handler(BaseHTTPRequestHandler):
         if errors:
             return refusal(400, "\n".join(errors))
         self.hub.repositories[repository] |= files
+        for gone in (e["value"]["path"] for e in entries if e["key"] == "deletedFile"):
+            del self.hub.repositories[repository][gone]
         return _json({"commitOid": COMMIT, "commitUrl": f"{self.hub.address}/{repository}/commit/{COMMIT}"})
 
     def _answer(self, answer: Answer) -> None:
         status, headers, data = answer
         time.sleep(self.hub.delay)
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        with suppress(ConnectionError):  # nobody waits for it any more
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
     def log_message(self, *arguments: Any) -> None:
         pass
+
+
+def _tree(files: dict[str, bytes]) -> list[dict[str, Any]]:
+    return [{"type": "file", "path": path, "oid": "1" * 40, "size": len(data)} for path, data in files.items()]
 
 
 def _json(content: Any, status: int = 200) -> Answer:

@@ -1,5 +1,6 @@
 """The steps base and publish as a user runs them, against a Hub that refuses what the Hub refuses."""
 
+import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,6 +144,16 @@ def test_the_full_size_recipes_push_succeeds_with_licence_agreement_and_notice(
     assert not (tmp_path / "base" / licence["agreement"]).exists()  # another text would make a trained model stale
 
 
+@pytest.mark.parametrize(("private", "visibility"), [("true", "private"), ("false", "public")])
+def test_a_repository_is_as_private_as_the_recipe_asks(
+    workshop: Workshop, hub: Hub, private: str, visibility: str
+) -> None:
+    workshop.edit(workshop.recipe, "private: true", f"private: {private}")
+    workshop.publish()
+    made = [json.loads(request["body"]) for request in hub.seen if request["path"] == "/api/repos/create"]
+    assert [asked["visibility"] for asked in made] == [visibility, visibility]
+
+
 def test_results_of_a_whole_benchmark_are_published_in_the_hubs_layout(workshop: Workshop, hub: Hub) -> None:
     workshop.publish()
     for files in hub.repositories.values():
@@ -266,6 +277,15 @@ def test_an_owner_that_the_token_may_not_write_for_is_refused(workshop: Workshop
     workshop.edit(workshop.recipe, "stranger/model", "a-team/model")
     workshop.publish()
     assert set(hub.repositories) == {"a-team/model-adapter", "a-team/model-merged"}
+
+
+def test_a_second_push_renews_what_is_there(workshop: Workshop, hub: Hub) -> None:
+    workshop.publish()
+    (workshop.folder / "merged/model.safetensors").write_bytes(b"later")
+    write_json(workshop.folder / "metrics.json", metrics(0.5, 0.7, n=500))
+    workshop.publish()
+    there = hub.repositories["somebody/me-model-merged"]
+    assert there["model.safetensors"] == b"later" and ".eval_results/test.yaml" not in there
 
 
 def test_a_model_from_llama_must_say_so_in_its_name(tmp_path: Path, hub: Hub) -> None:

@@ -102,7 +102,10 @@ def push(folder: Path, repository: str, private: bool, token: str | None) -> dic
         with hub_errors(f"the Hub did not take {name}{there}"):
             api.create_repo(name, private=private, exist_ok=True)
         with hub_errors(f"the files did not reach {name}, which may be left empty or incomplete{there}"):
-            commit = api.upload_folder(repo_id=name, folder_path=folder / part, commit_message="Publish from grpo-cot")
+            commit = api.upload_folder(
+                repo_id=name, folder_path=folder / part, commit_message="Publish from grpo-cot",
+                delete_patterns=".eval_results/*",  # an earlier model's, which this one may not have
+            )  # fmt: skip
             pushed[part] = {"repository": name, "commit": commit.oid}
     return pushed
 
