@@ -82,7 +82,7 @@ def test_a_base_made_here_has_no_agreement_to_copy() -> None:
     source = read_yaml(ROOT / "sources/bases/tiny-gpt2.yaml")
     assert validated(Base, source | {"licence": LLAMA}, "x.yaml").licence.agreement == "LICENSE.txt"
     source = read_yaml(ROOT / "sources/bases/decoder-only.yaml")
-    with pytest.raises(InputError, match="a base of kind 'scratch' has no file 'licence.agreement'"):
+    with pytest.raises(InputError, match=r"a base of kind 'scratch' has no file 'licence\.agreement'"):
         validated(Base, source | {"licence": LLAMA}, "x.yaml")
 
 

@@ -60,12 +60,7 @@ SOURCE_ERRORS = [  # file, text in it, wrong text, what is said
     ("bases/llama-3.2-1b-instruct", "id: llama3.2", "id: Llama 3.2 Community", "did you mean 'llama3.2'?"),
     ("bases/llama-3.2-1b-instruct", "  name_prefix: Llama-", "  #", "llama3.2 asks for name_prefix: Llama-"),
     ("bases/qwen2.5-3b-instruct", "  name: qwen-research\n", "", "a licence with id 'other' needs its 'name'"),
-    (
-        "bases/qwen2.5-3b-instruct",
-        "Qwen/Qwen2.5-3B-Instruct\nrev",
-        "a/b/c\nrev",
-        "not the id of a repository on the Hub",
-    ),
+    ("bases/qwen2.5-3b-instruct", "id: Qwen/", "id: a/b/", "not the id of a repository on the Hub"),
     ("datasets/gsm8k-hub", "licence: mit", "licence: free for all", "licence.id: not a licence of the Hub's list"),
     ("datasets/gsm8k-hub", "{test: {id", "{tset: {id", "'benchmarks' names 'tset', which is no evaluation set"),
 ]

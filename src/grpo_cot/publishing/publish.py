@@ -127,7 +127,7 @@ def _check_token(api: HfApi, repository: str) -> None:
 
 def _check_card(api: HfApi, text: str, name: str) -> None:
     """Have the Hub look at a card's metadata, as it will look at it when the card is pushed."""
-    licence = ModelCard(text).data.license
+    licence = ModelCard(text).data.get("license")
     with hub_errors(f"the Hub will not take the card of {name} (licence {licence}), so nothing was made there"):
         question = {"content": text, "repoType": "model"}
         address, headers = f"{api.endpoint}/api/validate-yaml", {"Authorization": f"Bearer {api.token}"}
