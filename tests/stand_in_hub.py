@@ -41,6 +41,7 @@ class Hub:
         self.address = ""
         self.seen: list[dict[str, Any]] = []
         self.repositories: dict[str, dict[str, bytes]] = {}  # what was made here, by its name
+        self.public: set[str] = set()  # those of them that all may see
         self.served: dict[str, dict[str, bytes]] = {}  # what can be downloaded, by OWNER/NAME@COMMIT
         self.faults: list[tuple[str, Answer]] = []  # paths that match are answered so
         self.delay = 0.0  # seconds before an answer
@@ -142,8 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             account = self._account()
             return _json(account) if account else refusal(401, "Invalid credentials in Authorization header")
-        if made := re.fullmatch("/api/models/(.*)/tree/main", path):
-            return _json(_tree(self.hub.repositories[made[1]]))
+        made = re.fullmatch("/api/models/([^/]+/[^/]+)(/tree/main)?", path)
+        if made and made[1] in self.hub.repositories:
+            facts = {"id": made[1], "sha": COMMIT, "private": made[1] not in self.hub.public}
+            return _json(_tree(self.hub.repositories[made[1]]) if made[2] else facts)
         for pinned, files in self.hub.served.items():
             name, commit = pinned.split("@")
             if path == f"/api/models/{name}/tree/{commit}":
@@ -187,6 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name in self.hub.repositories:
             return _json({"error": "You already created this model repo", "url": f"{self.hub.address}/{name}"}, 409)
         self.hub.repositories[name] = {}
+        self.hub.public |= {name} if asked["visibility"] == "public" else set()
         return _json({"url": f"{self.hub.address}/{name}"})
 
     def _commit(self, repository: str, body: str) -> Answer:

@@ -102,10 +102,12 @@ def test_an_evaluation_set_that_the_data_set_lacks_is_named_before_anything_runs
 @pytest.mark.slow
 def test_a_name_that_the_bases_licence_does_not_allow_is_refused_before_anything_runs(project: Project) -> None:
     project.edit("experiments/short.yaml", "repository: null", "repository: me/model")
+    before = (project.folder / "params.yaml").read_text()
     project.edit("params.yaml", "base: tiny", "base: llama-3.2-1b-instruct")
+    project.edit("params.yaml", "bases: {tiny", "bases: {llama-3.2-1b-instruct")
     said = sentence(project, "python", "workflow/validate.py")
     project.edit("experiments/short.yaml", "repository: me/model", "repository: null")
-    project.edit("params.yaml", "base: llama-3.2-1b-instruct", "base: tiny")
+    (project.folder / "params.yaml").write_text(before)
     assert "publish.repository is 'me/model': the base's licence asks for a name that begins with 'Llama-'" in said
 
 

@@ -1,6 +1,7 @@
 """The steps base and publish as a user runs them, against a Hub that refuses what the Hub refuses."""
 
 import json
+import shutil
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,6 +153,18 @@ def test_a_repository_is_as_private_as_the_recipe_asks(
     workshop.publish()
     made = [json.loads(request["body"]) for request in hub.seen if request["path"] == "/api/repos/create"]
     assert [asked["visibility"] for asked in made] == [visibility, visibility]
+
+
+def test_what_is_to_be_private_is_not_pushed_into_a_public_repository(workshop: Workshop, hub: Hub) -> None:
+    workshop.edit(workshop.recipe, "private: true", "private: false")
+    workshop.publish()
+    shutil.rmtree(workshop.folder / "published")
+    (workshop.folder / "published.json").unlink()
+    workshop.edit(workshop.recipe, "private: false", "private: true")
+    asked = sum("/commit/" in path for path in hub.paths())
+    said = workshop.refused(workshop.publish)
+    assert "publish.private is true, but somebody/me-model-adapter is on the Hub already, and public" in said
+    assert sum("/commit/" in path for path in hub.paths()) == asked
 
 
 def test_results_of_a_whole_benchmark_are_published_in_the_hubs_layout(workshop: Workshop, hub: Hub) -> None:

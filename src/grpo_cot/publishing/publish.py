@@ -83,7 +83,7 @@ def push(folder: Path, repository: str, private: bool, token: str | None) -> dic
     """Push every part to `REPOSITORY-PART` on the Hub; returns each part's repository and commit.
 
     What the Hub can say beforehand, it is asked before the first repository is made: whether the token may write there,
-    and whether it takes the cards.
+    what is there already, and whether it takes the cards.
 
     Raises:
         InputError: there is no token, or the Hub cannot be reached or refuses.
@@ -94,6 +94,7 @@ def push(folder: Path, repository: str, private: bool, token: str | None) -> dic
     parts = sorted(path.name for path in folder.iterdir())
     _check_token(api, repository)
     for part in parts:
+        _check_there(api, f"{repository}-{part}", private)
         _check_card(api, (folder / part / "README.md").read_text(encoding="utf-8"), f"{repository}-{part}")
     pushed: dict[str, dict[str, str]] = {}
     for part in parts:
@@ -123,6 +124,17 @@ def _check_token(api: HfApi, repository: str) -> None:
     if owner.lower() not in by_small_letters or owners[by_small_letters[owner.lower()]] == "read":
         may = ", ".join(sorted(known for known, right in owners.items() if right != "read"))
         raise InputError(f"publish.repository is {repository!r}, but HF_TOKEN may not write there; it may for: {may}")
+
+
+def _check_there(api: HfApi, name: str, private: bool) -> None:
+    """Refuse to push what is to be private into a public repository: the Hub leaves one that is there as it is."""
+    with hub_errors(f"nothing was made at {name}"):
+        public = api.repo_exists(name) and not api.model_info(name).private
+    if private and public:
+        raise InputError(
+            f"publish.private is true, but {name} is on the Hub already, and public; make it private in its settings, "
+            "or set publish.private: false"
+        )
 
 
 def _check_card(api: HfApi, text: str, name: str) -> None:
