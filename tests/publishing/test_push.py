@@ -3,7 +3,7 @@
 import json
 import shutil
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import yaml
 from graded import metrics
 from huggingface_hub import constants, parse_eval_result_entries
 from huggingface_hub.utils import close_session
-from stand_in_hub import READER, TOKEN, Hub, page, refusal
+from stand_in_hub import READER, Hub, page, refusal
 from support import ROOT
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_json, read_yaml, write_json, write_jsonl
 from grpo_cot.hub import errors
 
+pytestmark = pytest.mark.usefixtures("the_client_asks_it")
 AGREEMENT = "AGREEMENT\n\nBy using the materials you accept these terms.\n"
 BASES = {"qwen2.5-3b-instruct": ("grpo-cot-3b", "me-model"), "llama-3.2-1b-instruct": ("llama-3.2-1b", "Llama-model")}
 
@@ -97,20 +98,6 @@ class Workshop:
         assert {path for path in self.folder.rglob("*") if "home" not in path.parts} == before
         assert len(str(caught.value).splitlines()) == 1
         return str(caught.value)
-
-
-@pytest.fixture(autouse=True)
-def _at_the_stand_in(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix("https://huggingface.co")
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + template)
-    for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    close_session()  # of another test, with another proxy
-    yield
-    close_session()
 
 
 @pytest.fixture
