@@ -7,7 +7,7 @@ from pathlib import Path
 from grpo_cot.common.files import new_directory, read_json, write_json
 from grpo_cot.common.step import run
 from grpo_cot.models.description import read_description
-from grpo_cot.publishing.publish import card_facts, check_base, first_prompt, lay_out, push
+from grpo_cot.publishing.publish import card_facts, check_base, check_repository, first_prompt, lay_out, push
 from grpo_cot.recipes.recipe import load_recipe
 
 
@@ -17,15 +17,17 @@ def main(args: Namespace) -> str:
     section = recipe.publish
     merge = read_json(args.merge)
     check_base(merge, recipe, args.recipe)
+    known = card_facts(recipe, args.model, args.base_source)
+    check_repository(recipe, known["licence"]["name_prefix"], args.recipe)
     facts = {
-        "name": section.repository or args.name,
+        "name": (section.repository or args.name).split("/")[-1],
         "dataset": args.source.name.removesuffix(".source.json"),
         "source": read_json(args.source),
         "metrics": read_json(args.metrics),
         "merge": merge,
         "prompt": first_prompt(args.prompts),
         "recipe": args.recipe.read_text(encoding="utf-8"),
-        **card_facts(recipe, args.model, args.base_source),
+        **known,
     }
     weights = {"merged": args.merged}
     description = read_description(args.model)
@@ -37,7 +39,7 @@ def main(args: Namespace) -> str:
         files = {str(path.relative_to(output)): path.stat().st_size for path in paths}
         pushed = {}
         if section.repository and not section.dry_run:
-            pushed = push(output, section.repository, section.private, os.environ.get("HF_TOKEN"))
+            pushed = push(output, section.repository, section.private, os.environ.get("HF_TOKEN", "").strip())
     where = {"folder": str(args.output), "files": files, "repository": section.repository}
     write_json(args.published, {**where, "dry_run": section.dry_run, "pushed": pushed})
     message = f"{len(files)} files in {args.output}"

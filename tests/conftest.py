@@ -1,9 +1,11 @@
 """Real data, when the machine has it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stand_in_hub import TOKEN, Hub, serving
 from support import ROOT
 
 # For the processes that tests start; vLLM, where it is on the path, starts some as well.
@@ -28,3 +30,30 @@ def gsm8k_folder() -> Path:
 def tokenizers_folder() -> Path:
     """The real Qwen2.5 tokenizer and collected chat templates."""
     return folder_from("TOKENIZERS_DIR")
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A stand-in for the Hub, at its `address`."""
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def the_client_asks_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The Hub's client in this process asks the stand-in, with a token that may write and through no proxy."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    # Environment variables come too late: the client read them when it was imported.
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    close_session()  # of another test, with another proxy
+    yield
+    close_session()

@@ -11,6 +11,7 @@ from grpo_cot.common.files import read_yaml
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import evaluation_sets
 from grpo_cot.params import load_params
+from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.recipe import load_recipe
 
 root = Path(__file__).parent.parent
@@ -29,6 +30,9 @@ def check_params(path: Path) -> None:
                 f"{recipe}: a phase is judged on the split 'validation' while it trains, which the data set "
                 f"{run.dataset!r} of the run {name!r} lacks; hold rows out in its source file"
             )
+        base = root / "sources/bases" / f"{run.base}.yaml"
+        licence = validated(Base, read_yaml(base), base).licence
+        check_repository(content, licence.name_prefix, f"{path}: runs.{name} ({run.recipe} from {run.base})")
         for chosen in content.evaluate.sets:
             if chosen not in splits:
                 raise InputError(
@@ -37,9 +41,16 @@ def check_params(path: Path) -> None:
                 )
 
 
+def check_experiment(path: Path) -> None:
+    """A recipe by itself: the installed libraries take it, and the Hub the name that it publishes under."""
+    recipe = load_recipe(path)
+    check_recipe(recipe, path)
+    check_repository(recipe, None, path)
+
+
 checks: list[tuple[Path, Callable[[Path], object]]] = [
     *((path, check_params) for path in (root / "params.yaml", *sorted(root.glob("suites/*.yaml")))),
-    *((path, lambda path: check_recipe(load_recipe(path), path)) for path in sorted(root.glob("experiments/*.yaml"))),
+    *((path, check_experiment) for path in sorted(root.glob("experiments/*.yaml"))),
     *((path, read_source) for path in sorted(root.glob("sources/datasets/*.yaml"))),
     *(
         (path, lambda path: validated(Base, read_yaml(path), path))

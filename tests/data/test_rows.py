@@ -185,10 +185,11 @@ def test_the_hub_route_and_the_local_route_give_identical_rows(tmp_path: Path, m
     local = load(files_source(data, list(map(json.dumps, GOOD))), "toy")[0]
     (data / "test.jsonl").write_bytes((data / "train.jsonl").read_bytes())
     hub = {
-        "kind": "hub", "id": str(data), "revision": "0" * 40, "splits": {"train": "train", "test": "test"},
+        "kind": "hub", "id": "somebody/toy", "revision": "0" * 40, "splits": {"train": "train", "test": "test"},
         "licence": "MIT",
     }  # fmt: skip
-    assert load(SOURCE_FILE.validate_python(hub), "toy")[0] == local
+    suite = SOURCE_FILE.validate_python(hub).model_copy(update={"id": str(data)})  # the library reads folders as well
+    assert load(suite, "toy")[0] == local
 
 
 @pytest.mark.parametrize("revision", [{}, {"revision": None}, {"revision": "main"}])
@@ -291,8 +292,8 @@ def test_the_suite_reads_real_svamp_mgsm_and_polymath_with_their_licences(
     assert record["rows"] == {
         "train": 6973, "validation": 500, "test": 1319, "svamp": 1000, "mgsm-en": 250, "polymath-en": 125,
     }  # fmt: skip
-    assert {name: facts["licence"] for name, facts in record["sets"].items()} == {
-        "validation": "MIT", "test": "MIT", "svamp": "MIT", "mgsm-en": "CC-BY-4.0", "polymath-en": "MIT",
+    assert {name: facts["licence"]["id"] for name, facts in record["sets"].items()} == {
+        "validation": "mit", "test": "mit", "svamp": "mit", "mgsm-en": "cc-by-4.0", "polymath-en": "mit",
     }  # fmt: skip
     assert splits["svamp"][0]["question"].startswith("Each pack of dvds costs 76 dollars. If there is a discount")
     assert splits["svamp"][0]["question"].endswith("How much do you have to pay to buy each pack?")
@@ -341,7 +342,7 @@ def test_vi_gsm8k_is_read_with_its_explanations(
     row = splits["train"][0]
     assert row["solution"].startswith("Natalia đã bán 24 kẹp") and row["gold"] == "72" and row["locale"] == "vi"
     assert all(row["solution"] for row in splits["train"])
-    assert record["licence"] == record["sets"]["polymath-vi"]["licence"] == "MIT"
+    assert record["licence"]["id"] == record["sets"]["polymath-vi"]["licence"]["id"] == "mit"
     assert "GSM8K's test problems 0 to 124" in record["sets"]["polymath-vi"]["note"]
 
 

@@ -54,6 +54,15 @@ RECIPE_ERRORS = [
     ("sets: [test]", "sets: [test, test]", "names a set twice"),
     ("published_row: null\n", "", "the key 'published_row' is missing"),
     ("loss_type: dapo", "loss_type: [dapo", "not valid YAML"),
+    ("repository: null", "repository: me/my--model", "publish.repository is 'me/my--model': the part 'adapter' would"),
+]
+SOURCE_ERRORS = [  # file, text in it, wrong text, what is said
+    ("bases/llama-3.2-1b-instruct", "id: llama3.2", "id: Llama 3.2 Community", "did you mean 'llama3.2'?"),
+    ("bases/llama-3.2-1b-instruct", "  name_prefix: Llama-", "  #", "llama3.2 asks for name_prefix: Llama-"),
+    ("bases/qwen2.5-3b-instruct", "  name: qwen-research\n", "", "a licence with id 'other' needs its 'name'"),
+    ("bases/qwen2.5-3b-instruct", "id: Qwen/", "id: a/b/", "not the id of a repository on the Hub"),
+    ("datasets/gsm8k-hub", "licence: mit", "licence: free for all", "licence.id: not a licence of the Hub's list"),
+    ("datasets/gsm8k-hub", "{test: {id", "{tset: {id", "'benchmarks' names 'tset', which is no evaluation set"),
 ]
 
 
@@ -64,12 +73,20 @@ def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None
     for number, (old, new, _) in enumerate(RECIPE_ERRORS):
         assert old in text
         (project.folder / f"experiments/broken-{number:02d}.yaml").write_text(text.replace(old, new))
+    for number, (name, old, new, _) in enumerate(SOURCE_ERRORS):
+        source = (project.folder / f"sources/{name}.yaml").read_text()
+        assert old in source
+        (project.folder / f"sources/{name}-{number}.yaml").write_text(source.replace(old, new))
     said = sentence(project, "python", "workflow/validate.py").splitlines()
     for number, (_, _, expected) in enumerate(RECIPE_ERRORS):
         lines = [line for line in said if f"broken-{number:02d}.yaml" in line]
         assert len(lines) == 1, said
         assert expected in lines[0]
         (project.folder / f"experiments/broken-{number:02d}.yaml").unlink()
+    for number, (name, _, _, expected) in enumerate(SOURCE_ERRORS):
+        [line] = [line for line in said if f"{name}-{number}.yaml" in line]
+        assert expected in line
+        (project.folder / f"sources/{name}-{number}.yaml").unlink()
 
 
 @pytest.mark.slow
@@ -80,6 +97,18 @@ def test_an_evaluation_set_that_the_data_set_lacks_is_named_before_anything_runs
     assert (
         "evaluate.sets names 'tset', which the data set 'few' of the run 'short-a' lacks; did you mean 'test'?" in said
     )
+
+
+@pytest.mark.slow
+def test_a_name_that_the_bases_licence_does_not_allow_is_refused_before_anything_runs(project: Project) -> None:
+    project.edit("experiments/short.yaml", "repository: null", "repository: me/model")
+    before = (project.folder / "params.yaml").read_text()
+    project.edit("params.yaml", "base: tiny", "base: llama-3.2-1b-instruct")
+    project.edit("params.yaml", "bases: {tiny", "bases: {llama-3.2-1b-instruct")
+    said = sentence(project, "python", "workflow/validate.py")
+    project.edit("experiments/short.yaml", "repository: me/model", "repository: null")
+    (project.folder / "params.yaml").write_text(before)
+    assert "publish.repository is 'me/model': the base's licence asks for a name that begins with 'Llama-'" in said
 
 
 @pytest.mark.parametrize(

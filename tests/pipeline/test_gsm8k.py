@@ -38,5 +38,5 @@ def test_gsm8k_goes_through_the_whole_pipeline(gsm8k_folder: Path, tmp_path: Pat
     }  # fmt: skip
     assert "not pushed to the Hub" in (run / "report.html").read_text()
     card = (project.folder / "published/tiny-gsm8k/adapter/README.md").read_text()
-    assert "- mgsm-en (files, licence CC-BY-4.0), 250 rows. All of them are also in test." in card
-    assert "- svamp (files, licence MIT), 1000 rows." in card
+    assert "- mgsm-en (files, licence cc-by-4.0), 250 rows. All of them are also in test." in card
+    assert "- svamp (files, licence mit), 1000 rows." in card

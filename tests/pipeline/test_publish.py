@@ -1,83 +1,27 @@
-"""Pushing to the Hub with the real client, against a local stand-in that answers the calls of an upload."""
+"""Pushing to the Hub with the real client, against a local stand-in that refuses what the Hub refuses."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
+from stand_in_hub import COMMIT, TOKEN, Hub
 
 from pipeline.conftest import Project
 
 pytestmark = pytest.mark.slow
-TOKEN = "hf_plantedForThisTest"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class _Hub(BaseHTTPRequestHandler):
-    """Creates repositories, takes files inline, and remembers who asked for what."""
-
-    seen: list[dict[str, Any]]
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        self.seen.append({"path": self.path, "authorization": self.headers.get("Authorization"), "body": body})
-        answer: dict[str, Any] = {"errors": [], "warnings": []}
-        if self.path.endswith("/repos/create"):
-            name = json.loads(body)["name"]
-            answer = {"url": f"http://{self.headers['Host']}/somebody/{name}"}
-        elif "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            answer = {
-                "files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
-            }
-        elif "/commit/" in self.path:
-            repository = "/".join(self.path.split("/")[3:5])
-            answer = {"commitOid": COMMIT, "commitUrl": f"http://{self.headers['Host']}/{repository}/commit/{COMMIT}"}
-        self._answer(answer)
-
-    def do_GET(self) -> None:
-        self.seen.append({"path": self.path, "authorization": self.headers.get("Authorization"), "body": ""})
-        self._answer({"id": "somebody/model", "sha": COMMIT, "siblings": []})
-
-    def _answer(self, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def hub() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    seen: list[dict[str, Any]] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (_Hub,), {"seen": seen}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_push_sends_both_parts_with_the_token_and_records_the_commits(
-    copy: Project, hub: tuple[str, list[dict[str, Any]]]
-) -> None:
-    address, seen = hub
-    copy.environment |= {"HF_ENDPOINT": address, "HF_TOKEN": TOKEN}
+def test_a_push_sends_both_parts_with_the_token_and_records_the_commits(copy: Project, hub: Hub) -> None:
+    copy.environment |= {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN}
     copy.edit("experiments/short.yaml", "repository: null", "repository: somebody/model")
     assert copy.repro("--single-item", "publish@short-a") == ["publish@short-a"]
     published = json.loads((copy.folder / "runs/short-a/published.json").read_text())
     assert published["pushed"] == {
         part: {"repository": f"somebody/model-{part}", "commit": COMMIT} for part in ("adapter", "merged")
     }
-    made = [json.loads(request["body"]) for request in seen if request["path"].endswith("/repos/create")]
+    made = [json.loads(request["body"]) for request in hub.seen if request["path"].endswith("/repos/create")]
     asked = [(body["name"], body["visibility"]) for body in made]
     assert asked == [("model-adapter", "private"), ("model-merged", "private")]
-    commits = [request for request in seen if "/commit/" in request["path"]]
+    commits = [request for request in hub.seen if "/commit/" in request["path"]]
     assert [request["path"].split("/")[4] for request in commits] == ["model-adapter", "model-merged"]
     assert {request["authorization"] for request in commits} == {f"Bearer {TOKEN}"}
     for request, weights in zip(commits, ("adapter_model.safetensors", "model.safetensors"), strict=True):
@@ -88,16 +32,13 @@ def test_a_push_sends_both_parts_with_the_token_and_records_the_commits(
             assert TOKEN.encode() not in path.read_bytes(), path
 
 
-def test_a_dry_run_says_what_it_would_push_and_asks_nobody(
-    copy: Project, hub: tuple[str, list[dict[str, Any]]]
-) -> None:
-    address, seen = hub
-    copy.environment |= {"HF_ENDPOINT": address}
+def test_a_dry_run_says_what_it_would_push_and_asks_nobody(copy: Project, hub: Hub) -> None:
+    copy.environment |= {"HF_ENDPOINT": hub.address}
     copy.edit("experiments/short.yaml", "repository: null", "repository: somebody/model")
     copy.edit("experiments/short.yaml", "dry_run: false", "dry_run: true")
     said = copy.run("dvc", "repro", "--single-item", "publish@short-a")
     assert "a dry run: nothing was pushed to somebody/model" in said
-    assert seen == []
+    assert hub.seen == []
     published = json.loads((copy.folder / "runs/short-a/published.json").read_text())
     assert "adapter/README.md" in published["files"] and published["pushed"] == {}
 

@@ -137,7 +137,7 @@ def test_the_published_folder_has_the_hubs_layout_and_a_complete_card(finished: 
         folder = finished.folder / "published/short-a" / part
         assert (folder / weights).is_file()
         card = ModelCard.load(folder / "README.md")
-        assert card.data.license == "apache-2.0" and card.data.base_model and card.data.eval_results
+        assert card.data.license == "apache-2.0" and card.data.eval_results
         for text in ("strict accuracy", "lenient accuracy", "learning_rate", "licence", "test: 20 problems, greedy"):
             assert text in card.text
         assert not re.search(r"\{\{|\{%", card.text)

@@ -42,7 +42,7 @@ def write_source(path: Path) -> None:
         "kind": "files",
         "id": None,
         "revision": None,
-        "licence": "MIT",
+        "licence": {"id": "mit", "name": None},
         "locale": "en",
         "note": None,
         "contains": None,
@@ -54,7 +54,8 @@ def write_source(path: Path) -> None:
             "sets": {
                 "test": origin,
                 "mgsm_en": {
-                    **origin, "licence": "CC BY 4.0", "contains": "test", "note": "Translated from GSM8K's test split.",
+                    **origin, "licence": {"id": "other", "name": "House terms"}, "contains": "test",
+                    "note": "Translated from GSM8K's test split.",
                 },
             },
         },
@@ -164,7 +165,7 @@ def test_every_evaluation_set_has_its_figures_licence_and_warnings(folder: Path)
     other = page[page.index("<h3>mgsm_en: 250 problems</h3>") : page.index("<h2>Training</h2>")]
     assert "not measured" in other and "pass@4" in other  # the base's samples were counted
     data = page[page.index("<h2>Data</h2>") :]
-    assert "CC BY 4.0" in data and "Translated from GSM8K&#39;s test split." in data
+    assert "<td>mit</td>" in data and "House terms" in data and "Translated from GSM8K&#39;s test split." in data
     assert "250 in test" in data and "(7 but for the numbers)" in data
     assert "Every problem of mgsm_en is one of test: the two are not independent evidence." in data
 

@@ -1,6 +1,7 @@
 """A base model's folder: copied, downloaded, drawn at random, or drawn and pretrained here."""
 
 import shutil
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from grpo_cot.bases.sources import Base, Pretraining
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import file_hashes, write_jsonl, write_text
+from grpo_cot.hub.errors import hub_errors
 from grpo_cot.resuming import resumable
 
 if TYPE_CHECKING:
@@ -45,6 +47,27 @@ def make_base(source: Base, output: Path, where: Path, scratch: Path) -> None:
         model.save_pretrained(output)
 
 
+def agreement_of(source: Base, where: Path) -> str | None:
+    """The text of the base's licence, from the file beside its weights that the source names.
+
+    Raises:
+        InputError: there is no such file, or it is no text.
+    """
+    name = source.licence.agreement
+    if name is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(str(source.path)) if source.kind == "embedded" else Path(folder)
+        if source.kind == "hub":
+            download(str(source.id), str(source.revision), place, where, [name])
+        try:
+            return (place / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeError):
+            raise InputError(
+                f"{where}: licence.agreement is {name!r}, but the base has no text file of that name"
+            ) from None
+
+
 def check_pins(source: Base, output: Path, where: Path) -> None:
     """Compare the files of the base, or of its embedded tokenizer, with the hashes that the source pins.
 
@@ -63,15 +86,10 @@ def download(repository: str, revision: str, output: Path, source: Path, files: 
     Raises:
         InputError: they cannot be had.
     """
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
-    try:
+    with hub_errors(f"{source}: {repository} cannot be downloaded"):
         snapshot_download(repository, revision=revision, local_dir=output, allow_patterns=files)
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{source}: {repository} cannot be downloaded: {reason}") from None
     shutil.rmtree(output / ".cache", ignore_errors=True)
 
 

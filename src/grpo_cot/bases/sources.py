@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from grpo_cot.hub.licences import BaseLicence
+from grpo_cot.hub.names import RepositoryId
 from grpo_cot.problems.generators import LENGTHS, Generator
 
 LibrarySettings = dict[str, Any]
@@ -21,7 +23,7 @@ class Tokenizer(_Section):
     """The tokenizer of a base model that is made from scratch: an embedded folder, or a Hub repository at a commit."""
 
     path: str | None = None
-    id: str | None = None
+    id: RepositoryId | None = None
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
 
     @model_validator(mode="after")
@@ -93,12 +95,13 @@ class Base(_Section):
     `pretrained`: the same, then trained as `pretraining` says on a stream that `seed` decides as well.
     `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. A `chat_template`
     is for models that bring none. `shape` is the sizes that a plan needs before anything is downloaded, in the words of
-    `config`: of a Hub model all of them, of one made here the size of its tokenizer's vocabulary.
+    `config`: of a Hub model all of them, of one made here the size of its tokenizer's vocabulary. `licence` is of what
+    is trained from the base as well, with what it asks of whoever publishes that.
     """
 
     kind: Literal["embedded", "hub", "scratch", "pretrained"]
     path: str | None = None
-    id: str | None = None
+    id: RepositoryId | None = None
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
     tokenizer: Tokenizer | None = None
     config: LibrarySettings | None = None
@@ -106,7 +109,7 @@ class Base(_Section):
     pretraining: Pretraining | None = None
     chat_template: str | None = None
     shape: LibrarySettings | None = None
-    licence: str
+    licence: BaseLicence
     sha256: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -125,6 +128,8 @@ class Base(_Section):
         others = {field for fields in needed.values() for field in fields} - {*needed[self.kind], "sha256"}
         if foreign := sorted(field for field in others if getattr(self, field) is not None):
             raise ValueError(f"a base of kind {self.kind!r} has no {foreign[0]!r}")
+        if self.licence.agreement and self.kind not in ("embedded", "hub"):
+            raise ValueError(f"a base of kind {self.kind!r} has no file 'licence.agreement'")
         if self.kind == "embedded" and self.shape is not None:
             raise ValueError("a base of kind 'embedded' has no 'shape': its config.json is there")
         return self

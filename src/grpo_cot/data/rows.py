@@ -19,12 +19,14 @@ from grpo_cot.common.errors import InputError, validated
 from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml
 from grpo_cot.data.overlap import normalised
 from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite
+from grpo_cot.hub.errors import hub_errors
 from grpo_cot.numbers import numeric_value
 from grpo_cot.problems.generators import GENERATORS, Split
 from grpo_cot.schema import gold
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations, <<48/2=24>>
 _MOST_DECIMALS = 20
+_OF_A_SET = ("rows", "sha256", "contains", "dropped", "benchmark")  # not recorded of the training split
 
 
 class _Raw(NamedTuple):
@@ -122,19 +124,24 @@ def _table(path: Path, columns: list[str] | None) -> list[Row]:
 
 def _from_hub(source: HubSource, name: str) -> dict[str, _Raw]:
     import datasets
-    from datasets.exceptions import DatasetsError
+    from huggingface_hub import HfApi
 
-    try:
-        return {
-            split: _Raw(
-                datasets.load_dataset(source.id, source.configuration, split=part, revision=source.revision).to_list(),
-                f"data set {name}, split {split}", None,
-            )
-            for split, part in source.splits.items()
-        }  # fmt: skip
-    except (DatasetsError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the data set {source.id} at {source.revision} cannot be read: {reason}") from None
+    with hub_errors(f"the data set {source.id} at {source.revision} cannot be read"):
+        try:
+            return {
+                split: _Raw(
+                    datasets.load_dataset(source.id, source.configuration, split=part, revision=source.revision)
+                    .to_list(), f"data set {name}, split {split}", None,
+                )
+                for split, part in source.splits.items()
+            }  # fmt: skip
+        except Exception:
+            # The library hides what the Hub answered; the Hub is asked again for the reason, and only then, because
+            # what is in the cache is read without it.
+            api = HfApi()
+            api.auth_check(source.id, repo_type="dataset")
+            api.dataset_info(source.id, revision=source.revision)
+            raise
 
 
 def plain_solution(text: str) -> str | None:
@@ -277,7 +284,7 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
     sources: list[FilesSource | HubSource] = [*suite.evaluation]
     if isinstance(suite, GeneratorSuite):
         splits |= _generated(suite)
-        sets |= {split: _facts(suite) for split in splits}
+        sets |= {split: _facts(suite, split) for split in splits}
     else:
         sources.insert(0, suite)
     for source in sources:
@@ -286,7 +293,9 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
         for split, content in raw.items():
             rows = splits[split] = uniform_rows(content.rows, split, source, content.where)
             ids |= {_identifier(row, split, at, source.columns.id) for at, row in enumerate(content.rows)}
-            sets[split] = _facts(source) | {"sha256": content.sha256, "dropped": len(content.rows) - len(rows)}
+            sets[split] = _facts(source, split) | {
+                "sha256": content.sha256, "dropped": len(content.rows) - len(rows),
+            }  # fmt: skip
         if unknown := set(source.drop) - ids:
             raise InputError(f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}")
     if not isinstance(suite, GeneratorSuite) and suite.validation:
@@ -298,7 +307,7 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
             _check_contained(splits, split, facts["contains"], name)
     record = {
         "name": name,
-        **{key: value for key, value in sets["train"].items() if key not in ("rows", "sha256", "contains", "dropped")},
+        **{key: value for key, value in sets["train"].items() if key not in _OF_A_SET},
         "seed": suite.seed if isinstance(suite, GeneratorSuite) else None,
         "sha256": {split: facts["sha256"] for split, facts in sets.items() if facts["sha256"]},
         "rows": {split: len(rows) for split, rows in splits.items()},
@@ -307,8 +316,10 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
     return splits, record
 
 
-def _facts(source: FilesSource | HubSource | GeneratorSuite) -> dict[str, Any]:
-    """The record of every split that comes from one source."""
+def _facts(source: FilesSource | HubSource | GeneratorSuite, split: str) -> dict[str, Any]:
+    """The record of a split that comes from a source."""
     absent = dict.fromkeys(("id", "configuration", "revision", "note", "contains", "sha256"))
+    benchmark = None if isinstance(source, GeneratorSuite) else source.benchmarks.get(split)
     fields = {"kind", "id", "configuration", "revision", "licence", "locale", "note", "contains", "drop", "drop_where"}
-    return absent | {"drop": {}, "locale": source.locale, "dropped": 0} | source.model_dump(include=fields)
+    always = {"drop": {}, "locale": source.locale, "dropped": 0, "benchmark": benchmark and benchmark.model_dump()}
+    return absent | always | source.model_dump(include=fields)

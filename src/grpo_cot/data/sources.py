@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
+from grpo_cot.hub.licences import Licence
+from grpo_cot.hub.names import RepositoryId
 from grpo_cot.problems.generators import Generator
 
 Locale = Literal["en", "vi"]  # how numbers are written: 70,000 and 2.5, or 70.000 and 2,5
@@ -58,14 +60,22 @@ class PinnedFile(_Model):
     fields: list[str] | None = None
 
 
+class Benchmark(_Model):
+    """A benchmark of the Hub, whose page ranks models: a data set there, and a task that its `eval.yaml` defines."""
+
+    id: RepositoryId
+    task_id: str = Field(min_length=1)
+
+
 class _Table(_Model):
     """Rows that others wrote."""
 
-    licence: str
+    licence: Licence
     locale: Locale = "en"
     columns: Columns = Columns()
     drop: dict[str, str] = {}  # row id: why it is left out
     drop_where: dict[str, str] = {}  # column: the text that marks rows to leave out
+    benchmarks: dict[SetName, Benchmark] = {}  # split: the benchmark whose problems, all of them, it holds
     note: str | None = None  # for readers of the figures; shown in the report and the model card
 
 
@@ -91,7 +101,7 @@ class HubSource(_Table):
     """A data set on the Hub at a commit; `splits` maps our split names to the Hub's."""
 
     kind: Literal["hub"]
-    id: str
+    id: RepositoryId
     configuration: str | None = None
     revision: Annotated[str, BeforeValidator(_commit)] = Field(default="", validate_default=True)
     splits: dict[SetName, str] = Field(min_length=1)
@@ -123,7 +133,7 @@ class GeneratorSuite(_Suite):
     kind: Literal["generator"]
     problems: Generator = "basic"
     seed: int
-    licence: str
+    licence: Licence
     splits: dict[Literal["train", "validation", "test"], Annotated[int, Field(gt=0)]]
     locale: ClassVar[Locale] = "en"
 
@@ -157,6 +167,9 @@ def _complete_and_distinct(suite: Suite) -> Suite:
         raise ValueError(f"'splits' lacks {' and '.join(sorted(missing))}")
     if twice := sorted({name for name in [*names, "train"] if [*names, "train"].count(name) > 1}):
         raise ValueError(f"two splits are named {twice[0]!r}")
+    for source in [*([] if isinstance(suite, GeneratorSuite) else [suite]), *suite.evaluation]:
+        if unknown := source.benchmarks.keys() - (source.splits.keys() - {"train"}):
+            raise ValueError(f"'benchmarks' names {min(unknown)!r}, which is no evaluation set of the same 'splits'")
     for source in suite.evaluation:
         if source.contains and source.contains not in names:
             raise ValueError(

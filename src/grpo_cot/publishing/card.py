@@ -6,6 +6,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from grpo_cot.hub.licences import full_name
+
 CARD = Path(__file__).with_name("card.md.jinja")
 
 
@@ -21,11 +23,12 @@ def points(paired: Mapping[str, float]) -> str:
 
 def card(part: str, facts: Mapping[str, Any]) -> str:
     """The model card of the adapter or of the merged model, its metadata checked by huggingface_hub."""
-    metrics, base, source = facts["metrics"], facts["base_record"], facts["source"]
+    metrics, base, source, licence = facts["metrics"], facts["base_record"], facts["source"], facts["licence"]
     evaluation_set = source["sets"][metrics["set"]]
     data = ModelCardData(
-        base_model=base["id"] or base["name"], datasets=[source["id"]] if source["id"] else None,
-        license=facts["licence"], library_name="peft" if part == "adapter" else "transformers",
+        base_model=base["id"], datasets=[source["id"]] if source["id"] else None,
+        license=licence["id"], license_name=licence["name"], license_link=licence["link"],
+        library_name="peft" if part == "adapter" else "transformers",
         pipeline_tag="text-generation", model_name=facts["name"],
         tags=[*(method.replace("_", "-") for method in facts["methods"]), "reasoning", "trl"],
         eval_results=[
@@ -38,4 +41,5 @@ def card(part: str, facts: Mapping[str, Any]) -> str:
             for reader in ("strict", "lenient")
         ],
     )  # fmt: skip
-    return str(ModelCard.from_template(data, template_path=str(CARD), part=part, share=share, points=points, **facts))
+    words: dict[str, Any] = {"share": share, "points": points, "full_name": full_name}
+    return str(ModelCard.from_template(data, template_path=str(CARD), part=part, **words, **facts))

@@ -1,0 +1,1 @@
+"""What the Hugging Face Hub accepts, names and licences, and its failures as sentences."""
