@@ -178,9 +178,10 @@ def test_each_phase_shows_what_it_optimises(folder: Path) -> None:
 
 
 def test_phantom_groups_are_shown_of_the_base_and_of_what_a_later_phase_started_from(folder: Path) -> None:
-    def samples(phantom: float) -> dict[str, dict[str, float]]:
+    def samples(phantom: float) -> dict[str, dict[str, Any]]:
         facts = {"mean": 0.25, "largest": 2.5, "varies": 0.5}
-        return {"correctness": facts, "weighted_sum": facts | {"phantom": phantom}}
+        nothing = {"mean": None, "largest": None, "varies": 0.0}
+        return {"correctness": facts, "mine": nothing, "weighted_sum": facts | {"phantom": phantom}}
 
     base = {"broken": {}, "groups": 16, "group_size": 8, "base_samples": samples(0.4375), "warnings": ["Of the base."]}
     later = {"groups": 24, "group_size": 4, "samples": samples(0.125), "warnings": ["Of the start."]}
@@ -190,6 +191,7 @@ def test_phantom_groups_are_shown_of_the_base_and_of_what_a_later_phase_started_
     rewards = page[page.index("<h2>Rewards before training</h2>") : page.index("<h2>Data</h2>")]
     assert "On the base&#39;s own completions, in 16 groups of 8" in rewards.replace("'", "&#39;")
     assert "In 44 % of groups the weighted sum varies though no completion has the right value" in rewards
+    assert "<td>mine</td><td>judges none</td><td>judges none</td><td>0 % of groups</td>" in rewards
     assert "the model that 02-grpo started from, in 24 groups of 4" in rewards
     assert "In 12 % of groups the weighted sum varies" in rewards
     assert "Audit: Of the base." in page and "Audit before 02-grpo: Of the start." in page
@@ -205,6 +207,12 @@ def test_a_reward_of_ones_own_has_its_curve() -> None:
     log = [{"step": step, "reward": 0.5, "rewards/brevity/mean": 0.1 * step} for step in range(1, 4)]
     with_curve, without = (reward_picture(log, {name: 1.0}) for name in ("my_rewards.brevity", "my_rewards.other"))
     assert with_curve.count("<path") > without.count("<path")
+
+
+def test_a_reward_that_was_not_logged_is_not_in_the_pictures_legend() -> None:
+    log = [{"step": step, "reward": 0.5, "rewards/brevity/mean": 0.5} for step in (1, 2)]
+    picture = reward_picture(log, {"brevity": 1.0, "never_logged": 1.0})
+    assert "brevity" in picture and "never_logged" not in picture
 
 
 def test_figures_that_were_not_measured_are_none() -> None:

@@ -190,7 +190,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
             _save(trainer.model, whole, folder)
             if setup.samples:
                 write_jsonl(folder / "samples.jsonl", setup.samples)
-            write_json(folder / "log.json", [repeatable(entry) for entry in trainer.state.log_history])
+            write_json(folder / "log.json", [repeatable(entry, phase) for entry in trainer.state.log_history])
             if audited is not None:
                 write_json(folder / "audit.json", audited)
             write_json(folder / "configuration.json", _resolved(run, phase, configuration, trainer))
