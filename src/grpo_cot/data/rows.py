@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_cot.common.errors import InputError, validated
-from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml
+from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml, unmarked
 from grpo_cot.data.overlap import normalised
 from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite
 from grpo_cot.numbers import numeric_value
@@ -106,7 +106,7 @@ def _table(path: Path, columns: list[str] | None) -> list[Row]:
     style: dict[str, Any] = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     try:
         with path.open(encoding="utf-8", newline="") as lines:
-            cells = [row for row in csv.reader(lines, **style) if row]
+            cells = [row for row in csv.reader(map(unmarked, lines), **style) if row]
     except (UnicodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as {path.suffix} in UTF-8: {error}") from None
     fields, cells = (columns, cells) if columns else (cells[0] if cells else [], cells[1:])
