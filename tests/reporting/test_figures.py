@@ -115,13 +115,14 @@ def folder(tmp_path: Path) -> Path:
         "also_in_train": 0,
         "near_train": 0,
         "also_in": {},
+        "more_than_one_gold": 0,
     }
     write_json(
         run / "prompts/summary.json",
         {
-            "train": {"prompts": 2000, **facts},
-            "test": {"prompts": 500, **facts, "near_train": 7},
-            "mgsm_en": {"prompts": 250, **facts, "also_in": {"test": 250}},
+            "train": {"prompts": 2000, **facts, "questions": 1990, "more_than_one_gold": 3},
+            "test": {"prompts": 500, "questions": 500, **facts, "near_train": 7},
+            "mgsm_en": {"prompts": 250, "questions": 250, **facts, "also_in": {"test": 250}},
         },
     )
     write_json(
@@ -165,6 +166,8 @@ def test_every_evaluation_set_has_its_figures_licence_and_warnings(folder: Path)
     data = page[page.index("<h2>Data</h2>") :]
     assert "CC BY 4.0" in data and "Translated from GSM8K&#39;s test split." in data
     assert "250 in test" in data and "(7 but for the numbers)" in data
+    assert '2000 <span class="note">(1990 different)</span>' in data and "(500 different)" not in data
+    assert '<p class="warning">train: 3 questions have more than one gold answer.</p>' in data
     assert "Every problem of mgsm_en is one of test: the two are not independent evidence." in data
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from grpo_cot.common.errors import InputError, validated
 from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml, unmarked
-from grpo_cot.data.overlap import normalised
+from grpo_cot.data.overlap import normalised, refuse_repeats
 from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite
 from grpo_cot.numbers import numeric_value
 from grpo_cot.problems.generators import GENERATORS, Split
@@ -270,7 +270,8 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
     """Every split's rows, and the record of their origin (pins, hashes, licences, dropped ids).
 
     Raises:
-        InputError: a source cannot be read as described, or a row is malformed and not dropped by name.
+        InputError: a source cannot be read as described, or a row is malformed and not dropped by name, or an
+            evaluation set asks a question twice.
     """
     splits: dict[str, list[Row]] = {}
     sets: dict[str, dict[str, Any]] = {}
@@ -285,6 +286,8 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
         ids = set()
         for split, content in raw.items():
             rows = splits[split] = uniform_rows(content.rows, split, source, content.where)
+            if split != "train":
+                refuse_repeats(rows, content.where)
             ids |= {_identifier(row, split, at, source.columns.id) for at, row in enumerate(content.rows)}
             sets[split] = _facts(source) | {"sha256": content.sha256, "dropped": len(content.rows) - len(rows)}
         if unknown := set(source.drop) - ids:
