@@ -96,18 +96,9 @@ def train_phases(
             continue
         try:
             _train(run, phase, place)
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"phases.{number} ({phase.method}) needs more memory than there is: `make plan EXPERIMENT=RUN` shows "
-                f"its parts; a smaller {phase.section}.per_device_train_batch_size with more "
-                "gradient_accumulation_steps is the same training"
-            ) from error
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if disk_is_full(error, scratch):
-                raise InputError(
-                    f"{scratch}: no space left on the device for a checkpoint; make room (unfinished work of other "
-                    "settings lies beside it) and start again: training goes on from the last whole checkpoint"
-                ) from error
+        except Exception as error:
+            if sentence := _refusal(error, phase, number, scratch):
+                raise InputError(sentence) from error
             raise
         # A trainer is a ring of references and holds the GPU's memory, vLLM's share too; and vLLM, when it starts,
         # freezes everything that is there, which no collection touches then.
@@ -123,6 +114,28 @@ def train_phases(
     if MAIN:
         write_json(result / "model.json", description.model_dump())
     return result
+
+
+def _refusal(error: Exception, phase: Phase, number: int, scratch: Path) -> str | None:
+    """What to tell the user of an error of the libraries that is about the machine, and not about the code."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"phases.{number} ({phase.method}) needs more memory than there is: `make plan EXPERIMENT=RUN` shows "
+            f"its parts; a smaller {phase.section}.per_device_train_batch_size with more "
+            "gradient_accumulation_steps is the same training"
+        )
+    if isinstance(error, OSError | RuntimeError | SafetensorError) and disk_is_full(error, scratch):
+        return (
+            f"{scratch}: no space left on the device for a checkpoint; make room (unfinished work of other "
+            "settings lies beside it) and start again: training goes on from the last whole checkpoint"
+        )
+    if type(error).__module__.startswith("wandb."):
+        return (
+            f"phases.{number}.{phase.section}.report_to names wandb, which cannot log this run: "
+            f"{' '.join(str(error).split())[:200]}; set WANDB_API_KEY, or WANDB_MODE=offline to keep the run's log in "
+            ".cache/wandb for `wandb sync`"
+        )
+    return None
 
 
 def read_prompts(folder: Path) -> tuple[list[Row], list[Row]]:
