@@ -84,7 +84,7 @@ def write_later_steps(run: Path) -> None:
         run / "record/train.json",
         {
             "step": "train", "started": "2026-11-21T12:00:00+00:00", "seconds": 61.2, "peak_memory_mib": 900,
-            "device": "x86_64", "host": "desk", "engine": "host", "image": None,
+            "device": "x86_64", "processor": "AMD EPYC (AVX2)", "host": "desk", "engine": "host", "image": None,
         },
     )  # fmt: skip
 
@@ -157,6 +157,7 @@ def test_the_page_shows_every_figure_with_its_interval(folder: Path) -> None:
         assert label in page
     assert "a true difference of 6.1 points in strict accuracy" in page
     assert "All problems of a set are asked." in page
+    assert "<td>x86_64</td><td>AMD EPYC (AVX2)</td><td>desk</td>" in page
 
 
 def test_every_evaluation_set_has_its_figures_licence_and_warnings(folder: Path) -> None:
