@@ -15,7 +15,7 @@ import datasets
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerBase, ProgressCallback, TrainerCallback, set_seed
+from transformers import AutoConfig, PreTrainedTokenizerBase, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from grpo_cot.common.errors import InputError
@@ -30,7 +30,7 @@ from grpo_cot.rewards.sampling import Sampler
 from grpo_cot.training import unsloth
 from grpo_cot.training.curves import repeatable
 from grpo_cot.training.examples import own_completions
-from grpo_cot.training.faithful import compare, compare_running, snapshot
+from grpo_cot.training.faithful import compare, compare_running, compare_tokenizer, snapshot, tokenizer_facts
 from grpo_cot.training.groups import starting_audit
 from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
 from grpo_cot.training.methods.setup import Setup
@@ -167,6 +167,10 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     configuration = trainer_configuration(run.recipe, phase, place.checkpoints, run.seed)
     expected = snapshot(configuration)
     tokenizer = load_tokenizer(run.base)
+    if run.recipe.backend == "unsloth":
+        rows = AutoConfig.from_pretrained(run.base).get_text_config().vocab_size
+        unsloth.pad_apart(tokenizer, run.prompts[0]["messages"], rows)
+    given = tokenizer_facts(tokenizer)
     setup = Setup(
         run.recipe, phase, tokenizer, run.prompts, run.validation,
         _samples(run, phase.own_samples, place, tokenizer) if phase.own_samples else (),
@@ -184,6 +188,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     if run.adapter and not is_deepspeed_zero3_enabled():  # which holds shards already, and cannot mix types
         _to_float32(trainer.model, values)
     compare(run.recipe, phase, expected, trainer)
+    compare_tokenizer(run.recipe, phase, given, trainer)
     trainer.add_callback(_Comparison(run.recipe, phase, expected))
     if DEVICE == "cuda":  # a CPU's memory is not full from one moment to the next
         trainer.add_callback(LongestBatch(trainer, run.recipe, phase))
