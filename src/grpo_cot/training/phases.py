@@ -35,6 +35,7 @@ from grpo_cot.training.groups import starting_audit
 from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
 from grpo_cot.training.methods.setup import Setup
 from grpo_cot.training.probe import LongestBatch
+from grpo_cot.training.workload import FLOAT16, asks_for_bfloat16
 from grpo_cot.vllm.arguments import distributions
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
@@ -160,8 +161,7 @@ def disk_is_full(error: Exception, folder: Path) -> bool:
 
 def _train(run: Run, phase: Phase, place: Place) -> None:
     """Train one phase, or go on with it, and leave its result."""
-    if DEVICE == "cpu" and phase.settings.get("tf32"):
-        raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
+    _check_device(run.recipe, phase)
     audited = _starting_samples(run, phase, place) if isinstance(phase, GrpoPhase) and place.before and MAIN else None
     # First, for it connects the processes and says how they share the weights.
     configuration = trainer_configuration(run.recipe, phase, place.checkpoints, run.seed)
@@ -213,6 +213,24 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
                 write_json(folder / "audit.json", audited)
             write_json(folder / "configuration.json", _resolved(run, phase, configuration, trainer))
     trainer.accelerator.wait_for_everyone()
+
+
+def _check_device(recipe: Recipe, phase: Phase) -> None:
+    """Refuse number formats that the device does not compute in.
+
+    Raises:
+        InputError: the recipe asks for one.
+    """
+    if DEVICE == "cpu":
+        if phase.settings.get("tf32"):
+            raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
+        return
+    # By default torch says yes to emulation as well, which is many times slower, and which vLLM refuses.
+    if not torch.cuda.is_bf16_supported(including_emulation=False) and (asked := asks_for_bfloat16(recipe, phase)):
+        raise InputError(
+            f"{asked[0]} asks for bfloat16, which {torch.cuda.get_device_name()} can only emulate; train on a GPU from "
+            f"Ampere on, or set {FLOAT16}"
+        )
 
 
 def _loaded(run: Run, phase: Phase, place: Place) -> Any:
