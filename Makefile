@@ -20,7 +20,7 @@ repro: check ## run what params.yaml asks for; only what changed runs again
 	@dvc repro || { dvc checkout --quiet; exit 1; }
 
 check: .venv/.ready ## validate params, recipes and sources, one sentence a problem
-	@python workflow/validate.py
+	@python workflow/checkout.py && python workflow/validate.py
 
 plan: .venv/.ready ## what a recipe would do, and what it would need: make plan EXPERIMENT=tiny-grpo
 	@python workflow/plan.py $(EXPERIMENT)
@@ -64,6 +64,18 @@ lock: .venv/.ready ## resolve locks/*.in anew (needs uv) and bring the image key
 
 clean: ## remove scratch and outputs; DVC's cache and the default remote stay
 	rm -rf .cache runs record published comparisons reports data models
+
+# The programs of an environment name the folder that it was made in. One that was moved since is made anew.
+ifneq ($(wildcard .venv/bin),)
+ifneq ($(shell .venv/bin/python -c "" && head -n 2 .venv/bin/dvc | grep -cF "$$(cd .venv && pwd -P)/bin/python"),1)
+.venv/.ready: moved
+endif
+endif
+
+.PHONY: moved
+moved:
+	@echo "The environment in .venv was made in another folder, or its Python is gone: making it anew."
+	@rm -f .venv/.ready
 
 LOCKS := locks/torch-cpu.txt locks/torch.txt locks/cpu.txt locks/tools.txt
 

@@ -23,13 +23,13 @@ def main(args: Namespace) -> str:
     summary = {}
     with new_directory(args.output) as output:
         for name, rows in splits.items():
-            prompts, too_long = map_rows(rows, tokenizer, section)
+            prompts, _ = map_rows(rows, tokenizer, section)
             if not prompts:
                 raise InputError(
                     f"{args.recipe}: prompt.max_prompt_length is {section.max_prompt_length}, and every prompt of the "
                     f"split {name!r} is longer; raise it"
                 )
-            summary[name] = summarise(prompts, too_long, shared.get(name), rows[0]["locale"])
+            summary[name] = summarise(prompts, rows, shared.get(name))
             write_jsonl(output / ("train.jsonl" if name == "train" else f"eval-{name}.jsonl"), prompts)
         write_json(output / "summary.json", summary)
     return "; ".join(sentence(name, facts, section.max_prompt_length) for name, facts in summary.items())

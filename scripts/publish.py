@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from grpo_cot.common.files import new_directory, read_json, write_json
+from grpo_cot.common.files import new_directory, read_json, read_text, write_json
 from grpo_cot.common.step import run
 from grpo_cot.models.description import read_description
 from grpo_cot.publishing.publish import card_facts, check_base, check_repository, first_prompt, lay_out, push
@@ -26,7 +26,7 @@ def main(args: Namespace) -> str:
         "metrics": read_json(args.metrics),
         "merge": merge,
         "prompt": first_prompt(args.prompts),
-        "recipe": args.recipe.read_text(encoding="utf-8"),
+        "recipe": read_text(args.recipe),
         **known,
     }
     weights = {"merged": args.merged}

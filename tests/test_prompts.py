@@ -12,6 +12,7 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_json, write_jsonl
 from grpo_cot.data.overlap import overlaps, refuse_leaks
 from grpo_cot.data.rows import load, read_source
+from grpo_cot.data.summary import sentence, summarise
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import map_rows, system_messages
 from grpo_cot.recipes.recipe import Example, PromptSection
@@ -147,7 +148,7 @@ def test_a_validation_row_in_an_evaluation_set_is_refused() -> None:
 @pytest.mark.slow
 def test_the_summary_says_of_every_set_what_it_shares_with_the_others(tmp_path: Path) -> None:
     splits = questions(
-        train=["Ann has 3 hats."],
+        train=["Ann has 3 hats.", "Bea has 8.", "ann has 3 hats"],
         validation=["Eve has 2."],
         test=["Bob has 5.", "Ann has 4 hats."],
         mgsm=["Bob has 5."],
@@ -160,8 +161,20 @@ def test_the_summary_says_of_every_set_what_it_shares_with_the_others(tmp_path: 
     }  # fmt: skip
     assert {name: facts["near_train"] for name, facts in summary.items()}["test"] == 1
     assert all(facts["also_in_train"] == 0 and facts["locale"] == "en" for facts in summary.values())
-    assert "test: 2 prompts" in done.stdout and "1 also in mgsm" in done.stdout
+    assert {name: facts["questions"] for name, facts in summary.items()} == {
+        "train": 2, "validation": 1, "test": 2, "mgsm": 1,
+    }  # fmt: skip
+    assert "train: 3 prompts of 2 different questions," in done.stdout
+    assert "test: 2 prompts, 0 dropped" in done.stdout and "1 also in mgsm" in done.stdout
     assert (tmp_path / "prompts/eval-validation.jsonl").is_file()
+
+
+def test_a_training_question_with_two_golds_is_said() -> None:
+    rows = [{"id": f"train-{at}", "question": "2 + 2?", "gold": gold, "locale": "en"} for at, gold in enumerate("45")]
+    facts = summarise([row | {"tokens": 9} for row in rows], rows, None)
+    assert (facts["prompts"], facts["questions"], facts["more_than_one_gold"]) == (2, 1, 1)
+    assert "2 prompts of 1 different questions" in sentence("train", facts, 99)
+    assert "1 questions have more than one gold" in sentence("train", facts, 99)
 
 
 def test_mgsm_in_english_is_found_wholly_inside_gsm8ks_test(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import networkx
+from checkout import check_checkout
 from dvc.lock import LockError
 from dvc.repo import Repo
 
@@ -45,9 +46,10 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
     What they read of other stages and is missing here (a fresh clone) is pulled first, unless it is a `rehearsal`.
 
     Raises:
-        InputError: params, a recipe or a source is invalid, a file is missing here and in the remote, or an earlier run
-            is still at work.
+        InputError: this is no whole checkout, params, a recipe or a source is invalid, a file is missing here and in
+            the remote, or an earlier run is still at work.
     """
+    check_checkout(Path.cwd())
     with Repo(_wait_for_lock=True) as repo, repo.lock:
         graph = repo.index.graph  # an edge leads from a stage to one that it depends on
         changed: set[Any] = set()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grpo_cot.bases.sources import Base
+from grpo_cot.checks.dashboards import check_dashboards
 from grpo_cot.checks.recipe import check_recipe
 from grpo_cot.common.errors import InputError, nearest, validated
 from grpo_cot.common.files import read_yaml
@@ -18,7 +19,10 @@ root = Path(__file__).parent.parent
 
 
 def check_params(path: Path) -> None:
-    """params.yaml itself, and that every run's data set has the evaluation sets that its recipe names."""
+    """params.yaml itself, and that every run's data set has the evaluation sets that its recipe names.
+
+    Of the runs to build now also that they can report where their recipe says.
+    """
     for name, run in load_params(path, root).runs.items():
         recipe = root / "experiments" / f"{run.recipe}.yaml"
         source = root / "sources/datasets" / f"{run.dataset}.yaml"
@@ -33,6 +37,8 @@ def check_params(path: Path) -> None:
         base = root / "sources/bases" / f"{run.base}.yaml"
         licence = validated(Base, read_yaml(base), base).licence
         check_repository(content, licence.name_prefix, f"{path}: runs.{name} ({run.recipe} from {run.base})")
+        if path == root / "params.yaml":  # and not what is in store for later
+            check_dashboards(content, recipe)
         for chosen in content.evaluate.sets:
             if chosen not in splits:
                 raise InputError(

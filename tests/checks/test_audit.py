@@ -4,7 +4,7 @@ only when total."""
 import re
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from checks.broken_rewards import BROKEN
@@ -13,7 +13,7 @@ from grpo_cot.checks.audit import broken, judge, length_warnings
 from grpo_cot.checks.golden import GOLDEN
 from grpo_cot.common.errors import InputError
 from grpo_cot.rewards import promises
-from grpo_cot.rewards.groups import group_statistics
+from grpo_cot.rewards.groups import group_statistics, sample_warnings
 from grpo_cot.rewards.promise import Property
 from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS
 from grpo_cot.schema import SYSTEM_PROMPT
@@ -97,6 +97,25 @@ def test_mostly_phantom_groups_are_a_warning_that_says_what_they_teach() -> None
 def test_a_reward_of_weight_0_makes_no_phantom() -> None:
     found = statistics_of([WRONG, UNFORMATTED, RIGHT, WRONG], {"correctness": 1.0, "strict_format": 0.0})
     assert found["weighted_sum"]["phantom"] == 0
+
+
+def test_a_completion_that_no_reward_judges_is_in_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    def right_alone(completions: list[Any], gold: list[str], **columns: Any) -> list[float | None]:
+        texts = (completion[0]["content"] for completion in completions)
+        return [1.0 if value in text else None for value, text in zip(gold, texts, strict=True)]
+
+    def nothing(completions: list[Any], **columns: Any) -> list[None]:
+        return [None] * len(completions)
+
+    rewards = {"right_alone": right_alone, "nothing": nothing}
+    monkeypatch.setattr(
+        "grpo_cot.rewards.groups.reward_functions", lambda names: ([rewards[name] for name in names], [*names.values()])
+    )
+    found = statistics_of(["5", "6"], {"right_alone": 1.0, "nothing": 0.0})
+    assert found["right_alone"] == {"mean": 1.0, "largest": 1.0, "varies": 0.0}
+    assert found["weighted_sum"]["varies"] == 0  # so that the trainer gives neither completion an advantage
+    assert found["nothing"] == {"mean": None, "largest": None, "varies": 0.0}
+    assert "nothing judges none of the base model's samples" in sample_warnings(found, "the base model's samples")
 
 
 def test_the_base_samples_are_judged_in_their_locale() -> None:

@@ -24,9 +24,13 @@ def pinned(folder: Path, name: str, text: str) -> dict[str, Any]:
     return {"path": name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def files_source(folder: Path, lines: list[str], **extra: object) -> Suite:
-    pin = pinned(folder, "train.jsonl", "".join(line + "\n" for line in lines))
-    source = {"kind": "files", "folder": str(folder), "splits": {"train": pin, "test": pin}, "licence": "MIT", **extra}
+def files_source(folder: Path, lines: list[str], test: list[str] | None = None, **extra: object) -> Suite:
+    """Training rows, and the test rows, which are the same where none are given."""
+    splits = {
+        name: pinned(folder, f"{name}.jsonl", "".join(line + "\n" for line in part))
+        for name, part in (("train", lines), ("test", lines if test is None else test))
+    }
+    source = {"kind": "files", "folder": str(folder), "splits": splits, "licence": "MIT", **extra}
     return validated(SOURCE_FILE, source, "toy.yaml")
 
 
@@ -224,9 +228,10 @@ def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_validation_rows_are_drawn_from_the_training_rows_disjoint_repeatable_and_recorded(tmp_path: Path) -> None:
     lines = [json.dumps({"question": f"What is {n // 2} + 1?", "answer": f"#### {n // 2 + 1}"}) for n in range(8)]
     lines += [json.dumps({"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"}) for n in range(10, 30)]
-    plain, _ = load(files_source(tmp_path, lines), "toy")
+    plain, _ = load(files_source(tmp_path, lines, lines[8:]), "toy")
     (first, record), (again, _), (other, _) = (
-        load(files_source(tmp_path, lines, validation={"rows": 10, "seed": seed}), "toy") for seed in (1, 1, 2)
+        load(files_source(tmp_path, lines, lines[8:], validation={"rows": 10, "seed": seed}), "toy")
+        for seed in (1, 1, 2)
     )
     assert first == again and first["validation"] != other["validation"]
     assert len(first["validation"]) == 10 and record["rows"]["train"] == 18

@@ -86,7 +86,7 @@ def write_later_steps(run: Path) -> None:
         run / "record/train.json",
         {
             "step": "train", "started": "2026-11-21T12:00:00+00:00", "seconds": 61.2, "peak_memory_mib": 900,
-            "device": "x86_64", "host": "desk", "engine": "host", "image": None,
+            "device": "x86_64", "processor": "AMD EPYC (AVX2)", "host": "desk", "engine": "host", "image": None,
         },
     )  # fmt: skip
 
@@ -117,13 +117,14 @@ def folder(tmp_path: Path) -> Path:
         "also_in_train": 0,
         "near_train": 0,
         "also_in": {},
+        "more_than_one_gold": 0,
     }
     write_json(
         run / "prompts/summary.json",
         {
-            "train": {"prompts": 2000, **facts},
-            "test": {"prompts": 500, **facts, "near_train": 7},
-            "mgsm_en": {"prompts": 250, **facts, "also_in": {"test": 250}},
+            "train": {"prompts": 2000, **facts, "questions": 1990, "more_than_one_gold": 3},
+            "test": {"prompts": 500, "questions": 500, **facts, "near_train": 7},
+            "mgsm_en": {"prompts": 250, "questions": 250, **facts, "also_in": {"test": 250}},
         },
     )
     write_json(
@@ -158,6 +159,7 @@ def test_the_page_shows_every_figure_with_its_interval(folder: Path) -> None:
         assert label in page
     assert "a true difference of 6.1 points in strict accuracy" in page
     assert "All problems of a set are asked." in page
+    assert "<td>x86_64</td><td>AMD EPYC (AVX2)</td><td>desk</td>" in page
 
 
 def test_every_evaluation_set_has_its_figures_licence_and_warnings(folder: Path) -> None:
@@ -167,6 +169,8 @@ def test_every_evaluation_set_has_its_figures_licence_and_warnings(folder: Path)
     data = page[page.index("<h2>Data</h2>") :]
     assert "<td>mit</td>" in data and "House terms" in data and "Translated from GSM8K&#39;s test split." in data
     assert "250 in test" in data and "(7 but for the numbers)" in data
+    assert '2000 <span class="note">(1990 different)</span>' in data and "(500 different)" not in data
+    assert '<p class="warning">train: 3 questions have more than one gold answer.</p>' in data
     assert "Every problem of mgsm_en is one of test: the two are not independent evidence." in data
 
 
@@ -180,9 +184,10 @@ def test_each_phase_shows_what_it_optimises(folder: Path) -> None:
 
 
 def test_phantom_groups_are_shown_of_the_base_and_of_what_a_later_phase_started_from(folder: Path) -> None:
-    def samples(phantom: float) -> dict[str, dict[str, float]]:
+    def samples(phantom: float) -> dict[str, dict[str, Any]]:
         facts = {"mean": 0.25, "largest": 2.5, "varies": 0.5}
-        return {"correctness": facts, "weighted_sum": facts | {"phantom": phantom}}
+        nothing = {"mean": None, "largest": None, "varies": 0.0}
+        return {"correctness": facts, "mine": nothing, "weighted_sum": facts | {"phantom": phantom}}
 
     base = {"broken": {}, "groups": 16, "group_size": 8, "base_samples": samples(0.4375), "warnings": ["Of the base."]}
     later = {"groups": 24, "group_size": 4, "samples": samples(0.125), "warnings": ["Of the start."]}
@@ -192,6 +197,7 @@ def test_phantom_groups_are_shown_of_the_base_and_of_what_a_later_phase_started_
     rewards = page[page.index("<h2>Rewards before training</h2>") : page.index("<h2>Data</h2>")]
     assert "On the base&#39;s own completions, in 16 groups of 8" in rewards.replace("'", "&#39;")
     assert "In 44 % of groups the weighted sum varies though no completion has the right value" in rewards
+    assert "<td>mine</td><td>judges none</td><td>judges none</td><td>0 % of groups</td>" in rewards
     assert "the model that 02-grpo started from, in 24 groups of 4" in rewards
     assert "In 12 % of groups the weighted sum varies" in rewards
     assert "Audit: Of the base." in page and "Audit before 02-grpo: Of the start." in page
@@ -207,6 +213,12 @@ def test_a_reward_of_ones_own_has_its_curve() -> None:
     log = [{"step": step, "reward": 0.5, "rewards/brevity/mean": 0.1 * step} for step in range(1, 4)]
     with_curve, without = (reward_picture(log, {name: 1.0}) for name in ("my_rewards.brevity", "my_rewards.other"))
     assert with_curve.count("<path") > without.count("<path")
+
+
+def test_a_reward_that_was_not_logged_is_not_in_the_pictures_legend() -> None:
+    log = [{"step": step, "reward": 0.5, "rewards/brevity/mean": 0.5} for step in (1, 2)]
+    picture = reward_picture(log, {"brevity": 1.0, "never_logged": 1.0})
+    assert "brevity" in picture and "never_logged" not in picture
 
 
 def test_figures_that_were_not_measured_are_none() -> None:

@@ -110,32 +110,66 @@ def test_log_probabilities_that_are_apart_or_missing_are_refused(found: tuple[fl
         SyncAttestation(limit=0.4).gap(*found)
 
 
+class Engine:
+    """What is asked of a vllm.LLM."""
+
+    def generate(self, prompts: Any, lora_request: Any = None) -> str:
+        return f"{prompts} with {lora_request and lora_request.lora_int_id}"
+
+
+def attesting(model: Any) -> tuple[Any, Callable[..., dict[str, float]]]:
+    """An attestation of what an engine is asked with, and how to ask it and attest."""
+    import torch
+
+    from grpo_cot.training.attestation import SyncAttestation, requests
+
+    engine = Engine()
+    attestation = SyncAttestation(0.1, requests(engine, torch.device("cpu")))
+    attestation.begin(model)
+
+    def asked(number: int, **request: Any) -> dict[str, float]:
+        said = engine.generate("prompts", lora_request=SimpleNamespace(lora_int_id=number, **request))
+        assert said == f"prompts with {number}"
+        return attestation.weights(model)
+
+    return attestation, asked
+
+
 def test_an_adapter_in_the_request_itself_is_compared_in_the_format_that_it_has_there() -> None:
     """Unsloth's requests hold tensors instead of a folder."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
     from grpo_cot.common.errors import InputError
-    from grpo_cot.training.attestation import SyncAttestation, adapter_tensors
+    from grpo_cot.training.attestation import adapter_tensors
 
-    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(8, 8)), LoraConfig(target_modules=["0"]))
+    model = small()
     live = adapter_tensors(model)
     first, second = sorted(live)
     held = {"sync/adapter_delivered": 1.0, "sync/base_unchanged": 1.0}
-
-    def attested(tensors: dict[str, torch.Tensor]) -> dict[str, float]:
-        attestation = SyncAttestation(0.1, lambda: SimpleNamespace(lora_tensors=tensors))
-        attestation.begin(model)
-        return attestation.weights(model)
-
-    assert attested(live) == held
-    assert attested({name: tensor.bfloat16() for name, tensor in live.items()}) == held
+    _, asked = attesting(model)
+    assert asked(1, lora_tensors=live) == held
+    assert asked(2, lora_tensors={name: tensor.bfloat16() for name, tensor in live.items()}) == held
     with pytest.raises(InputError, match=f"1 names differ, {second} first"):
-        attested({first: live[first]})
+        asked(3, lora_tensors={first: live[first]})
     with pytest.raises(InputError, match="and a shape first"):
-        attested({first: live[first], second: live[second][:4]})
+        asked(4, lora_tensors={first: live[first], second: live[second][:4]})
     with pytest.raises(InputError, match=f"1 of 2 tensors differ, {second} first"):
-        attested({first: live[first], second: live[second] + 1e-9})
+        asked(5, lora_tensors={first: live[first], second: live[second] + 1e-9})
+
+
+def test_tensors_that_the_trainer_shares_are_compared_with_what_they_were_when_vllm_loaded_them() -> None:
+    """Read later, they would be compared with themselves, and any adapter that vLLM holds would pass."""
+    from grpo_cot.common.errors import InputError
+    from grpo_cot.training.attestation import adapter_tensors
+
+    model = small()
+    attestation, asked = attesting(model)
+    assert asked(1, lora_tensors=adapter_tensors(model))["sync/adapter_delivered"] == 1
+    for tensor in adapter_tensors(model).values():
+        tensor.data.add_(1)
+    with pytest.raises(InputError, match="the adapter of an earlier step"):
+        attestation.weights(model)
+    with pytest.raises(InputError, match="the adapter of an earlier step"):
+        asked(1, lora_tensors=adapter_tensors(model))  # vLLM has a number's adapter already, and does not load it again
+    assert asked(2, lora_tensors=adapter_tensors(model))["sync/adapter_delivered"] == 1
 
 
 def test_a_checksum_neither_reads_nor_moves_the_state_that_training_draws_from() -> None:
@@ -195,8 +229,7 @@ def test_an_adapter_is_compared_as_its_file_has_it_and_an_earlier_ones_is_named(
     from grpo_cot.training.attestation import SyncAttestation, adapter_tensors
 
     model = small()
-    attestation = SyncAttestation(0.1, lambda: SimpleNamespace(lora_path=str(tmp_path)))
-    attestation.begin(model)
+    attestation, asked = attesting(model)
 
     def write() -> None:
         save_file(
@@ -205,13 +238,15 @@ def test_an_adapter_is_compared_as_its_file_has_it_and_an_earlier_ones_is_named(
         )
 
     write()
-    assert attestation.weights(model)["sync/adapter_delivered"] == 1
+    assert asked(1, lora_path=str(tmp_path))["sync/adapter_delivered"] == 1
     for tensor in adapter_tensors(model).values():
         tensor.data.add_(1)
     with pytest.raises(InputError, match="the adapter of an earlier step"):
         attestation.weights(model)
+    with pytest.raises(InputError, match="the adapter of an earlier step"):
+        asked(2, lora_path=str(tmp_path))
     write()
-    assert attestation.weights(model)["sync/adapter_delivered"] == 1
+    assert asked(3, lora_path=str(tmp_path))["sync/adapter_delivered"] == 1
     with pytest.raises(InputError, match="vLLM was asked without the adapter"):
         SyncAttestation(0.1, lambda: None).weights(model)
 

@@ -127,6 +127,43 @@ def test_the_longest_batch_is_run_and_training_is_to_the_byte_as_without(
 
 
 @pytest.mark.slow
+def test_the_probe_is_no_check_that_a_library_may_note_as_passed(tmp_path: Path) -> None:
+    """Unsloth notes on the model up to which length it has compared packed rows with single ones."""
+    import torch
+
+    from grpo_cot.training.probe import probe
+
+    wanted = recipe("grpo")
+    trainer = prepared(wanted, tmp_path)
+    trainer.create_optimizer_and_scheduler(2)
+    trainer.model_wrapped = trainer.model
+    model, table = trainer.model, next(module for module in trainer.model.modules() if "inv_freq" in module._buffers)
+    model._unsloth_verified = {"before"}
+    frequencies, seen = table.inv_freq, []
+    content = frequencies.clone()
+
+    def noting(module: Any, given: Any) -> None:
+        seen.append(given[0])
+        model._unsloth_seq_packing_grad_verified_T = given[0].numel()
+        model._unsloth_verified.add(tuple(given[0].shape))
+        table.max_seq_len_cached = given[0].shape[1]
+        table.register_buffer("inv_freq", table.inv_freq * 2, persistent=False)
+
+    longest = table.max_seq_len_cached
+    hook = model.get_input_embeddings().register_forward_pre_hook(noting)
+    probe(trainer, wanted, wanted.phases[0])
+    hook.remove()
+    batch = seen[-1]
+    special = set(trainer.processing_class.all_special_ids)
+    assert set(batch.flatten().tolist()) & special == {trainer.processing_class.pad_token_id}
+    assert (batch == trainer.processing_class.pad_token_id).sum() == 1
+    assert len(set(map(tuple, batch.tolist()))) == len(batch) and len(batch.unique()) > 100
+    assert not hasattr(model, "_unsloth_seq_packing_grad_verified_T") and model._unsloth_verified == {"before"}
+    assert table.inv_freq is frequencies and torch.equal(frequencies, content)
+    assert table.max_seq_len_cached == longest
+
+
+@pytest.mark.slow
 def test_memory_runs_out_before_the_first_step(tmp_path: Path) -> None:
     """The error is torch's own, raised where it is raised on a GPU: within the model, on the longest batch alone."""
     import torch

@@ -5,8 +5,8 @@ answer styles. So the model can do the task but does not know yet which style pa
 its steps or blurt out a guess, inside the schema or outside it. Held-out structures never enter it.
 
 Differences from there: the shares stand in the source file, the stream comes in chunks with seeds of their own, so that
-a resumed training goes on where the interrupted one stopped, and a GPU computes in bfloat16. On one device the same
-source gives the same bytes; on another device, or with other packages, other ones.
+a resumed training goes on where the interrupted one stopped, and a GPU computes in bfloat16 where it can. On one device
+the same source gives the same bytes; on another device, or with other packages, other ones.
 """
 
 import itertools
@@ -131,8 +131,9 @@ def pretrain(
     checkpoint = last_whole_checkpoint(checkpoints)
     first = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     encoder_decoder = bool(model.config.is_encoder_decoder)
+    bfloat16 = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     arguments = TrainingArguments(
-        output_dir=str(checkpoints), use_cpu=not gpu, bf16=gpu, seed=seed, max_steps=settings.steps,
+        output_dir=str(checkpoints), use_cpu=not gpu, bf16=bfloat16, seed=seed, max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size, learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine", warmup_steps=settings.warmup_steps, adam_beta2=settings.adam_beta2,
         weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm, optim="adamw_torch",

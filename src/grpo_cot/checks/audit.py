@@ -43,7 +43,8 @@ def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
         cases = list(_cases(promise))
         rows = [golden._asdict() | {"id": golden.title, "messages": []} for golden, _ in cases]
         lengths = [len(golden.completion.split()) for golden, _ in cases]
-        values = amounts(name, function, rows, [golden.completion for golden, _ in cases], lengths)
+        paid = amounts(name, function, rows, [golden.completion for golden, _ in cases], lengths)
+        values = [amount or 0.0 for amount in paid]  # one that it does not judge it does not pay
         threshold = max(max(values) - 1e-9 if promise.in_parts else 0.0, 1e-9)
         for (golden, due), value in zip(cases, values, strict=True):
             # A part is paid for a part of the tags, and none for a text without any.
@@ -73,7 +74,7 @@ def _paid_by_length(name: str, function: Reward) -> str | None:
     texts = [WRONG_SHORT, WRONG_SHORT, WRONG_LONG]
     lengths = [12, 400, 4000]
     rows = [{"messages": [], "gold": "18", "locale": "en", "id": "a wrong answer in two lengths"}] * len(texts)
-    short, *long = amounts(name, function, rows, texts, lengths)
+    short, *long = (amount or 0.0 for amount in amounts(name, function, rows, texts, lengths))
     other = next((amount for amount in long if abs(amount - short) > 1e-9), None)
     return None if other is None else f"pays {short:g} for a wrong answer, and {other:g} for the same one at length"
 

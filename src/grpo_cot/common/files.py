@@ -24,6 +24,23 @@ def _unreadable(path: Path, error: OSError | UnicodeError) -> InputError:
     return InputError(f"{path}: {'not UTF-8 text' if isinstance(error, UnicodeError) else error.strerror}")
 
 
+def read_text(path: Path) -> str:
+    """A text file's content, without the byte order mark that some editors and spreadsheets put before it.
+
+    Raises:
+        InputError: the file is missing or no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def unmarked(line: str) -> str:
+    """A line without a byte order mark before it: files joined end to end have one in the middle."""
+    return line.removeprefix("\ufeff")
+
+
 def read_yaml(path: Path) -> Any:
     """A YAML 1.2 file's content, read by the parser that DVC uses (`1e-5` is a number).
 
@@ -31,9 +48,7 @@ def read_yaml(path: Path) -> Any:
         InputError: the file is missing or no YAML.
     """
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError) as error:
-        raise _unreadable(path, error) from None
+        return YAML(typ="safe", pure=True).load(read_text(path))
     except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -45,11 +60,9 @@ def read_json(path: Path) -> Any:
         InputError: the file is missing or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno} is not valid JSON: {error.msg}") from None
-    except (OSError, UnicodeError) as error:
-        raise _unreadable(path, error) from None
 
 
 def read_jsonl(path: Path) -> list[Row]:
@@ -61,7 +74,7 @@ def read_jsonl(path: Path) -> list[Row]:
     rows = []
     try:
         with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(map(unmarked, lines), start=1):
                 if not line.strip():
                     continue
                 try:

@@ -4,7 +4,9 @@ import argparse
 import errno
 import os
 import platform
+import re
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +51,7 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
                 "seconds": round(time.monotonic() - clock, 2),
                 "peak_memory_mib": peak // (2**20 if sys.platform == "darwin" else 2**10),
                 "host": platform.node(), "system": platform.platform(), "cpus": os.cpu_count(), "device": _device(),
+                "processor": processor(),
                 "python": platform.python_version(), "engine": os.environ.get("GRPO_COT_ENGINE"),
                 "image": os.environ.get("GRPO_COT_IMAGE"), "image_id": os.environ.get("GRPO_COT_IMAGE_ID"),
                 **args.measured,
@@ -61,6 +64,23 @@ def _outputs_hint() -> str:
     if "DVC_STAGE" not in os.environ:
         return ""
     return f". (`dvc checkout` brings back the earlier outputs of {os.environ['DVC_STAGE']}.)"
+
+
+def processor() -> str:
+    """The processor's name, and in brackets the instructions that torch chose for it where torch was used.
+
+    Both decide how sums are rounded, and with it the last bits of what a CPU trains.
+    """
+    name = ""
+    if sys.platform == "darwin":
+        asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        name = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    elif Path("/proc/cpuinfo").is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        name = found[1].strip() if found else ""
+    name = name or platform.processor() or platform.machine()
+    torch = sys.modules.get("torch")
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})" if torch else name
 
 
 def _device() -> str:

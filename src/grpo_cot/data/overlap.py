@@ -1,8 +1,9 @@
-"""The questions that occur in more than one split: a question of the training must not be one of the evaluation."""
+"""Questions that occur twice: in the training and an evaluation set, in two evaluation sets, or in one split."""
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 
 _NUMBER = re.compile(r"\d+(?:[.,/:]\d+)*")
+_NUMBER_OR_SIGN = re.compile(_NUMBER.pattern + "|[-+*/×÷=<>^]")
 _NO_LETTER_OR_DIGIT = re.compile(r"[\W_]+")
 
 
@@ -20,6 +22,13 @@ class Overlap(NamedTuple):
     also_in_train: list[str]
     near_train: list[str]
     also_in: dict[str, int]
+
+
+class Repeated(NamedTuple):
+    """A question that one split asks more than once: its rows' ids, and their different golds."""
+
+    ids: list[str]
+    golds: list[str]
 
 
 def normalised(text: str) -> str:
@@ -38,6 +47,47 @@ def masked(text: str) -> str:
     True
     """
     return normalised(_NUMBER.sub("0", unicodedata.normalize("NFKC", text)))
+
+
+def repeated(rows: Iterable[Row]) -> list[Repeated]:
+    """The questions that a split asks more than once, in the order of their first rows.
+
+    Two questions are one when `normalised` says so and their numbers and signs are the same: `3 + 1` is not `3 - 1`,
+    nor 2.5 the same as 25.
+    """
+    same: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        signs = _NUMBER_OR_SIGN.findall(unicodedata.normalize("NFKC", row["question"]))
+        same.setdefault((normalised(row["question"]), *signs), []).append(row)
+    return [
+        Repeated([row["id"] for row in found], list({Fraction(row["gold"]): row["gold"] for row in found}.values()))
+        for found in same.values()
+        if len(found) > 1
+    ]
+
+
+def refuse_repeats(rows: Iterable[Row], where: str) -> None:
+    """Stop where an evaluation set asks a question twice: its figures would count one problem as two, and its intervals
+    be too narrow; and of two golds at least one is wrong.
+
+    Raises:
+        InputError: it does; all rows to decide on are named.
+    """
+    found = repeated(rows)
+    if not found:
+        return
+    if contradictory := [question for question in found if len(question.golds) > 1]:
+        ids = "; ".join(f"{', '.join(question.ids)} ({' or '.join(question.golds)})" for question in contradictory)
+        raise InputError(
+            f"{where}: {len(contradictory)} questions have more than one gold answer: {ids}; list the wrong rows under "
+            "'drop' in the source file with the reason"
+        )
+    more = [identifier for question in found for identifier in question.ids[1:]]
+    raise InputError(
+        f"{where}: {len(more)} rows ask again what an earlier row asks ({found[0].ids[1]} what {found[0].ids[0]} asks, "
+        "first), and the figures of an evaluation set would count such a problem twice; list them under 'drop' in the "
+        f"source file with the reason: {', '.join(more)}"
+    )
 
 
 def overlaps(splits: Mapping[str, Sequence[Row]]) -> dict[str, Overlap]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_cot.common.errors import InputError, validated
-from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml
-from grpo_cot.data.overlap import normalised
+from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml, unmarked
+from grpo_cot.data.overlap import normalised, refuse_repeats
 from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite
 from grpo_cot.hub.errors import hub_errors
 from grpo_cot.numbers import numeric_value
@@ -108,7 +108,7 @@ def _table(path: Path, columns: list[str] | None) -> list[Row]:
     style: dict[str, Any] = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     try:
         with path.open(encoding="utf-8", newline="") as lines:
-            cells = [row for row in csv.reader(lines, **style) if row]
+            cells = [row for row in csv.reader(map(unmarked, lines), **style) if row]
     except (UnicodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as {path.suffix} in UTF-8: {error}") from None
     fields, cells = (columns, cells) if columns else (cells[0] if cells else [], cells[1:])
@@ -277,7 +277,8 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
     """Every split's rows, and the record of their origin (pins, hashes, licences, dropped ids).
 
     Raises:
-        InputError: a source cannot be read as described, or a row is malformed and not dropped by name.
+        InputError: a source cannot be read as described, or a row is malformed and not dropped by name, or an
+            evaluation set asks a question twice.
     """
     splits: dict[str, list[Row]] = {}
     sets: dict[str, dict[str, Any]] = {}
@@ -292,6 +293,8 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
         ids = set()
         for split, content in raw.items():
             rows = splits[split] = uniform_rows(content.rows, split, source, content.where)
+            if split != "train":
+                refuse_repeats(rows, content.where)
             ids |= {_identifier(row, split, at, source.columns.id) for at, row in enumerate(content.rows)}
             sets[split] = _facts(source, split) | {
                 "sha256": content.sha256, "dropped": len(content.rows) - len(rows),

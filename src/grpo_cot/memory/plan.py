@@ -15,7 +15,7 @@ from grpo_cot.params import load_params
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 from grpo_cot.training.methods.registry import workload
-from grpo_cot.training.workload import USABLE, settings_with_defaults
+from grpo_cot.training.workload import FLOAT16, USABLE, asks_for_bfloat16, settings_with_defaults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -265,6 +265,11 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
         notes.append("rollouts in vLLM on its server, which has a card of its own")
     if recipe.backend == "unsloth":
         notes.append("memory is that of the backend transformers; Unsloth's own kernels and checkpoints hold less")
+    if asked := asks_for_bfloat16(recipe, phase):
+        notes.append(
+            f"computes in bfloat16 ({', '.join(asked)}), which GPUs before Ampere (T4, V100) lack, whatever fits them; "
+            f"for these: {FLOAT16}"
+        )
     memory = estimate(blueprint, work)
     return PhasePlan(phase.method, steps, prompts, batch, batch * length, epochs, notes, memory, vllm)
 

@@ -114,9 +114,11 @@ def reward_picture(log: Sequence[Mapping[str, float]], weights: Mapping[str, flo
         figure, axes = pyplot.subplots(figsize=(6.4, 2.8))
         axes.plot(*_series(log, "reward"), color="#24292f", linewidth=2, label="weighted sum")
         for name, weight in weights.items():
-            series = _series(log, f"rewards/{name.rpartition('.')[2]}/mean")  # logged by the function's own name
+            steps, means = _series(log, f"rewards/{name.rpartition('.')[2]}/mean")  # by the function's own name
+            if not means:  # it judged no completion
+                continue
             axes.plot(
-                *series, linewidth=1.2, linestyle="-" if weight else ":",
+                steps, means, linewidth=1.2, linestyle="-" if weight else ":",
                 label=f"{name} × {weight:g}" if weight else f"{name} (logged only)",
             )  # fmt: skip
         axes.set_xlabel("step")

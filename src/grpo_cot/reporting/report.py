@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from grpo_cot.common.files import read_json, read_jsonl
+from grpo_cot.common.files import read_json, read_jsonl, read_text
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting import figures
 from grpo_cot.reporting.pages import environment
@@ -28,7 +28,7 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
         changed=figures.changed_problems(read_jsonl(run / "grade/predictions.jsonl"), limit=4),
         prompts=read_json(run / "prompts/summary.json"),
         **{part: read_json(run / f"{part}.json") for part in ("check", "audit", "merge", "published")},
-        source=read_json(source), recipe=recipe_file.read_text(encoding="utf-8"),
+        source=read_json(source), recipe=read_text(recipe_file),
         records=sorted(map(read_json, (run / "record").glob("*.json")), key=lambda record: record["started"]),
     )  # fmt: skip
 

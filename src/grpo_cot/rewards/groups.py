@@ -16,8 +16,10 @@ MOSTLY = 0.5
 
 def amounts(
     name: str, function: Reward, rows: Sequence[Mapping[str, Any]], completions: Sequence[str], lengths: Sequence[int]
-) -> list[float]:
+) -> list[float | None]:
     """The amounts that a reward pays for completions, which it gets as the trainer hands them over: as messages.
+
+    None is no judgement, which is not an amount of 0: the trainer leaves such a completion out.
 
     Raises:
         InputError: it fails, pays an amount that is not finite, or returns another number of amounts.
@@ -27,11 +29,11 @@ def amounts(
     messages = [[{"role": "assistant", "content": text}] for text in completions]
     try:
         paid = function(prompts=[row["messages"] for row in rows], completions=messages, **columns)
-        numbers = [float(amount or 0.0) for amount in paid]
+        numbers = [None if amount is None else float(amount) for amount in paid]
     except Exception as error:  # of a user's own code
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"the reward {name!r} fails on the audit's completions: {reason}") from error
-    if not all(map(math.isfinite, numbers)):
+    if not all(math.isfinite(number) for number in numbers if number is not None):
         raise InputError(
             f"the reward {name!r} pays an amount that is not finite: return a number, or None for no judgement"
         )
@@ -50,22 +52,20 @@ def group_statistics(
         prompts: one row a completion, with `messages`, `gold`, `locale` and `id`; `group` neighbours share a prompt.
 
     Returns:
-        For each reward and for `weighted_sum`: mean, largest, and `varies`, the share of groups in which it varies. For
-        `weighted_sum` also `phantom`, the share of groups in which it varies though no completion is right, as
-        `correctness` reads the only `<answer>`: what such a group teaches is not the answer.
+        For each reward and for `weighted_sum`: mean and largest of what it judged (None where it judged nothing), and
+        `varies`, the share of groups in which it varies. For `weighted_sum` also `phantom`, the share of groups in
+        which it varies though no completion is right, as `correctness` reads the only `<answer>`: what such a group
+        teaches is not the answer.
     """
     functions, weights = reward_functions(rewards)
     values = {
         name: amounts(name, function, prompts, completions, token_counts)
         for name, function in zip(rewards, functions, strict=True)
     }
-    sums = [
-        sum(weight * values[name][row] for name, weight in zip(rewards, weights, strict=True))
-        for row in range(len(prompts))
-    ]
+    sums = [_weighted_sum(judgements, weights) for judgements in zip(*values.values(), strict=True)]
     right = amounts("correctness", correctness, prompts, completions, token_counts)
     phantoms = [
-        max(paid) > min(paid) and not any(correct)
+        _varies(paid) and not any(correct)
         for paid, correct in zip(_groups(sums, group), _groups(right, group), strict=True)
     ]
     figures = {name: _figures(column, group) for name, column in {**values, "weighted_sum": sums}.items()}
@@ -73,12 +73,26 @@ def group_statistics(
     return figures
 
 
-def _figures(column: Sequence[float], group: int) -> dict[str, float]:
-    varies = [max(part) > min(part) for part in _groups(column, group)]
-    return {"mean": statistics.fmean(column), "largest": max(column), "varies": statistics.fmean(varies)}
+def _weighted_sum(judgements: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """What the trainer compares: the rewards that judge a completion count, and None is one that none judges."""
+    judged = [weight * amount for weight, amount in zip(weights, judgements, strict=True) if amount is not None]
+    return sum(judged) if judged else None
 
 
-def _groups(column: Sequence[float], group: int) -> Iterator[Sequence[float]]:
+def _figures(column: Sequence[float | None], group: int) -> dict[str, float | None]:
+    judged = [amount for amount in column if amount is not None]
+    return {
+        "mean": statistics.fmean(judged) if judged else None,
+        "largest": max(judged, default=None),
+        "varies": statistics.fmean(map(_varies, _groups(column, group))),
+    }
+
+
+def _varies(group: Sequence[float | None]) -> bool:
+    return len({amount for amount in group if amount is not None}) > 1
+
+
+def _groups(column: Sequence[float | None], group: int) -> Iterator[Sequence[float | None]]:
     return (column[start : start + group] for start in range(0, len(column), group))
 
 
@@ -93,7 +107,9 @@ def sample_warnings(figures: Mapping[str, Any], samples: str) -> list[str]:
     `samples` says of what: "the base model's samples".
     """
     warnings = [
-        f"{name} never varies on {samples} (it is {facts['mean']:.2f} throughout)"
+        f"{name} judges none of {samples}"
+        if facts["mean"] is None
+        else f"{name} never varies on {samples} (it is {facts['mean']:.2f} throughout)"
         for name, facts in figures.items()
         if facts["varies"] == 0
     ]

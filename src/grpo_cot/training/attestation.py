@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
@@ -94,6 +94,43 @@ def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
     )
 
 
+class Form(NamedTuple):
+    """A tensor's shape and type, and the checksum of its bytes."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    checksum: int
+
+
+Given = Mapping[str, Form]  # an adapter by the names of its tensors
+
+
+def forms(tensors: Tensors) -> Given:
+    """What the tensors hold now."""
+    return {name: Form(part.shape, part.dtype, checksum([part])) for name, part in tensors.items()}
+
+
+def requests(llm: Any, device: torch.device) -> Callable[[], Given | None]:
+    """Have a vllm.LLM note what each adapter request holds when it is first asked with; what returns the last one's.
+
+    A request names a file, or holds tensors, which may be the trainer's own (Unsloth's are): whatever the trainer does
+    with them later, what counts is what they were. And vLLM loads the adapter of a number once: asked again with that
+    number, it samples with what it has, whatever the request holds by then.
+    """
+    noted: dict[int, Given] = {}
+    asked: list[Any] = [None]
+    generate = llm.generate
+
+    def noting(*positional: Any, lora_request: Any = None, **settings: Any) -> Any:
+        asked[0] = lora_request
+        if lora_request is not None and lora_request.lora_int_id not in noted:
+            noted[lora_request.lora_int_id] = forms(delivered_tensors(lora_request, device))
+        return generate(*positional, lora_request=lora_request, **settings)
+
+    llm.generate = noting
+    return lambda: None if asked[0] is None else noted[asked[0].lora_int_id]
+
+
 def delivered_tensors(request: Any, device: torch.device) -> Tensors:
     """The adapter's tensors that an adapter request hands to the sampler: those in it, or those in its file."""
     tensors: Tensors | None = getattr(request, "lora_tensors", None)
@@ -124,14 +161,14 @@ def log_probability_gap(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
 class SyncAttestation:
     """What is compared at every sync; `attest` puts it into a trainer.
 
-    `limit` is the largest mean gap of the log-probabilities, in nats. `request` gives the adapter request that the
-    sampler was last asked with; without it the weights are merged, and there is no adapter to compare.
+    `limit` is the largest mean gap of the log-probabilities, in nats. `given` says what the adapter held that the
+    sampler was last asked with (`requests`); without it the weights are merged, and there is no adapter to compare.
     """
 
     limit: float
-    request: Callable[[], Any] | None = None
+    given: Callable[[], Given | None] | None = None
     _base: int | None = field(default=None, init=False)  # the frozen weights' checksum when the training began
-    _seen: set[int] = field(default_factory=set, init=False)  # the trained adapter's checksums so far
+    _seen: set[frozenset[Any]] = field(default_factory=set, init=False)  # the trained adapter at all steps so far
 
     def begin(self, model: torch.nn.Module) -> None:
         """Remember the frozen weights, the first time."""
@@ -145,8 +182,8 @@ class SyncAttestation:
             InputError: the sampler was given another adapter than the trainer has, or the frozen weights changed.
         """
         held = {}
-        if self.request is not None:
-            self._check_adapter(adapter_tensors(model), self.request())
+        if self.given is not None:
+            self._check_adapter(adapter_tensors(model), self.given())
             held["sync/adapter_delivered"] = 1.0
         if not all(parameter.requires_grad for parameter in model.parameters()):
             if checksum(frozen_tensors(model)) != self._base:
@@ -157,33 +194,30 @@ class SyncAttestation:
             held["sync/base_unchanged"] = 1.0
         return held
 
-    def _check_adapter(self, live: Tensors, request: Any) -> None:
-        if request is None:
+    def _check_adapter(self, live: Tensors, given: Given | None) -> None:
+        if given is None:
             raise InputError(
                 f"vLLM was asked without the adapter: it sampled from the base; take that out, or {INSTEAD}"
             )
-        given = delivered_tensors(request, next(iter(live.values())).device)
-        if {name: tensor.shape for name, tensor in live.items()} != {name: part.shape for name, part in given.items()}:
+        if {name: tensor.shape for name, tensor in live.items()} != {name: form.shape for name, form in given.items()}:
             other = sorted(live.keys() ^ given.keys())
             raise InputError(
                 f"the adapter that vLLM was given has other tensors than the trainer's ({len(other)} names differ, "
                 f"{other[0] if other else 'and a shape'} first): give it the adapter in training, or {INSTEAD}"
             )
         # The sampler computes in a number format of its own, in which it is given the adapter.
-        names = sorted(live)
-        cast = {name: live[name].to(given[name].dtype) for name in names}
-        found, expected = (checksum(tensors[name] for name in names) for tensors in (given, cast))
-        self._seen.add(expected)
-        if found == expected:
+        trained = forms({name: tensor.to(given[name].dtype) for name, tensor in live.items()})
+        self._seen.add(frozenset(trained.items()))
+        if trained == given:
             return
-        if found in self._seen:
+        if frozenset(given.items()) in self._seen:
             raise InputError(
                 "vLLM sampled with the adapter of an earlier step, not with the one in training: a sync was left out, "
                 f"or its delivery was stale; sync at every step, or {INSTEAD}"
             )
-        wrong = [name for name in names if not torch.equal(_bytes(given[name]), _bytes(cast[name]))]
+        wrong = sorted(name for name, form in given.items() if trained[name] != form)
         raise InputError(
-            f"the adapter that vLLM was given is not the trainer's: {len(wrong)} of {len(names)} tensors differ, "
+            f"the adapter that vLLM was given is not the trainer's: {len(wrong)} of {len(given)} tensors differ, "
             f"{wrong[0]} first; look at the disk and memory that it went through, or {INSTEAD}"
         )
 

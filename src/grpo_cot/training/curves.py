@@ -1,6 +1,8 @@
 """The curves of a training: what of a trainer's log is kept, its tables for plots, and sentences on it."""
 
+import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +14,24 @@ from grpo_cot.recipes.phases import PhaseSection
 VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss|num_tokens")
 
 
-def repeatable(entry: Mapping[str, float]) -> dict[str, float]:
-    """An entry of the log without what differs at every run, sorted: a checkpoint gives it back in another order."""
-    return {name: value for name, value in sorted(entry.items()) if not VOLATILE.search(name)}
+def repeatable(entry: Mapping[str, float | None], phase: PhaseSection) -> dict[str, float]:
+    """An entry of the log without what differs at every run, and without what was not measured.
+
+    It is sorted, because a checkpoint gives it back in another order. Trainers log some figures that they did not
+    measure: TRL None for a reward that judged no completion, and 0 for the length of the completions that ended where
+    none did; Unsloth a KL of 0 where `beta` is 0 and none is computed. A gradient norm that is no number (float16
+    overflows) is no measurement either.
+    """
+    unmeasured = set()
+    if not phase.settings.get("beta"):
+        unmeasured.add("kl")
+    if entry.get("completions/clipped_ratio") == 1:
+        unmeasured |= {name for name in entry if name.endswith("_terminated_length")}
+    return {
+        name: value
+        for name, value in sorted(entry.items())
+        if not VOLATILE.search(name) and name not in unmeasured and value is not None and math.isfinite(value)
+    }
 
 
 def write_tables(log: Sequence[Mapping[str, float]], folder: Path) -> None:
@@ -31,9 +48,9 @@ def ends(steps: Sequence[Mapping[str, float]]) -> tuple[Sequence[Mapping[str, fl
 
 
 def mean(name: str, part: Sequence[Mapping[str, float]]) -> float:
-    """The mean of a logged quantity; 0 where it was not logged."""
+    """The mean of a logged quantity; NaN where it was not logged, so that no comparison with it holds."""
     values = [entry[name] for entry in part if name in entry]
-    return sum(values) / len(values) if values else 0.0
+    return statistics.fmean(values) if values else math.nan
 
 
 def loss_verdict(log: Sequence[Mapping[str, float]], phase: PhaseSection) -> list[str]:

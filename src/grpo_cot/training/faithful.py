@@ -42,6 +42,23 @@ def snapshot(configuration: Any) -> Any:
     return expected
 
 
+def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
+    """What of a tokenizer decides which tokens are trained, to compare after a trainer had its hands on it."""
+    names = ("pad_token", "eos_token", "bos_token", "padding_side", "truncation_side", "chat_template")
+    return {name: getattr(tokenizer, name) for name in names} | {"length": len(tokenizer)}
+
+
+def compare_tokenizer(recipe: Recipe, phase: Phase, expected: dict[str, Any], trainer: Any) -> None:
+    """Compare a trainer's tokenizer with the one that it was given (`tokenizer_facts`).
+
+    Raises:
+        InputError: as `compare`.
+    """
+    actual = tokenizer_facts(trainer.processing_class)
+    differences = [(f"the tokenizer's {name}", value, actual[name]) for name, value in expected.items()]
+    _refuse(recipe, phase, [difference for difference in differences if difference[1] != difference[2]])
+
+
 def compare_settings(recipe: Recipe, phase: Phase, expected: Any, configuration: Any) -> None:
     """Compare the configuration that a trainer gets with the one that the library makes of the recipe alone.
 

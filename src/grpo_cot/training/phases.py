@@ -15,7 +15,7 @@ import datasets
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerBase, ProgressCallback, TrainerCallback, set_seed
+from transformers import AutoConfig, PreTrainedTokenizerBase, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from grpo_cot.common.errors import InputError
@@ -30,11 +30,12 @@ from grpo_cot.rewards.sampling import Sampler
 from grpo_cot.training import unsloth
 from grpo_cot.training.curves import repeatable
 from grpo_cot.training.examples import own_completions
-from grpo_cot.training.faithful import compare, compare_running, snapshot
+from grpo_cot.training.faithful import compare, compare_running, compare_tokenizer, snapshot, tokenizer_facts
 from grpo_cot.training.groups import starting_audit
 from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
 from grpo_cot.training.methods.setup import Setup
 from grpo_cot.training.probe import LongestBatch
+from grpo_cot.training.workload import FLOAT16, asks_for_bfloat16
 from grpo_cot.vllm.arguments import distributions
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
@@ -96,18 +97,9 @@ def train_phases(
             continue
         try:
             _train(run, phase, place)
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"phases.{number} ({phase.method}) needs more memory than there is: `make plan EXPERIMENT=RUN` shows "
-                f"its parts; a smaller {phase.section}.per_device_train_batch_size with more "
-                "gradient_accumulation_steps is the same training"
-            ) from error
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if disk_is_full(error, scratch):
-                raise InputError(
-                    f"{scratch}: no space left on the device for a checkpoint; make room (unfinished work of other "
-                    "settings lies beside it) and start again: training goes on from the last whole checkpoint"
-                ) from error
+        except Exception as error:
+            if sentence := _refusal(error, phase, number, scratch):
+                raise InputError(sentence) from error
             raise
         # A trainer is a ring of references and holds the GPU's memory, vLLM's share too; and vLLM, when it starts,
         # freezes everything that is there, which no collection touches then.
@@ -123,6 +115,28 @@ def train_phases(
     if MAIN:
         write_json(result / "model.json", description.model_dump())
     return result
+
+
+def _refusal(error: Exception, phase: Phase, number: int, scratch: Path) -> str | None:
+    """What to tell the user of an error of the libraries that is about the machine, and not about the code."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"phases.{number} ({phase.method}) needs more memory than there is: `make plan EXPERIMENT=RUN` shows "
+            f"its parts; a smaller {phase.section}.per_device_train_batch_size with more "
+            "gradient_accumulation_steps is the same training"
+        )
+    if isinstance(error, OSError | RuntimeError | SafetensorError) and disk_is_full(error, scratch):
+        return (
+            f"{scratch}: no space left on the device for a checkpoint; make room (unfinished work of other "
+            "settings lies beside it) and start again: training goes on from the last whole checkpoint"
+        )
+    if type(error).__module__.startswith("wandb."):
+        return (
+            f"phases.{number}.{phase.section}.report_to names wandb, which cannot log this run: "
+            f"{' '.join(str(error).split())[:200]}; set WANDB_API_KEY, or WANDB_MODE=offline to keep the run's log in "
+            ".cache/wandb for `wandb sync`"
+        )
+    return None
 
 
 def read_prompts(folder: Path) -> tuple[list[Row], list[Row]]:
@@ -147,13 +161,16 @@ def disk_is_full(error: Exception, folder: Path) -> bool:
 
 def _train(run: Run, phase: Phase, place: Place) -> None:
     """Train one phase, or go on with it, and leave its result."""
-    if DEVICE == "cpu" and phase.settings.get("tf32"):
-        raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
+    _check_device(run.recipe, phase)
     audited = _starting_samples(run, phase, place) if isinstance(phase, GrpoPhase) and place.before and MAIN else None
     # First, for it connects the processes and says how they share the weights.
     configuration = trainer_configuration(run.recipe, phase, place.checkpoints, run.seed)
     expected = snapshot(configuration)
     tokenizer = load_tokenizer(run.base)
+    if run.recipe.backend == "unsloth":
+        rows = AutoConfig.from_pretrained(run.base).get_text_config().vocab_size
+        unsloth.pad_apart(tokenizer, run.prompts[0]["messages"], rows)
+    given = tokenizer_facts(tokenizer)
     setup = Setup(
         run.recipe, phase, tokenizer, run.prompts, run.validation,
         _samples(run, phase.own_samples, place, tokenizer) if phase.own_samples else (),
@@ -171,6 +188,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     if run.adapter and not is_deepspeed_zero3_enabled():  # which holds shards already, and cannot mix types
         _to_float32(trainer.model, values)
     compare(run.recipe, phase, expected, trainer)
+    compare_tokenizer(run.recipe, phase, given, trainer)
     trainer.add_callback(_Comparison(run.recipe, phase, expected))
     if DEVICE == "cuda":  # a CPU's memory is not full from one moment to the next
         trainer.add_callback(LongestBatch(trainer, run.recipe, phase))
@@ -190,11 +208,29 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
             _save(trainer.model, whole, folder)
             if setup.samples:
                 write_jsonl(folder / "samples.jsonl", setup.samples)
-            write_json(folder / "log.json", [repeatable(entry) for entry in trainer.state.log_history])
+            write_json(folder / "log.json", [repeatable(entry, phase) for entry in trainer.state.log_history])
             if audited is not None:
                 write_json(folder / "audit.json", audited)
             write_json(folder / "configuration.json", _resolved(run, phase, configuration, trainer))
     trainer.accelerator.wait_for_everyone()
+
+
+def _check_device(recipe: Recipe, phase: Phase) -> None:
+    """Refuse number formats that the device does not compute in.
+
+    Raises:
+        InputError: the recipe asks for one.
+    """
+    if DEVICE == "cpu":
+        if phase.settings.get("tf32"):
+            raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
+        return
+    # By default torch says yes to emulation as well, which is many times slower, and which vLLM refuses.
+    if not torch.cuda.is_bf16_supported(including_emulation=False) and (asked := asks_for_bfloat16(recipe, phase)):
+        raise InputError(
+            f"{asked[0]} asks for bfloat16, which {torch.cuda.get_device_name()} can only emulate; train on a GPU from "
+            f"Ampere on, or set {FLOAT16}"
+        )
 
 
 def _loaded(run: Run, phase: Phase, place: Place) -> Any:

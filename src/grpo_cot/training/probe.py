@@ -8,7 +8,8 @@ samples that a phase draws before it trains, and the fragments that free memory 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,9 +47,10 @@ class LongestBatch(TrainerCallback):  # type: ignore[misc]  # Transformers is no
 def probe(trainer: Any, recipe: Recipe, phase: Phase) -> None:
     """Run the longest batch of a phase once, and leave everything as it was.
 
-    `trainer` is prepared for training (as in a callback's `on_train_begin`). Weights, optimiser, gradients, metrics and
-    random state are the same afterwards, so that what is trained is to the byte what it would be without. Nothing is
-    run where several processes share one model's weights (FSDP, DeepSpeed): there gradients are not the trainer's own.
+    `trainer` is prepared for training (as in a callback's `on_train_begin`). Weights, optimiser, gradients, metrics,
+    random state and what libraries note on the model are the same afterwards, so that what is trained is to the byte
+    what it would be without. Nothing is run where several processes share one model's weights (FSDP, DeepSpeed): there
+    gradients are not the trainer's own.
 
     Raises:
         torch.OutOfMemoryError: there is not enough memory.
@@ -57,13 +59,12 @@ def probe(trainer: Any, recipe: Recipe, phase: Phase) -> None:
         return
     work = workload(recipe, recipe.phases.index(phase), on_gpu=DEVICE == "cuda")
     before, metrics = dict(vars(trainer)), copy.deepcopy(vars(trainer).get("_metrics"))
-    modes = [(module, module.training) for module in trainer.model.modules()]
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
-    trainer.model.train()
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     device = trained[0].device
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with _untouched(trainer.model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            trainer.model.train()
             state, update = _optimiser(trainer, work, trained)
             held = torch.empty(state, dtype=torch.uint8, device=device)
             if work.loss == "selected" and work.drawn and recipe.backend == "transformers":
@@ -74,12 +75,45 @@ def probe(trainer: Any, recipe: Recipe, phase: Phase) -> None:
             del held
     finally:
         trainer.model.zero_grad(set_to_none=True)
-        for module, training in modes:
-            module.training = training
         vars(trainer).clear()
         vars(trainer).update(before | ({} if metrics is None else {"_metrics": metrics}))
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def _untouched(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, a model may be run; afterwards its buffers and its modules' notes on themselves are what they were.
+
+    Unsloth notes there which batches of how many tokens it has checked, and a position embedding how long its table is:
+    after a probe both would treat every batch as one that they know.
+    """
+    before = [
+        (
+            module,
+            {name: _copied(value) for name, value in vars(module).items() if _is_note(name, value)},
+            {name: (buffer, buffer.clone()) for name, buffer in module.named_buffers(recurse=False)},
+        )
+        for module in model.modules()
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, notes, buffers in before:
+                for name in [name for name, value in vars(module).items() if _is_note(name, value)]:
+                    del vars(module)[name]
+                vars(module).update(notes)
+                for name, (buffer, content) in buffers.items():
+                    module._buffers[name] = buffer.copy_(content)
+
+
+def _is_note(name: str, value: Any) -> bool:
+    return name.startswith("_unsloth") or value is None or isinstance(value, bool | int | float | str)
+
+
+def _copied(value: Any) -> Any:
+    return copy.copy(value) if isinstance(value, dict | list | set) else value
 
 
 def _optimiser(trainer: Any, work: Workload, trained: Sequence[torch.Tensor]) -> tuple[int, int]:
@@ -109,13 +143,19 @@ def _backward(trainer: Any, work: Workload, device: torch.device) -> None:
 
 
 def _completions(trainer: Any, work: Workload, device: torch.device) -> dict[str, torch.Tensor]:
-    """A batch as GRPOTrainer makes it of its completions, all as long as can be, with one token of padding."""
-    padding, ends = trainer.processing_class.pad_token_id, trainer.processing_class.eos_token_id
-    token = next(number for number in range(3) if number not in (padding, ends))
+    """A batch as GRPOTrainer makes it of its completions, all as long as can be, with one token of padding.
+
+    The tokens are random: with one token throughout, rows that see each other compute what they would compute alone, so
+    that a library's check of its own packing (Unsloth's) would pass whatever it does.
+    """
+    tokenizer = trainer.processing_class
+    known = min(len(tokenizer), trainer.model.get_input_embeddings().num_embeddings)
+    texts = torch.tensor(sorted(set(range(known)) - set(tokenizer.all_special_ids)), device=device)
     shape = (work.rows, work.targets)
-    prompts = torch.full((work.rows, work.length - work.targets), token, device=device)
+    tokens = texts[torch.randint(len(texts), (work.rows, work.length), device=device)]
+    prompts, completions = tokens[:, : -work.targets], tokens[:, -work.targets :]
+    padding = tokenizer.pad_token_id
     prompts[0, 0] = padding
-    completions = torch.full(shape, token, device=device)
     zeros = torch.zeros(shape, device=device)
     return {
         "prompt_ids": prompts, "prompt_mask": (prompts != padding).long(), "completion_ids": completions,

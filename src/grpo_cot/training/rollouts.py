@@ -8,7 +8,7 @@ that it has not seen; and with `sync: merge` the adapter is merged into a copy o
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from trl.trainer import grpo_trainer
 
 from grpo_cot.recipes.phases import GrpoPhase, RolloutsSection
 from grpo_cot.recipes.recipe import Recipe
-from grpo_cot.training.attestation import SyncAttestation, adapter_tensors, attest
+from grpo_cot.training.attestation import SyncAttestation, adapter_tensors, attest, requests
 from grpo_cot.vllm.arguments import ROLLOUTS_INSTEAD, check_available, rollout_arguments
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what TRL sets for vLLM to read
@@ -47,7 +47,8 @@ def attested_trainer(arguments: Mapping[str, Any], rollouts: RolloutsSection, en
     """As `rollout_trainer`, without its checks; `engine` is how vLLM loads the base (`rollout_arguments`)."""
     if rollouts.sync == "shared":  # Unsloth has put its trainer in TRL's place, and started the engine
         trainer = GRPOTrainer(**arguments)
-        attest(trainer, SyncAttestation(rollouts.log_probability_gap, requests(trainer.vllm_generation.llm)))
+        given = requests(trainer.vllm_generation.llm, trainer.accelerator.device)
+        attest(trainer, SyncAttestation(rollouts.log_probability_gap, given))
         return trainer
 
     def generation(*positional: Any, **settings: Any) -> Generation:
@@ -57,22 +58,11 @@ def attested_trainer(arguments: Mapping[str, Any], rollouts: RolloutsSection, en
     # The constructor names the class itself: for as long as it runs, the name means ours.
     with _replaced(grpo_trainer, "VLLMGeneration", generation):
         trainer = GRPOTrainer(**arguments)
-    last = requests(trainer.vllm_generation.llm.llm) if rollouts.sync == "adapter" else None
-    attest(trainer, SyncAttestation(rollouts.log_probability_gap, last))
+    attestation = SyncAttestation(rollouts.log_probability_gap)
+    if rollouts.sync == "adapter":
+        attestation.given = requests(trainer.vllm_generation.llm.llm, trainer.accelerator.device)
+    attest(trainer, attestation)
     return trainer
-
-
-def requests(llm: Any) -> Callable[[], Any]:
-    """Have a vllm.LLM remember the adapter request that it is asked with; what returns the last one."""
-    asked: list[Any] = [None]
-    generate = llm.generate
-
-    def remembering(*positional: Any, lora_request: Any = None, **settings: Any) -> Any:
-        asked[0] = lora_request
-        return generate(*positional, lora_request=lora_request, **settings)
-
-    llm.generate = remembering
-    return lambda: asked[0]
 
 
 @dataclass

@@ -10,14 +10,17 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Message
 from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings, Phase
 from grpo_cot.recipes.recipe import Recipe
 
+# What the names of special tokens hold that no text uses.
+SPARE = ("pad", "reserved", "unused", "placeholder", "dummy")
 REWRITTEN = ("trl", "transformers", "peft")
 
 
@@ -157,6 +160,34 @@ def base_arguments(recipe: Recipe, phase: Phase, base: Path, seed: int) -> dict[
 def adapter_arguments(recipe: Recipe, phase: Phase, seed: int) -> dict[str, Any]:
     """The arguments of FastLanguageModel.get_peft_model: the recipe's own words, and what else decides the adapter."""
     return {**_lora(recipe), "random_state": seed, "use_gradient_checkpointing": _checkpointing(phase)}
+
+
+def pad_apart(tokenizer: Any, messages: Sequence[Message], rows: int) -> None:
+    """Give a tokenizer that pads with a token of its texts (Llama 3.2: the end token) a padding token of its own.
+
+    Unsloth finds padding by the token's id. It would cut that token out of prompts, and mask it in completions, so that
+    the end would never be trained. `messages` are a prompt, `rows` the tokens that the model has an embedding for.
+
+    Raises:
+        InputError: the tokenizer has no spare special token.
+    """
+    turns = [*messages, {"role": "assistant", "content": ""}]
+    used = {tokenizer.eos_token_id, *tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)}
+    if tokenizer.pad_token_id not in used:
+        return
+    spare = [
+        token.content
+        for number, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special and number < rows and number not in used
+    ]
+    named = [token for word in SPARE for token in spare if word in token.lower()]
+    if not named:
+        raise InputError(
+            f"{tokenizer.name_or_path}: the tokenizer pads with {tokenizer.pad_token!r}, which its texts hold as well; "
+            "the backend unsloth would take these for padding, and there is no spare token to pad with; set backend to "
+            "transformers"
+        )
+    tokenizer.pad_token = named[0]
 
 
 def _lora(recipe: Recipe) -> LibrarySettings:

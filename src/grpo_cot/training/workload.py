@@ -15,6 +15,12 @@ FLOAT32 = 4
 OPTIMISER_BLOCK = 256  # state values that share a scale in bitsandbytes' 8-bit optimisers
 SMALLEST_8BIT = 4096  # below that many values bitsandbytes keeps a state in float32
 
+# What stands in for bfloat16 on GPUs before Ampere (T4, V100), which have none and only emulate it.
+FLOAT16 = (
+    "fp16: true and bf16: false, bnb_4bit_compute_dtype: float16, and model.dtype: float16, or float32 where all "
+    "weights are trained"
+)
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -58,6 +64,16 @@ def settings_with_defaults(phase: Phase) -> dict[str, Any]:
     if settings["bf16"] is None:  # TRL's configurations decide it so
         settings["bf16"] = not settings["fp16"]
     return settings
+
+
+def asks_for_bfloat16(recipe: Recipe, phase: Phase) -> list[str]:
+    """The recipe's settings that have a phase compute in bfloat16, by their names."""
+    found = {
+        "model.dtype": recipe.model.dtype == "bfloat16",
+        "quantization.bnb_4bit_compute_dtype": (recipe.quantization or {}).get("bnb_4bit_compute_dtype") == "bfloat16",
+        f"{phase.section}.bf16": bool(settings_with_defaults(phase)["bf16"]),
+    }
+    return [name for name, asked in found.items() if asked]
 
 
 def optimiser_state(name: str, shapes: Sequence[tuple[int, ...]], width: int) -> int:

@@ -103,7 +103,7 @@ def workload(recipe: Recipe, phase: GrpoPhase, settings: Mapping[str, Any], *, f
 
 
 def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
-    """Sentences on the reward, the completions' length, the groups and the entropy."""
+    """Sentences on the reward, the completions' length, the groups and the entropy, each where it was logged."""
     steps = [entry for entry in log if "reward" in entry]
     if not steps:
         return ["The trainer logged no step."]
@@ -130,7 +130,7 @@ def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
         )
     names = {name for entry in steps for name in entry if name.startswith("rewards/") and name.endswith("/mean")}
     for name in sorted(names):
-        if all(entry.get(name, 0.0) == 0.0 for entry in steps):
+        if all(entry[name] == 0.0 for entry in steps if name in entry):
             sentences.append(f"The reward {name.split('/')[1]} never paid.")
     if mean("entropy", last) < 0.01:
         sentences.append("The policy's entropy fell below 0.01: it no longer explores.")
