@@ -39,6 +39,8 @@ def make_base(source: Base, output: Path, where: Path, scratch: Path) -> None:
     check_pins(source, output, where)
     if source.chat_template is not None:
         write_text(output / "chat_template.jinja", source.chat_template)
+    with naming(where):
+        check_vocabulary(output)
     if model is not None:
         if source.pretraining:
             pretrained(model, source.pretraining, source, output, where, scratch)
@@ -55,6 +57,29 @@ def check_pins(source: Base, output: Path, where: Path) -> None:
     for name, expected in source.sha256.items():
         if hashes.get(name) != expected:
             raise InputError(f"{where}: {name} has sha256 {hashes.get(name)}, expected {expected}: not the pinned file")
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Check that a model has an embedding for every token of its tokenizer.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    from transformers import AutoConfig
+
+    from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt
+
+    if not (folder / "config.json").is_file():  # drawn at random: as many rows as there are tokens
+        return
+    with refusing_corrupt(folder):
+        rows = AutoConfig.from_pretrained(folder).get_text_config(decoder=True).vocab_size
+    token, highest = max(load_tokenizer(folder).get_vocab().items(), key=lambda entry: entry[1])
+    if highest >= rows:
+        raise InputError(
+            f"the tokenizer's token {token!r} has the number {highest}, but the model has embeddings for the numbers "
+            f"0 to {rows - 1} alone (vocab_size in its config.json); take a copy of the base whose embeddings were "
+            "resized to its tokenizer"
+        )
 
 
 def download(repository: str, revision: str, output: Path, source: Path, files: list[str]) -> None:
@@ -84,11 +109,15 @@ def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
 
     from grpo_cot.models.tokenizers import load_tokenizer
+    from grpo_cot.models.turns import use_turn_end
 
     place = source.tokenizer
     if place and place.id:
         download(place.id, str(place.revision), output, where, TOKENIZER_FILES)
     tokenizer = load_tokenizer(Path(place.path) if place and place.path else output)
+    if source.chat_template is not None:
+        tokenizer.chat_template = source.chat_template
+        use_turn_end(tokenizer)
     if tokenizer.eos_token is None:
         raise InputError(f"{where}: the tokenizer has no end token, without which a model never stops")
     tokenizer.save_pretrained(output)

@@ -47,6 +47,7 @@ def attested_trainer(arguments: Mapping[str, Any], rollouts: RolloutsSection, en
     """As `rollout_trainer`, without its checks; `engine` is how vLLM loads the base (`rollout_arguments`)."""
     if rollouts.sync == "shared":  # Unsloth has put its trainer in TRL's place, and started the engine
         trainer = GRPOTrainer(**arguments)
+        _stop_at_turn_ends(trainer)
         attest(trainer, SyncAttestation(rollouts.log_probability_gap, requests(trainer.vllm_generation.llm)))
         return trainer
 
@@ -57,9 +58,16 @@ def attested_trainer(arguments: Mapping[str, Any], rollouts: RolloutsSection, en
     # The constructor names the class itself: for as long as it runs, the name means ours.
     with _replaced(grpo_trainer, "VLLMGeneration", generation):
         trainer = GRPOTrainer(**arguments)
+    _stop_at_turn_ends(trainer)
     last = requests(trainer.vllm_generation.llm.llm) if rollouts.sync == "adapter" else None
     attest(trainer, SyncAttestation(rollouts.log_probability_gap, last))
     return trainer
+
+
+def _stop_at_turn_ends(trainer: Any) -> None:
+    """Have vLLM stop where the trainer takes a completion for ended; by itself it knows the base's files alone."""
+    stops = {"stop_token_ids": sorted(trainer.eos_token_ids)}
+    trainer.vllm_generation.generation_kwargs = {**(trainer.vllm_generation.generation_kwargs or {}), **stops}
 
 
 def requests(llm: Any) -> Callable[[], Any]:
