@@ -93,8 +93,8 @@ FAMILIES = {
     ),
     "mistral-v0.3": Family(
         turns(
-            "{% if message.role == 'user' %}{{ '[INST] ' + (first if loop.last else '') + message.content }}{{ '[/INST]' }}"
-            "{% else %}{{ ' ' + message.content | trim + eos_token }}{% endif %}",
+            "{% if message.role == 'user' %}{{ '[INST] ' + (first if loop.last else '') + message.content }}"
+            "{{ '[/INST]' }}{% else %}{{ ' ' + message.content | trim + eos_token }}{% endif %}",
             "<s>", before=FOLD,
         ),
         ["<s>", "</s>", "[INST]", "[/INST]"], "</s>", "</s>",

@@ -36,7 +36,7 @@ def make_base(source: Base, output: Path, where: Path, scratch: Path) -> None:
         if not list(output.glob("*.safetensors")):  # older repositories have torch's own files alone
             download(str(source.id), str(source.revision), output, where, ["pytorch_model*.bin*"])
     model = from_scratch(source, output, where) if source.config else None
-    check_pins(source, output, where)
+    check_pins(source, Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output, where)
     if source.chat_template is not None:
         write_text(output / "chat_template.jinja", source.chat_template)
     with naming(where):
@@ -48,12 +48,12 @@ def make_base(source: Base, output: Path, where: Path, scratch: Path) -> None:
 
 
 def check_pins(source: Base, output: Path, where: Path) -> None:
-    """Compare the files of the base, or of its embedded tokenizer, with the hashes that the source pins.
+    """Compare a folder's files, the base's or its embedded tokenizer's, with the hashes that the source pins.
 
     Raises:
         InputError: a file is missing, or another one.
     """
-    hashes = file_hashes(Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output)
+    hashes = file_hashes(output)
     for name, expected in source.sha256.items():
         if hashes.get(name) != expected:
             raise InputError(f"{where}: {name} has sha256 {hashes.get(name)}, expected {expected}: not the pinned file")
@@ -136,7 +136,9 @@ def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
         set_seed(int(source.seed or 0))
         kind = AutoModelForSeq2SeqLM if configuration.is_encoder_decoder else AutoModelForCausalLM
         model: PreTrainedModel = kind.from_config(configuration)
-    except (ValueError, TypeError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # its classes raise what they like
         raise InputError(f"{where}: config: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
     return model
 

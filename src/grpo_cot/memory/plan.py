@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_cot.bases.sources import Base
-from grpo_cot.common.errors import InputError, nearest, validated
+from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_jsonl, read_yaml
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
@@ -115,10 +115,8 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
         )
     rows = training_rows(suite, root / f"data/{dataset}")
     configuration, untied = architecture(root, base)
-    encoder_decoder = bool(configuration.is_encoder_decoder)
-    if encoder_decoder != (recipe.phases[0].architecture == "seq2seq"):
-        kind = "an encoder-decoder" if encoder_decoder else "a causal model"
-        raise InputError(f"{path}: the base {base!r} is {kind}, which {recipe.phases[0].method!r} cannot train")
+    with naming(path):
+        check_kind(configuration, recipe, base)
     blueprint = Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
     processes = recipe.processes
     return Plan(
@@ -184,9 +182,21 @@ def training_rows(suite: Suite, data: Path) -> Rows:
     return Rows(None, "not known before the step download")
 
 
-def architecture(root: Path, base: str) -> "tuple[PreTrainedConfig, bool]":
-    """A base's configuration, from its own file where that is there, else from its source; and whether its files hold
-    an output matrix of their own, whatever its class does.
+def check_kind(configuration: "PreTrainedConfig", recipe: Recipe, base: str) -> None:
+    """Check that the recipe's methods train models of the base's kind.
+
+    Raises:
+        InputError: they do not.
+    """
+    encoder_decoder = bool(configuration.is_encoder_decoder)
+    if encoder_decoder != (recipe.phases[0].architecture == "seq2seq"):
+        kind = "an encoder-decoder" if encoder_decoder else "a causal model"
+        raise InputError(f"the base {base!r} is {kind}, which {recipe.phases[0].method!r} cannot train")
+
+
+def architecture(root: Path, base: str, source: Base | None = None) -> "tuple[PreTrainedConfig, bool]":
+    """A base's configuration, from its own file where that is there, else from its source (by default its source
+    file's content); and whether its files hold an output matrix of their own, whatever its class does.
 
     Raises:
         InputError: neither says it, or Transformers refuses it.
@@ -194,7 +204,7 @@ def architecture(root: Path, base: str) -> "tuple[PreTrainedConfig, bool]":
     from transformers import AutoConfig
 
     path = root / f"sources/bases/{base}.yaml"
-    source = validated(Base, read_yaml(path), path)
+    source = source or validated(Base, read_yaml(path), path)
     embedded = root / source.path if source.path else None
     for folder in (root / f"models/{base}", embedded):
         if folder and (folder / "config.json").is_file():
@@ -213,7 +223,7 @@ def architecture(root: Path, base: str) -> "tuple[PreTrainedConfig, bool]":
             )
     try:
         configuration = AutoConfig.for_model(**settings)
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # its classes raise what they like
         raise InputError(f"{path}: shape: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
     known = type(configuration)().to_dict()
     if unknown := sorted(settings.keys() - known.keys()):

@@ -122,7 +122,8 @@ def generate(
     """
     stops = sampling.get("stop_strings") or []
     configuration = generation_configuration(model, tokenizer, sampling)
-    prefix = shared_prefix(model, prompts)
+    # Beams would multiply the prefix's keys and values once more.
+    prefix = shared_prefix(model, prompts) if sampling.get("num_beams", 1) == 1 else Prefix([], None)
 
     def complete(number: int, batch: list[int]) -> list[Completion]:
         set_seed(random.Random(f"{seed} {number}").getrandbits(32))
