@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # models are described here, and none is made
-from grpo_cot.checks.project import problems  # noqa: E402
+from grpo_cot.checks.project import problems
 
 files, sentences = problems(Path(__file__).parent.parent)
 for sentence in sentences:

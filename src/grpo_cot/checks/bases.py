@@ -48,7 +48,7 @@ def _check_architecture(root: Path, name: str, source: Base, path: Path) -> None
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    from grpo_cot.memory.plan import architecture
+    from grpo_cot.memory.architecture import architecture
 
     if source.tokenizer and source.tokenizer.id and "vocab_size" not in (source.shape or {}):
         source = source.model_copy(update={"shape": {**(source.shape or {}), "vocab_size": 1000}})

@@ -4,67 +4,61 @@ Whatever a later step will refuse is refused here where the files of the checkou
 or trained.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from grpo_cot.bases.sources import Base
 from grpo_cot.checks.bases import check_base
 from grpo_cot.checks.recipe import check_recipe
 from grpo_cot.checks.runs import check_comparison, check_run
-from grpo_cot.common.errors import InputError, validated
-from grpo_cot.common.files import read_yaml
+from grpo_cot.common.errors import InputError
 from grpo_cot.data.rows import read_source
-from grpo_cot.params import load_params
+from grpo_cot.params import Run, load_params
 from grpo_cot.recipes.recipe import load_recipe
 
 
 def problems(root: Path) -> tuple[int, list[str]]:
     """How many files were read, and one sentence for every problem."""
-    found: dict[str, None] = {}  # in order; what several files share is said once
-    checks = list(_checks(root))
-    for check in checks:
+    said: dict[str, None] = {}  # in order; what two runs share is said once
+    sound: set[Path] = set()
+
+    @contextmanager
+    def heard(*files: Path) -> Iterator[None]:
+        """Keep the problem of the block; a file is sound when there is none."""
         try:
-            check()
+            yield
+            sound.update(files)
         except InputError as error:
-            found[str(error).replace(f"{root}/", "")] = None
-    files = [root / "params.yaml", *(path for part in PLACES for path in root.glob(part))]
-    return len(files), list(found)
+            said[str(error).replace(f"{root}/", "")] = None
 
-
-PLACES = ("suites/*.yaml", "experiments/*.yaml", "sources/datasets/*.yaml", "sources/bases/*.yaml")
-
-
-def _checks(root: Path) -> Iterator[Callable[[], object]]:
-    """The files by themselves, and then, of the sound ones, what stands in several together."""
-    suites, recipes, datasets, bases = (sorted(root.glob(part)) for part in PLACES)
+    recipes, datasets, bases = (
+        sorted((root / folder).glob("*.yaml")) for folder in ("experiments", "sources/datasets", "sources/bases")
+    )
+    tables = [root / "params.yaml", *sorted((root / "suites").glob("*.yaml"))]
     for path in recipes:
-        yield lambda path=path: check_recipe(load_recipe(path), path)
+        with heard(path):
+            check_recipe(load_recipe(path), path)
     for path in datasets:
-        yield lambda path=path: read_source(path)
+        with heard(path):
+            read_source(path)
     for path in bases:
-        yield lambda path=path: check_base(root, path.stem)
-    for path in (root / "params.yaml", *suites):
-        yield lambda path=path: load_params(path, root)
-        try:
+        with heard(path):
+            check_base(root, path.stem)
+    for path in tables:
+        with heard():
             params = load_params(path, root)
-        except InputError:
-            continue
-        for name, run in params.runs.items():
-            if _sound(root, run.recipe, run.dataset, run.base):
-                yield lambda name=name, run=run: check_run(root, name, run)
-        for name, comparison in params.comparisons.items():
-            pair = [params.runs[run] for run in (comparison.a, comparison.b)]
-            if all(_sound(root, run.recipe, run.dataset, run.base) for run in pair):
-                yield lambda path=path, name=name, pair=pair: check_comparison(root, path, name, *pair)
+            # What is wrong with a run's file is said of the file already.
+            runs = {name: run for name, run in params.runs.items() if _files(root, run) <= sound}
+            for name, run in runs.items():
+                with heard():
+                    check_run(root, name, run)
+            for name, comparison in params.comparisons.items():
+                if {comparison.a, comparison.b} <= runs.keys():
+                    with heard():
+                        check_comparison(root, path, name, runs[comparison.a], runs[comparison.b])
+    return len(recipes) + len(datasets) + len(bases) + len(tables), list(said)
 
 
-def _sound(root: Path, recipe: str, dataset: str, base: str) -> bool:
-    """Whether a run's files can be read; what is wrong with one that cannot is said of the file itself."""
-    source = root / f"sources/bases/{base}.yaml"
-    try:
-        load_recipe(root / f"experiments/{recipe}.yaml")
-        read_source(root / f"sources/datasets/{dataset}.yaml")
-        validated(Base, read_yaml(source), source)
-    except InputError:
-        return False
-    return True
+def _files(root: Path, run: Run) -> set[Path]:
+    places = {"experiments": run.recipe, "sources/datasets": run.dataset, "sources/bases": run.base}
+    return {root / folder / f"{name}.yaml" for folder, name in places.items()}

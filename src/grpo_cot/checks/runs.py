@@ -81,8 +81,8 @@ def _check_image(recipe: Recipe, name: str, run: Run) -> None:
 
 def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
     """Compare the recipe with the base's architecture and tokenizer, where the checkout has or describes them."""
+    from grpo_cot.memory.architecture import architecture, check_kind
     from grpo_cot.memory.estimate import Blueprint
-    from grpo_cot.memory.plan import architecture, check_kind
 
     where = root / f"sources/bases/{run.base}.yaml"
     source = validated(Base, read_yaml(where), where)
@@ -97,7 +97,13 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             return
         configuration, untied = architecture(root, run.base)
         check_kind(configuration, recipe, run.base)
-        Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
+        try:
+            Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
+        except InputError:
+            raise
+        except Exception as error:  # the libraries raise what they like
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"the libraries make no model of it on the base {run.base!r}: {reason}") from None
         stated = {**(source.config or {}), **(source.shape or {})}
         places = [stated.get(key) for key in ("max_position_embeddings", "n_positions")]
         _check_positions(recipe, max((place for place in places if isinstance(place, int)), default=None), run.base)

@@ -14,7 +14,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 def _repository(value: str) -> str:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     # The library `datasets` would read a folder of that name here, whatever commit is asked for.
     if value.startswith(("/", ".", "~")) or Path(value).is_dir():
