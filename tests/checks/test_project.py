@@ -54,7 +54,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, f"{GRPO}.top_p", 7.0, "grpo.top_p: expected less than or equal to 1, found 7.0"),
     (SHORT, f"{GRPO}.max_completion_length", 2**40, "phases.1.grpo.max_completion_length"),
     (SHORT, f"{GRPO}.generation_kwargs", {"bad_words_ids": 3}, "no text can be sampled so: `bad_words_ids` has to be"),
-    (SHORT, f"{GRPO}.logging_steps", 50, "logging_steps is 50, more than the 12 of max_steps"),
+    (SHORT, f"{GRPO}.logging_steps", 50, "logging_steps is 50, above the 12 of max_steps"),
     (SHORT, f"{GRPO}.logging_strategy", "no", "logging_strategy is 'no': no curve would be left"),
     (SHORT, f"{GRPO}.optim", "lomo", "no optimiser or schedule can be made so: You need to install"),
     (SHORT, f"{GRPO}.adam_beta1", 2.0, "no optimiser or schedule can be made so: Invalid beta parameter"),

@@ -61,8 +61,9 @@ def _check_log(settings: LibrarySettings, where: str) -> None:
     steps, last = settings.get("logging_steps"), settings.get("max_steps")
     if settings.get("logging_strategy") == "no":
         raise InputError(f"{where}.logging_strategy is 'no': no curve would be left; expected 'steps' or 'epoch'")
-    whole = isinstance(steps, int) and isinstance(last, int)
-    if settings.get("logging_strategy", "steps") == "steps" and whole and 0 < last < steps:
+    if not isinstance(steps, int) or not isinstance(last, int) or settings.get("logging_strategy", "steps") != "steps":
+        return
+    if 0 < last < steps:
         raise InputError(
             f"{where}.logging_steps is {steps}, more than the {last} of max_steps: no loss would be logged"
         )
