@@ -40,11 +40,13 @@ def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection
             "stops; choose a base that has one"
         )
     user = [{"role": "user", "content": "question"}]
-    [without] = _texts(tokenizer, [user], section)
     message = {"role": "system", "content": section.system or ""}
     texts, failure = _rendered(tokenizer, [[message, *user]], section)
     if section.system is None:
+        [without] = _texts(tokenizer, [user], section)
         return [message] if texts and len(without) > len(texts[0]) else []
+    if failure:
+        _texts(tokenizer, [user], section)  # where a question alone fails too, the system message is not the reason
     if not texts or message["content"].strip() not in texts[0]:
         raise InputError(
             f"prompt.system is given, but the base's chat template takes no system message "

@@ -140,8 +140,9 @@ def test_a_base_without_a_template_or_an_end_is_told_what_can_be_done(tmp_path: 
     assert len(map_rows(ROWS, tokenizer, section())[0]) == 1  # one of several, by name
     tokenizer.chat_template = "{{ raise_exception('I need a date') }}"
     tokenizer.eos_token = "<|endoftext|>"
-    with pytest.raises(InputError, match=r"template fails \(I need a date\).*prompt.chat_template_kwargs"):
-        map_rows(ROWS, tokenizer, section())
+    for system in (None, SYSTEM):
+        with pytest.raises(InputError, match=r"template fails \(I need a date\).*prompt.chat_template_kwargs"):
+            map_rows(ROWS, tokenizer, section(system=system))
 
 
 @pytest.mark.slow

@@ -32,15 +32,24 @@ def check_base(root: Path, name: str) -> None:
 
 
 def _check_chat_template(template: str) -> None:
-    from jinja2 import TemplateSyntaxError
+    """Refuse what is no Jinja template, and one that fails on every question, whatever a recipe gives it."""
+    from jinja2 import TemplateSyntaxError, UndefinedError
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    try:
-        render_jinja_template([[{"role": "user", "content": "question"}]], chat_template=template)
-    except TemplateSyntaxError as error:
-        raise InputError(f"chat_template: not a Jinja template: {error.message} (line {error.lineno})") from None
-    except Exception as error:  # a template is a program, and raises what it likes
-        raise InputError(f"chat_template: it fails on a question: {' '.join(str(error).split())[:200]}") from None
+    question = {"role": "user", "content": "question"}
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "</s>"}
+    failures = []
+    for conversation in ([question], [{"role": "system", "content": "system"}, question]):
+        try:
+            render_jinja_template([conversation], chat_template=template, add_generation_prompt=True, **tokens)
+        except TemplateSyntaxError as error:
+            raise InputError(f"chat_template: not a Jinja template: {error.message} (line {error.lineno})") from None
+        except UndefinedError:  # it may be in prompt.chat_template_kwargs
+            return
+        except Exception as error:  # a template is a program, and raises what it likes
+            failures.append(" ".join(str(error).split())[:200] or type(error).__name__)
+    if len(failures) == 2:
+        raise InputError(f"chat_template: it fails on a question: {failures[0]}")
 
 
 def _check_architecture(root: Path, name: str, source: Base, path: Path) -> None:

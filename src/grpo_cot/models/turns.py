@@ -16,7 +16,12 @@ from grpo_cot.common.files import Message, read_json, write_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-QUESTION, ANSWER, NEXT = "firstquestion", "firstanswer", "nextquestion"  # texts that no template changes
+SYSTEM, QUESTION, ANSWER, NEXT = (
+    "thesystem",
+    "firstquestion",
+    "firstanswer",
+    "nextquestion",
+)  # texts that no template changes
 
 
 class TurnEnd(NamedTuple):
@@ -47,10 +52,12 @@ def turn_end(tokenizer: "PreTrainedTokenizerBase") -> TurnEnd | None:
 def _after_the_answer(tokenizer: "PreTrainedTokenizerBase", more: list[Message]) -> str:
     """What a rendered conversation holds after its answer; nothing where the template refuses to render one."""
     messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}, *more]
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False)).rpartition(ANSWER)[2]
-    except Exception:  # a template is a program: what a recipe's own conversations meet is `grpo_cot.prompts`' to say
-        return ""
+    for system in ([], [{"role": "system", "content": SYSTEM}]):  # some templates refuse one, some need one
+        try:
+            return str(tokenizer.apply_chat_template([*system, *messages], tokenize=False)).rpartition(ANSWER)[2]
+        except Exception:  # a template is a program: what a recipe's conversations meet, `grpo_cot.prompts` says
+            continue
+    return ""
 
 
 def _first_token(tokenizer: "PreTrainedTokenizerBase", text: str) -> TurnEnd | None:
