@@ -23,11 +23,13 @@ def main(args: Namespace) -> str:
         # Here, so that both processes import torch at the same time.
         from grpo_cot.merging.merge import merge
         from grpo_cot.models.tokenizers import load_tokenizer
+        from grpo_cot.models.turns import state_turn_end
 
         imported = resident_memory()
         tokenizer = load_tokenizer(Path(description.base))
         started = time.monotonic()
         reason = merge(description, args.model.parent / description.path, section, tokenizer, output)
+        state_turn_end(output, tokenizer)
         if reason:
             print(f"Merged with the whole model in memory, because {reason}.", file=sys.stderr)
         args.measured["merging_seconds"] = round(time.monotonic() - started, 2)

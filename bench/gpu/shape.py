@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, set_seed
 
 from grpo_cot.common.files import Row
-from grpo_cot.memory.plan import architecture
+from grpo_cot.memory.architecture import architecture
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems

@@ -1,33 +1,33 @@
 """params.yaml: the runs that `dvc repro` builds. `make check`, `make plan` and the index page read it; no step does."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import field_validator
 
 from grpo_cot.common.errors import InputError, validated
+from grpo_cot.common.fields import Name, Seed
 from grpo_cot.common.files import read_yaml
 from grpo_cot.recipes.phases import Section
 
-Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # it becomes a folder's name and a word of a command
 Image = Literal["cpu", "cuda"]
 
 
 class Run(Section):
     """One line of params.yaml's `runs`."""
 
-    recipe: str
-    dataset: str
-    base: str
+    recipe: Name
+    dataset: Name
+    base: Name
     image: Image
-    seed: int
+    seed: Seed
 
 
 class Comparison(Section):
     """One line of params.yaml's `comparisons`: two runs, paired on the ids of their evaluation rows."""
 
-    a: str
-    b: str
+    a: Name
+    b: Name
 
 
 class Params(Section):
@@ -37,6 +37,13 @@ class Params(Section):
     datasets: list[Name]
     bases: dict[Name, Image]
     comparisons: dict[Name, Comparison]
+
+    @field_validator("datasets")
+    @classmethod
+    def _distinct(cls, datasets: list[str]) -> list[str]:
+        if len(set(datasets)) < len(datasets):
+            raise ValueError("names a data set twice")
+        return datasets
 
 
 def load_params(path: Path, root: Path) -> Params:
@@ -67,6 +74,8 @@ def load_params(path: Path, root: Path) -> Params:
             if not (root / "sources" / field / f"{value}.yaml").is_file():
                 raise InputError(f"{path}: '{field}' lists {value!r}, but sources/{field}/{value}.yaml does not exist")
     for name, comparison in params.comparisons.items():
+        if comparison.a == comparison.b:
+            raise InputError(f"{path}: comparisons.{name} compares the run {comparison.a!r} with itself; name two runs")
         for field, run_name in (("a", comparison.a), ("b", comparison.b)):
             if run_name not in params.runs:
                 raise InputError(f"{path}: comparisons.{name}.{field} is {run_name!r}, which 'runs' lacks")

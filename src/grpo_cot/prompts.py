@@ -1,11 +1,13 @@
 """From rows to prompts: chat messages with the schema's system prompt, measured in the tokenizer's template."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Message, Row
 from grpo_cot.models.opening import check_template
+from grpo_cot.models.turns import turn_end
 from grpo_cot.recipes.recipe import Example, PromptSection
 
 if TYPE_CHECKING:
@@ -16,25 +18,77 @@ def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection
     """The system message to send, possibly an empty one: some templates (Qwen2.5) inject a default in its absence.
 
     Raises:
-        InputError: the tokenizer has no chat template, or its template inserts today's date and nothing fixes it.
+        InputError: the base has no chat template, or one that fails, that inserts today's date with nothing to fix it,
+            or that has no place for the recipe's system message; or nothing ends its answers.
     """
-    template = tokenizer.chat_template
-    if not isinstance(template, str):
-        raise InputError("the tokenizer has no chat template: add one to the base model's tokenizer_config.json")
+    source = _source(tokenizer)
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError:
+        raise InputError(
+            f"the base has no chat template: write one into its source file, {source}, as chat_template, for instance "
+            "chat_template: \"{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}\""
+        ) from None
     if "strftime_now" in template and "date_string" not in section.chat_template_kwargs:
         raise InputError(
             "the chat template inserts today's date, so that prompts would change every day: "
             "fix it in the recipe, for instance prompt.chat_template_kwargs: {date_string: '26 Jul 2024'}"
         )
-    if section.system is not None:
-        return [{"role": "system", "content": section.system}]
+    if turn_end(tokenizer) is None:
+        raise InputError(
+            "neither the base's chat template nor its tokenizer has a token that ends an answer, so that a model never "
+            "stops; choose a base that has one"
+        )
     user = [{"role": "user", "content": "question"}]
-    empty = [{"role": "system", "content": ""}]
-    without, with_empty = (
-        tokenizer.apply_chat_template(messages, tokenize=False, **section.chat_template_kwargs)
-        for messages in (user, empty + user)
-    )
-    return empty if len(without) > len(with_empty) else []
+    message = {"role": "system", "content": section.system or ""}
+    texts, failure = _rendered(tokenizer, [[message, *user]], section)
+    if section.system is None:
+        [without] = _texts(tokenizer, [user], section)
+        return [message] if texts and len(without) > len(texts[0]) else []
+    if failure:
+        _texts(tokenizer, [user], section)  # where a question alone fails too, the system message is not the reason
+    if not texts or message["content"].strip() not in texts[0]:
+        raise InputError(
+            f"prompt.system is given, but the base's chat template takes no system message "
+            f"({failure or 'it leaves the message out'}): set prompt.system to null (prompt.example can show the "
+            f"form), or give the base a template that writes it before the question, as chat_template in {source}"
+        )
+    return [message]
+
+
+def _source(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The source file of the tokenizer's base."""
+    return f"sources/bases/{Path(tokenizer.name_or_path).name}.yaml"
+
+
+def _rendered(
+    tokenizer: "PreTrainedTokenizerBase", conversations: Sequence[Sequence[Message]], section: PromptSection
+) -> tuple[list[str], str]:
+    """The conversations' prompts as text; or none, and why the chat template fails on one."""
+    try:
+        texts: list[str] = tokenizer.apply_chat_template(
+            list(map(list, conversations)), tokenize=False, add_generation_prompt=True, **section.chat_template_kwargs
+        )
+    except Exception as error:  # a template is a program, and raises what it likes
+        return [], " ".join(str(error).split())[:100] or type(error).__name__
+    return texts, ""
+
+
+def _texts(
+    tokenizer: "PreTrainedTokenizerBase", conversations: Sequence[Sequence[Message]], section: PromptSection
+) -> list[str]:
+    """The conversations' prompts as text.
+
+    Raises:
+        InputError: the chat template fails on one.
+    """
+    texts, failure = _rendered(tokenizer, conversations, section)
+    if failure:
+        raise InputError(
+            f"the base's chat template fails ({failure}); give it what it needs in prompt.chat_template_kwargs, or "
+            f"give the base another template, as chat_template in {_source(tokenizer)}"
+        )
+    return texts
 
 
 def conversation(system: Sequence[Message], example: Example | None, question: str) -> list[Message]:
@@ -55,9 +109,7 @@ def map_rows(
     """
     system = system_messages(tokenizer, section)
     messages = [conversation(system, section.example, row["question"]) for row in rows]
-    texts = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **section.chat_template_kwargs
-    )
+    texts = _texts(tokenizer, messages, section)
     check_template(tokenizer, texts, section)
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     prompts, too_long = [], []

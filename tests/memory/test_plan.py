@@ -254,9 +254,9 @@ def test_a_step_is_estimated_as_the_loaded_quantized_model_runs_it() -> None:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from trl.trainer.utils import selective_log_softmax_and_entropy
 
+    from grpo_cot.memory.architecture import architecture
     from grpo_cot.memory.estimate import Blueprint
     from grpo_cot.memory.live_bytes import LiveBytes
-    from grpo_cot.memory.plan import architecture
     from grpo_cot.training.methods.registry import workload
 
     recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
@@ -343,7 +343,7 @@ def test_what_does_not_go_together_is_one_sentence(arguments: tuple[str, str | N
 
 @pytest.mark.slow
 def test_a_base_without_sizes_says_what_to_do(tmp_path: Path) -> None:
-    from grpo_cot.memory.plan import architecture
+    from grpo_cot.memory.architecture import architecture
 
     source = (ROOT / "sources/bases/qwen2.5-0.5b-instruct.yaml").read_text()
     write_text(tmp_path / "sources/bases/other.yaml", source.partition("shape:")[0])

@@ -38,9 +38,11 @@ def make_base(source: Base, output: Path, where: Path, scratch: Path) -> None:
         if not list(output.glob("*.safetensors")):  # older repositories have torch's own files alone
             download(str(source.id), str(source.revision), output, where, ["pytorch_model*.bin*"])
     model = from_scratch(source, output, where) if source.config else None
-    check_pins(source, output, where)
+    check_pins(source, Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output, where)
     if source.chat_template is not None:
         write_text(output / "chat_template.jinja", source.chat_template)
+    with naming(where):
+        check_vocabulary(output)
     if model is not None:
         if source.pretraining:
             pretrained(model, source.pretraining, source, output, where, scratch)
@@ -69,15 +71,38 @@ def agreement_of(source: Base, where: Path) -> str | None:
 
 
 def check_pins(source: Base, output: Path, where: Path) -> None:
-    """Compare the files of the base, or of its embedded tokenizer, with the hashes that the source pins.
+    """Compare a folder's files, the base's or its embedded tokenizer's, with the hashes that the source pins.
 
     Raises:
         InputError: a file is missing, or another one.
     """
-    hashes = file_hashes(Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output)
+    hashes = file_hashes(output)
     for name, expected in source.sha256.items():
         if hashes.get(name) != expected:
             raise InputError(f"{where}: {name} has sha256 {hashes.get(name)}, expected {expected}: not the pinned file")
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Check that a model has an embedding for every token of its tokenizer.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    from transformers import AutoConfig
+
+    from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt
+
+    if not (folder / "config.json").is_file():  # drawn at random: as many rows as there are tokens
+        return
+    with refusing_corrupt(folder):
+        rows = AutoConfig.from_pretrained(folder).get_text_config(decoder=True).vocab_size
+    token, highest = max(load_tokenizer(folder).get_vocab().items(), key=lambda entry: entry[1])
+    if highest >= rows:
+        raise InputError(
+            f"the tokenizer's token {token!r} has the number {highest}, but the model has embeddings for the numbers "
+            f"0 to {rows - 1} alone (vocab_size in its config.json); take a copy of the base whose embeddings were "
+            "resized to its tokenizer"
+        )
 
 
 def download(repository: str, revision: str, output: Path, source: Path, files: list[str]) -> None:
@@ -102,11 +127,15 @@ def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
 
     from grpo_cot.models.tokenizers import load_tokenizer
+    from grpo_cot.models.turns import use_turn_end
 
     place = source.tokenizer
     if place and place.id:
         download(place.id, str(place.revision), output, where, TOKENIZER_FILES)
     tokenizer = load_tokenizer(Path(place.path) if place and place.path else output)
+    if source.chat_template is not None:
+        tokenizer.chat_template = source.chat_template
+        use_turn_end(tokenizer)
     if tokenizer.eos_token is None:
         raise InputError(f"{where}: the tokenizer has no end token, without which a model never stops")
     tokenizer.save_pretrained(output)
@@ -125,7 +154,9 @@ def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
         set_seed(int(source.seed or 0))
         kind = AutoModelForSeq2SeqLM if configuration.is_encoder_decoder else AutoModelForCausalLM
         model: PreTrainedModel = kind.from_config(configuration)
-    except (ValueError, TypeError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # its classes raise what they like
         raise InputError(f"{where}: config: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
     return model
 

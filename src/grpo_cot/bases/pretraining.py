@@ -12,7 +12,7 @@ the same source gives the same bytes; on another device, or with other packages,
 import itertools
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallb
 from grpo_cot.bases.sources import Pretraining
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Message
+from grpo_cot.models.turns import answer_ids
 from grpo_cot.problems.generators import GENERATORS, Problem
 from grpo_cot.resuming import last_whole_checkpoint
 from grpo_cot.schema import SYSTEM_PROMPT, worked
@@ -91,16 +92,13 @@ class Corpus(IterableDataset[Example]):
         prompts = self.tokenizer.apply_chat_template(
             [messages[:-1] for messages in texts], add_generation_prompt=True, tokenize=False
         )
-        answers = [messages[-1]["content"] + self.tokenizer.eos_token for messages in texts]
-        pairs = zip(self._ids(prompts), self._ids(answers), strict=True)
+        answers = answer_ids(self.tokenizer, [messages[-1]["content"] for messages in texts])
+        prompt_ids = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        pairs = zip(prompt_ids, answers, strict=True)
         examples = sorted((self._example(*pair) for pair in pairs), key=lambda example: len(example["input_ids"]))
         batches = [examples[start : start + size] for start in range(0, len(examples), size)]
         random.Random(f"order-{self.seed}.{chunk}").shuffle(batches)
         return batches
-
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return ids
 
     def _example(self, prompt: list[int], answer: list[int]) -> Example:
         if self.encoder_decoder:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from grpo_cot.common.fields import Name, Seed, Sha256, Text
 from grpo_cot.hub.licences import BaseLicence
 from grpo_cot.hub.names import RepositoryId
 from grpo_cot.problems.generators import LENGTHS, Generator
@@ -22,7 +23,7 @@ class _Section(BaseModel):
 class Tokenizer(_Section):
     """The tokenizer of a base model that is made from scratch: an embedded folder, or a Hub repository at a commit."""
 
-    path: str | None = None
+    path: Text | None = None
     id: RepositoryId | None = None
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
 
@@ -100,17 +101,17 @@ class Base(_Section):
     """
 
     kind: Literal["embedded", "hub", "scratch", "pretrained"]
-    path: str | None = None
+    path: Text | None = None
     id: RepositoryId | None = None
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
     tokenizer: Tokenizer | None = None
     config: LibrarySettings | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     pretraining: Pretraining | None = None
-    chat_template: str | None = None
+    chat_template: Text | None = None
     shape: LibrarySettings | None = None
     licence: BaseLicence
-    sha256: dict[str, str] = {}
+    sha256: dict[Name, Sha256] = {}
 
     @model_validator(mode="after")
     def _place_fits_kind(self) -> "Base":

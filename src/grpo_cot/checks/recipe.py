@@ -1,7 +1,9 @@
 """Whether the installed libraries accept a recipe, and can do together what it asks."""
 
+import inspect
 from typing import Any
 
+from grpo_cot.checks.audit import broken, judge
 from grpo_cot.checks.processes import check_accelerate
 from grpo_cot.checks.rollouts import check_rollouts
 from grpo_cot.checks.rules import check_selection, check_training_sections
@@ -9,9 +11,11 @@ from grpo_cot.checks.unsloth import check_unsloth
 from grpo_cot.common.errors import InputError, naming
 from grpo_cot.library.lora import check_lora, check_served
 from grpo_cot.library.settings import check_evaluate, check_sampling, check_section, construct
+from grpo_cot.library.trial import try_optimiser, try_sampling
 from grpo_cot.recipes.phases import GrpoPhase, Phase
-from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.recipes.recipe import PromptSection, Recipe
 from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.vllm.arguments import load_arguments, sampling_parameters
 
 
 def check_recipe(recipe: Recipe, where: object) -> None:
@@ -21,11 +25,48 @@ def check_recipe(recipe: Recipe, where: object) -> None:
         InputError: as `check_training`; the first problem is named.
     """
     check_training(recipe, where)
+    check_prompt(recipe.prompt, where)
     check_selection(recipe, where)
     check_sampling(recipe.check.sampling, f"{where}: check.sampling")
     check_evaluate(recipe.evaluate, where)
     if recipe.evaluate.engine == "vllm":
         check_served(recipe.phases[0].lora or {}, f"{where}: phases.1.lora", "set evaluate.engine to transformers")
+        with naming(where):
+            check_vllm_evaluation(recipe)
+    with naming(where):
+        judge(broken(recipe.rewards), {}, recipe.audit.allow)
+
+
+def check_prompt(prompt: PromptSection, where: object) -> None:
+    """Check that what a chat template is given is not what the steps decide.
+
+    Raises:
+        InputError: it is.
+    """
+    from transformers import PreTrainedTokenizerBase
+
+    parameters = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+    taken = {"messages", *parameters} - {"self", "kwargs", "tools", "documents"}
+    if given := sorted(taken & prompt.chat_template_kwargs.keys()):
+        raise InputError(f"{where}: prompt.chat_template_kwargs.{given[0]}: this is set by the steps; take it out")
+
+
+def check_vllm_evaluation(recipe: Recipe) -> None:
+    """Check that vLLM can answer the evaluation sets with what the recipe trains, hours before it has to.
+
+    Raises:
+        InputError: it has no counterpart of a sampling parameter, or cannot load the base so.
+    """
+    section = recipe.evaluate
+    sampling_parameters(section.sampling, "evaluate.sampling")
+    if section.samples is not None:
+        sampling_parameters(section.samples.sampling, "evaluate.samples.sampling")
+    asked, instead = "evaluate.engine is 'vllm'", "set evaluate.engine to transformers"
+    if recipe.phases[0].architecture == "seq2seq":
+        raise InputError(f"{asked}, which runs no encoder-decoders; {instead}")
+    lora = recipe.phases[0].lora
+    rank = None if lora is None else lora.get("r", 8)  # PEFT's default
+    load_arguments(recipe.model, recipe.quantization, rank, asked=asked, instead=instead)
 
 
 def check_training(recipe: Recipe, where: object) -> None:
@@ -52,12 +93,16 @@ def check_training(recipe: Recipe, where: object) -> None:
 
 
 def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
+    from grpo_cot.rewards.sampling import sampling_parameters as sampling_of  # which imports torch
+
     check_section(phase.section, phase.settings, f"{where}.{phase.section}")
-    construct(phase.section, _settings_here(phase, recipe.processes), f"{where}.{phase.section}")
+    configuration = construct(phase.section, _settings_here(phase, recipe.processes), f"{where}.{phase.section}")
+    try_optimiser(configuration, f"{where}.{phase.section}")
     if isinstance(phase, GrpoPhase):
         check_rollouts(recipe, phase, where)
         # They go over the phase's other settings into the same class, which takes a misspelt one in silence.
         check_section("sampling", phase.grpo.get("generation_kwargs") or {}, f"{where}.grpo.generation_kwargs")
+        try_sampling(sampling_of(phase), f"{where}.grpo")
     if phase.own_samples:
         check_sampling(phase.own_samples.sampling, f"{where}.samples.sampling")
     if phase.lora is not None:

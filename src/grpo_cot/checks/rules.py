@@ -35,8 +35,14 @@ def _check_sections(recipe: Recipe) -> None:
         )
     if unknown := set(recipe.audit.allow) - recipe.rewards.keys():
         raise InputError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")
+    if recipe.model.attn_implementation == "flash_attention_2" and recipe.model.dtype == "float32":
+        raise InputError(
+            "model.attn_implementation is 'flash_attention_2', which computes in 16 bits only, but model.dtype is "
+            "'float32'; set it to bfloat16, or use 'sdpa'"
+        )
     for number, phase in enumerate(recipe.phases, start=1):
         where = f"phases.{number}"
+        _check_log(phase.settings, f"{where}.{phase.section}")
         if phase.lora is None and number == 1 and recipe.quantization:
             raise InputError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
         if phase.lora is not None and number > 1:
@@ -48,6 +54,19 @@ def _check_sections(recipe: Recipe) -> None:
             raise InputError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
     if len({phase.architecture for phase in recipe.phases}) > 1:
         raise InputError("'phases' mixes seq2seq with other methods, which train another kind of model")
+
+
+def _check_log(settings: LibrarySettings, where: str) -> None:
+    """Refuse a training of which no loss would be logged, so that nothing could be said of it."""
+    steps, last = settings.get("logging_steps"), settings.get("max_steps")
+    if settings.get("logging_strategy") == "no":
+        raise InputError(f"{where}.logging_strategy is 'no': no curve would be left; expected 'steps' or 'epoch'")
+    if not isinstance(steps, int) or not isinstance(last, int) or settings.get("logging_strategy", "steps") != "steps":
+        return
+    if 0 < last < steps:
+        raise InputError(
+            f"{where}.logging_steps is {steps}, more than the {last} of max_steps: no loss would be logged"
+        )
 
 
 def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:

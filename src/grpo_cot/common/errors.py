@@ -73,15 +73,20 @@ def validated(kind: "type[Model] | TypeAdapter[Model]", value: Any, where: objec
 def _path(location: Sequence[int | str], value: Any) -> Iterator[str]:
     """The keys that lead to an error, without what pydantic adds: validators, and the tag that chose a union's member
     (`method` of a phase, `kind` of a source)."""
-    tags = {value.get(key) for key in ("method", "kind")} if isinstance(value, dict) else set()
+    tags = _tags(value)
     for part in location:
         if part in tags or str(part).startswith("function-"):
             tags = set()
             continue
         yield str(part)
-        present = isinstance(value, dict | list) and (part in value if isinstance(value, dict) else True)
-        value = value[part] if present else None
-        tags = {value.get(key) for key in ("method", "kind")} if isinstance(value, dict) else set()
+        inside = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        value = value[part] if inside or (isinstance(value, dict) and part in value) else None
+        tags = _tags(value)
+
+
+def _tags(value: Any) -> set[str]:
+    chosen = [value.get(key) for key in ("method", "kind")] if isinstance(value, dict) else []
+    return {tag for tag in chosen if isinstance(tag, str)}
 
 
 def _field_names(json_schema: dict[str, Any]) -> Iterator[str]:

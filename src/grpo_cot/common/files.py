@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -45,12 +46,39 @@ def read_yaml(path: Path) -> Any:
     """A YAML 1.2 file's content, read by the parser that DVC uses (`1e-5` is a number).
 
     Raises:
-        InputError: the file is missing or no YAML.
+        InputError: the file is missing or no YAML, or a value is none that a step could write down again: a date,
+            NaN, an infinity, a whole number of more than 64 bits, text that is no UTF-8.
     """
     try:
-        return YAML(typ="safe", pure=True).load(read_text(path))
+        content = YAML(typ="safe", pure=True).load(read_text(path))
+        unfit = next(_unfit(content, ()), None)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    if unfit:
+        place, problem = unfit
+        raise InputError(f"{path}: {'.'.join(place) or 'the file'}: {problem}")
+    return content
+
+
+def _unfit(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The places in a file's content, and what is wrong with the value there."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(key, int | str) and not isinstance(key, bool):
+                yield from _unfit(key, (*place, "a key"))
+                yield from _unfit(inner, (*place, str(key)))
+            else:
+                yield place, f"expected keys that are text or whole numbers, found {key!r:.60}"
+    elif isinstance(value, str):
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            yield place, f"expected text that can be written in UTF-8, found {value!r:.60}"
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield place, f"expected a finite number, found {value}"
+    elif value is not None and not isinstance(value, bool | int):
+        yield place, f"expected text, a number, true, false or null, found {value} ({type(value).__name__}); quote text"
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield place, "expected a number of at most 64 bits"
 
 
 def read_json(path: Path) -> Any:

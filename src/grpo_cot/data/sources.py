@@ -9,12 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
+from grpo_cot.common.fields import Seed, Sha256, Text
 from grpo_cot.hub.licences import Licence
 from grpo_cot.hub.names import RepositoryId
 from grpo_cot.problems.generators import Generator
 
 Locale = Literal["en", "vi"]  # how numbers are written: 70,000 and 2.5, or 70.000 and 2,5
-SetName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # names a file: SET.jsonl, eval-SET.jsonl
+SetName = Annotated[
+    str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+]  # names a file: SET.jsonl, eval-SET.jsonl
 
 
 class _Model(BaseModel):
@@ -28,11 +31,11 @@ class Columns(_Model):
     worked one in `solution` where there is one.
     """
 
-    question: str | list[str] = "question"
-    answer: str | None = None
-    gold: str | None = None
-    solution: str | None = None
-    id: str | None = None
+    question: Text | Annotated[list[Text], Field(min_length=1)] = "question"
+    answer: Text | None = None
+    gold: Text | None = None
+    solution: Text | None = None
+    id: Text | None = None
 
     @model_validator(mode="after")
     def _one_place_for_the_gold(self) -> "Columns":
@@ -49,15 +52,23 @@ class HeldOut(_Model):
     """Training rows held out for checkpoint selection: how many, drawn with which seed."""
 
     rows: int = Field(gt=0)
-    seed: int
+    seed: Seed
 
 
 class PinnedFile(_Model):
     """A local file (.jsonl, .json, .csv, .tsv), its sha256, and the names of its columns where it has no header."""
 
-    path: str
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    fields: list[str] | None = None
+    path: str = Field(pattern=r"[^/]\.(jsonl|json|csv|tsv)$")
+    sha256: Sha256
+    fields: list[Text] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _header(self) -> "PinnedFile":
+        if self.fields and len(set(self.fields)) < len(self.fields):
+            raise ValueError("'fields' names a column twice")
+        if self.fields and not self.path.endswith(("csv", "tsv")):
+            raise ValueError("'fields' stands in for the header of a .csv or .tsv, and the path names neither")
+        return self
 
 
 class Benchmark(_Model):
@@ -83,9 +94,15 @@ class FilesSource(_Table):
     """Files in a folder: a path, or the name of the environment variable that holds it."""
 
     kind: Literal["files"]
-    folder: str | None = None
-    folder_variable: str | None = None
+    folder: Text | None = None
+    folder_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
     splits: dict[SetName, PinnedFile] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_folder(self) -> "FilesSource":
+        if self.folder and self.folder_variable:
+            raise ValueError("names both 'folder' and 'folder_variable': give one of them")
+        return self
 
 
 def _commit(revision: Any) -> Any:
@@ -102,9 +119,9 @@ class HubSource(_Table):
 
     kind: Literal["hub"]
     id: RepositoryId
-    configuration: str | None = None
+    configuration: Text | None = None
     revision: Annotated[str, BeforeValidator(_commit)] = Field(default="", validate_default=True)
-    splits: dict[SetName, str] = Field(min_length=1)
+    splits: dict[SetName, Text] = Field(min_length=1)
 
 
 class _Evaluation(_Model):
@@ -132,9 +149,10 @@ class GeneratorSuite(_Suite):
 
     kind: Literal["generator"]
     problems: Generator = "basic"
-    seed: int
+    seed: Seed
     licence: Licence
-    splits: dict[Literal["train", "validation", "test"], Annotated[int, Field(gt=0)]]
+    # More would take hours and gigabytes before it shows whether there are so many different ones.
+    splits: dict[Literal["train", "validation", "test"], Annotated[int, Field(gt=0, le=1_000_000)]]
     locale: ClassVar[Locale] = "en"
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_cot.common.files import Message
 from grpo_cot.models.generation import Prefix, encode, in_batches, shared_prefix
+from grpo_cot.models.turns import answer_ids
 
 LOGITS = 2**28  # at once, which is 1 GiB in float32: large vocabularies get smaller batches
 MASKED = -100
@@ -28,7 +29,7 @@ def likelihoods(
     conversations: Sequence[Sequence[Message]], targets: Sequence[str], *, batch_size: int,
     chat_template_kwargs: Mapping[str, Any], progress: str, finished: MutableMapping[str, Any],
 ) -> list[Likelihood | None]:  # fmt: skip
-    """The likelihood of each target text and the end token as the answer to its conversation, in their order; None
+    """The likelihood of each target text and its turn's end as the answer to its conversation, in their order; None
     where both together have more tokens than the model has positions.
 
     Prompt and target (there is at least one) are encoded separately and joined, as a model meets them when it answers.
@@ -36,9 +37,7 @@ def likelihoods(
     `in_batches`.
     """
     prompts = encode(tokenizer, conversations, chat_template_kwargs)
-    answers = [
-        [*ids, tokenizer.eos_token_id] for ids in tokenizer(list(targets), add_special_tokens=False)["input_ids"]
-    ]
+    answers = answer_ids(tokenizer, targets)
     limit = getattr(model.config, "max_position_embeddings", None) or math.inf  # encoder-decoders' are relative
     totals = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     fitting = [index for index, total in enumerate(totals) if total <= limit]

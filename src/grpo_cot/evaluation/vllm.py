@@ -14,8 +14,9 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_json
 from grpo_cot.evaluation.pairs import Ask
 from grpo_cot.models.description import ModelDescription, read_description
-from grpo_cot.models.generation import Completion, completion, encode, end_tokens
+from grpo_cot.models.generation import Completion, completion, encode
 from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.models.turns import stop_tokens
 from grpo_cot.vllm.arguments import check_available, load_arguments, sampling_parameters
 
 ASKED, INSTEAD = "evaluate.engine is 'vllm'", "set evaluate.engine to transformers"
@@ -86,7 +87,7 @@ class _Engine:
             if (folder / "generation_config.json").is_file()
             else AutoConfig.from_pretrained(folder)
         )
-        self._ends = end_tokens(defaults.eos_token_id)
+        self._ends = defaults.eos_token_id
         self._seed = seed
         self._llm = LLM(model=str(folder), max_num_seqs=batch_size, seed=seed, **arguments)
 
@@ -102,7 +103,7 @@ class _Engine:
         from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
 
         encoded = encode(tokenizer, ask.conversations, chat_template_kwargs)
-        ends = self._ends | end_tokens(tokenizer.eos_token_id)
+        ends = stop_tokens(self._ends, tokenizer)
         request = LoRARequest("trained", 1, str(adapter)) if adapter else None
         completions: list[Completion] = []
         for start in range(0, len(encoded), CHUNK):
@@ -110,14 +111,14 @@ class _Engine:
             if name not in finished:
                 chunk = encoded[start : start + CHUNK]
                 settings = [
-                    SamplingParams(**parameters, stop_token_ids=sorted(ends), seed=self._seed + start + position)
+                    SamplingParams(**parameters, stop_token_ids=ends, seed=self._seed + start + position)
                     for position in range(len(chunk))
                 ]
                 inputs = [{"prompt_token_ids": ids} for ids in chunk]
                 outputs = self._llm.generate(inputs, settings, lora_request=request)
                 stops, limit = parameters.get("stop") or [], parameters["max_tokens"]
                 finished[name] = [
-                    completion(output.outputs[0].token_ids, tokenizer, ends, stops, limit) for output in outputs
+                    completion(output.outputs[0].token_ids, tokenizer, set(ends), stops, limit) for output in outputs
                 ]
             completions += [Completion(*fields) for fields in finished[name]]
         return completions

@@ -1,5 +1,6 @@
 """Names that the Hub accepts for repositories."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -22,6 +23,11 @@ def _refusal(name: str) -> str | None:
 
 
 def _repository_id(value: str) -> str:
+    # The library `datasets` would read a folder of that name here, whatever commit is asked for.
+    if value.startswith(("/", ".", "~")) or Path(value).is_dir():
+        raise ValueError(
+            "names a folder; expected a repository on the Hub, OWNER/NAME (files of this machine have another kind)"
+        )
     if refusal := _refusal(value):
         raise ValueError(f"not the id of a repository on the Hub, OWNER/NAME: {refusal}")
     return value

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from grpo_cot.common.errors import InputError, nearest, shown
+from grpo_cot.library.trial import try_sampling
 from grpo_cot.library.values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE
 from grpo_cot.recipes.phases import PHASES
 from grpo_cot.recipes.recipe import EvaluateSection
@@ -105,6 +106,7 @@ def check_sampling(sampling: Mapping[str, Any], where: str) -> None:
     if where.endswith("samples.sampling") and not sampling.get("do_sample"):
         raise InputError(f"{where}.do_sample must be true: greedy samples of a problem are all the same")
     construct("sampling", sampling, where)
+    try_sampling(sampling, where)
 
 
 def check_evaluate(section: EvaluateSection, where: object) -> None:
@@ -120,19 +122,18 @@ def check_evaluate(section: EvaluateSection, where: object) -> None:
         check_sampling(section.samples.sampling, f"{where}: evaluate.samples.sampling")
 
 
-def construct(section: str, settings: Mapping[str, Any], where: str) -> None:
-    """Make the library's own class of a section, which refuses what it knows to be wrong.
+def construct(section: str, settings: Mapping[str, Any], where: str) -> Any:
+    """The library's own class of a section, whose constructor refuses what it knows to be wrong.
 
     Raises:
         InputError: it refuses.
     """
     configuration = configuration_class(section)
     try:
-        configuration(**settings)
-    except (ValueError, TypeError, ImportError) as error:
-        raise InputError(
-            f"{where}: {configuration.__name__} refuses it: {' '.join(str(error).split())[:200]}"
-        ) from None
+        return configuration(**settings)
+    except Exception as error:  # the libraries raise what they like
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{where}: {configuration.__name__} refuses it: {reason}") from None
 
 
 def _check_value(annotation: Any, value: Any, where: str) -> None:

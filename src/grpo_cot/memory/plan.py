@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_cot.bases.sources import Base
-from grpo_cot.common.errors import InputError, nearest, validated
-from grpo_cot.common.files import read_json, read_jsonl, read_yaml
+from grpo_cot.common.errors import InputError, naming, nearest
+from grpo_cot.common.files import read_jsonl
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
+from grpo_cot.memory.architecture import architecture, check_kind
 from grpo_cot.params import load_params
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
@@ -18,8 +18,6 @@ from grpo_cot.training.methods.registry import workload
 from grpo_cot.training.workload import FLOAT16, USABLE, asks_for_bfloat16, settings_with_defaults
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
     from grpo_cot.memory.estimate import Blueprint, Memory
 
 CARDS = (8, 16, 24, 48, 80)  # GiB
@@ -115,10 +113,8 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
         )
     rows = training_rows(suite, root / f"data/{dataset}")
     configuration, untied = architecture(root, base)
-    encoder_decoder = bool(configuration.is_encoder_decoder)
-    if encoder_decoder != (recipe.phases[0].architecture == "seq2seq"):
-        kind = "an encoder-decoder" if encoder_decoder else "a causal model"
-        raise InputError(f"{path}: the base {base!r} is {kind}, which {recipe.phases[0].method!r} cannot train")
+    with naming(path):
+        check_kind(configuration, recipe, base)
     blueprint = Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
     processes = recipe.processes
     return Plan(
@@ -182,43 +178,6 @@ def training_rows(suite: Suite, data: Path) -> Rows:
     elif isinstance(suite, HubSource) and suite.id in PUBLISHED_ROWS:
         return Rows(PUBLISHED_ROWS[suite.id] - held_out - len(suite.drop), f"as {suite.id} was published{suffix}")
     return Rows(None, "not known before the step download")
-
-
-def architecture(root: Path, base: str) -> "tuple[PreTrainedConfig, bool]":
-    """A base's configuration, from its own file where that is there, else from its source; and whether its files hold
-    an output matrix of their own, whatever its class does.
-
-    Raises:
-        InputError: neither says it, or Transformers refuses it.
-    """
-    from transformers import AutoConfig
-
-    path = root / f"sources/bases/{base}.yaml"
-    source = validated(Base, read_yaml(path), path)
-    embedded = root / source.path if source.path else None
-    for folder in (root / f"models/{base}", embedded):
-        if folder and (folder / "config.json").is_file():
-            settings = read_json(folder / "config.json")
-            return AutoConfig.from_pretrained(folder), settings.get("tie_word_embeddings") is False
-    settings = {**(source.config or {}), **(source.shape or {})}
-    if source.tokenizer and source.tokenizer.path:
-        from grpo_cot.models.tokenizers import load_tokenizer
-
-        settings["vocab_size"] = len(load_tokenizer(root / source.tokenizer.path))
-    for name in ("model_type", "vocab_size"):
-        if name not in settings:
-            raise InputError(
-                f"{path}: 'shape' lacks {name!r}, and models/{base} is not there yet; add it, or run "
-                f"dvc repro base@{base} first"
-            )
-    try:
-        configuration = AutoConfig.for_model(**settings)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: shape: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
-    known = type(configuration)().to_dict()
-    if unknown := sorted(settings.keys() - known.keys()):
-        raise InputError(f"{path}: shape: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
-    return configuration, settings.get("tie_word_embeddings") is False
 
 
 def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "Blueprint") -> PhasePlan:

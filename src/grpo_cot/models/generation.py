@@ -21,6 +21,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 
 from grpo_cot.common.files import Message, Row
+from grpo_cot.models.turns import end_tokens, stop_tokens
 
 
 class Completion(NamedTuple):
@@ -121,7 +122,8 @@ def generate(
     """
     stops = sampling.get("stop_strings") or []
     configuration = generation_configuration(model, tokenizer, sampling)
-    prefix = shared_prefix(model, prompts)
+    # Beams would multiply the prefix's keys and values once more.
+    prefix = shared_prefix(model, prompts) if sampling.get("num_beams", 1) == 1 else Prefix([], None)
 
     def complete(number: int, batch: list[int]) -> list[Completion]:
         set_seed(random.Random(f"{seed} {number}").getrandbits(32))
@@ -137,12 +139,11 @@ def generation_configuration(
 ) -> GenerationConfig:
     """The library's settings for `sampling`, less its stop strings: what it does not name is off.
 
-    The model's end tokens and the tokenizer's all end a completion, as they do where TRL samples.
+    The model's end tokens and the turn's end all end a completion, as they do where TRL samples.
     """
-    ends = end_tokens(model.generation_config.eos_token_id) | {tokenizer.eos_token_id}
     settings = {
         **({"top_k": 0} if sampling.get("do_sample") else {}),
-        "eos_token_id": sorted(ends - {None}) or None,
+        "eos_token_id": stop_tokens(model.generation_config.eos_token_id, tokenizer) or None,
         "pad_token_id": tokenizer.pad_token_id,
         "decoder_start_token_id": model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
     }
@@ -204,11 +205,6 @@ def completion(
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     stopped = any(stop in text for stop in stops)
     return Completion(text, len(tokens), end is None and not stopped and len(tokens) >= limit)
-
-
-def end_tokens(ids: int | list[int] | None) -> set[int]:
-    """A configuration's end tokens, which may be none, one or several."""
-    return set() if ids is None else {ids} if isinstance(ids, int) else set(ids)
 
 
 def _complete(

@@ -7,10 +7,11 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.models.turns import use_turn_end
 
 
 def load_tokenizer(folder: Path, padding_side: str = "left") -> PreTrainedTokenizerBase:
-    """A model's tokenizer, padding on the left as generation needs it.
+    """A model's tokenizer, padding on the left as generation needs it; its end token ends the template's turns.
 
     Raises:
         InputError: the folder holds no readable tokenizer.
@@ -19,6 +20,7 @@ def load_tokenizer(folder: Path, padding_side: str = "left") -> PreTrainedTokeni
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side=padding_side)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    use_turn_end(tokenizer)
     return tokenizer
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat, field_validator
 
 from grpo_cot.common.errors import validated
+from grpo_cot.common.fields import Name, Seed, Text
 from grpo_cot.common.files import read_yaml
 from grpo_cot.recipes.phases import LibrarySettings, Phase, SamplesSection, Section
 
@@ -18,8 +19,8 @@ from grpo_cot.recipes.phases import LibrarySettings, Phase, SamplesSection, Sect
 class Example(Section):
     """A worked exchange shown before the question (one-shot prompting)."""
 
-    question: str
-    completion: str
+    question: Text
+    completion: Text
 
 
 class PromptSection(Section):
@@ -37,7 +38,7 @@ class ModelSection(Section):
 
     dtype: Literal["float32", "bfloat16", "float16"]
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"]
-    threads: int = Field(gt=0)  # of the CPU, in every step with weights: results depend on them
+    threads: int = Field(gt=0, le=1024)  # of the CPU, in every step with weights: results depend on them
 
 
 class AuditSection(Section):
@@ -50,7 +51,7 @@ class AuditSection(Section):
 class CheckSection(Section):
     """Questions asked of the base and the trained model, side by side."""
 
-    questions: list[str] = Field(min_length=1)
+    questions: list[Text] = Field(min_length=1)
     sampling: LibrarySettings
 
 
@@ -60,9 +61,9 @@ class EvaluateSection(Section):
     The first set is the main one: its figures stand first wherever figures stand.
     """
 
-    sets: list[str] = Field(min_length=1)
+    sets: list[Name] = Field(min_length=1)
     sample: int | None = Field(gt=0)
-    seed: int
+    seed: Seed
     engine: Literal["transformers", "vllm"]
     batch_size: int = Field(gt=0)
     sampling: LibrarySettings

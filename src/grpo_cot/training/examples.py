@@ -11,6 +11,7 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.models.generation import encode, generate, sampled
 from grpo_cot.models.opening import Opening, opening
+from grpo_cot.models.turns import answer_ids
 from grpo_cot.recipes.phases import OwnSamplesSection
 from grpo_cot.recipes.recipe import PromptSection
 from grpo_cot.rewards.ours import correctness_in_schema
@@ -113,7 +114,7 @@ def preference_pairs(samples: Sequence[Row]) -> list[Row]:
 def completion_dataset(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any], longest: int
 ) -> Dataset:
-    """Token ids with a mask of the completion (end token included), for a trainer that learns the completion alone.
+    """Token ids with a mask of the completion, turn's end included, for a trainer that learns the completion alone.
 
     Raises:
         InputError: as `_fitting`.
@@ -130,7 +131,7 @@ def completion_dataset(
 def encoder_decoder_dataset(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any]
 ) -> Dataset:
-    """Token ids of the prompt for the encoder, and of the completion (end token included) as labels."""
+    """Token ids of the prompt for the encoder, and of the completion (the turn's end included) as labels."""
     return Dataset.from_list(
         [
             {"input_ids": prompt, "attention_mask": [1] * len(prompt), "labels": completion}
@@ -142,7 +143,7 @@ def encoder_decoder_dataset(
 def preference_dataset(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any], longest: int
 ) -> Dataset:
-    """Token ids as DPOTrainer's own preparation would leave them, end tokens included.
+    """Token ids as DPOTrainer's own preparation would leave them, the turns' ends included.
 
     Raises:
         InputError: as `_fitting`.
@@ -174,8 +175,5 @@ def _encoded(
 ) -> list[list[list[int]]]:  # fmt: skip
     # Prompt and answers apart, as they meet when the model answers: an answer's first token is its own.
     prompts = encode(tokenizer, [row["messages"] for row in rows], chat_template_kwargs)
-    ends = [
-        tokenizer([row[name] + tokenizer.eos_token for row in rows], add_special_tokens=False)["input_ids"]
-        for name in answers
-    ]
-    return [list(parts) for parts in zip(prompts, *ends, strict=True)]
+    ended = [answer_ids(tokenizer, [row[name] for row in rows]) for name in answers]
+    return [list(parts) for parts in zip(prompts, *ended, strict=True)]

@@ -47,6 +47,7 @@ def attested_trainer(arguments: Mapping[str, Any], rollouts: RolloutsSection, en
     """As `rollout_trainer`, without its checks; `engine` is how vLLM loads the base (`rollout_arguments`)."""
     if rollouts.sync == "shared":  # Unsloth has put its trainer in TRL's place, and started the engine
         trainer = GRPOTrainer(**arguments)
+        _stop_at_turn_ends(trainer)
         given = requests(trainer.vllm_generation.llm, trainer.accelerator.device)
         attest(trainer, SyncAttestation(rollouts.log_probability_gap, given))
         return trainer
@@ -58,11 +59,18 @@ def attested_trainer(arguments: Mapping[str, Any], rollouts: RolloutsSection, en
     # The constructor names the class itself: for as long as it runs, the name means ours.
     with _replaced(grpo_trainer, "VLLMGeneration", generation):
         trainer = GRPOTrainer(**arguments)
+    _stop_at_turn_ends(trainer)
     attestation = SyncAttestation(rollouts.log_probability_gap)
     if rollouts.sync == "adapter":
         attestation.given = requests(trainer.vllm_generation.llm.llm, trainer.accelerator.device)
     attest(trainer, attestation)
     return trainer
+
+
+def _stop_at_turn_ends(trainer: Any) -> None:
+    """Have vLLM stop where the trainer takes a completion for ended; by itself it knows the base's files alone."""
+    stops = {"stop_token_ids": sorted(trainer.eos_token_ids)}
+    trainer.vllm_generation.generation_kwargs = {**(trainer.vllm_generation.generation_kwargs or {}), **stops}
 
 
 @dataclass

@@ -1,0 +1,71 @@
+"""`make check`: params.yaml, every recipe and every source file, alone and together, one sentence a problem.
+
+Whatever a later step will refuse is refused here where the files of the checkout show it, before anything is downloaded
+or trained.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from grpo_cot.checks.bases import check_base
+from grpo_cot.checks.dashboards import check_dashboards
+from grpo_cot.checks.recipe import check_recipe
+from grpo_cot.checks.runs import check_comparison, check_run
+from grpo_cot.common.errors import InputError
+from grpo_cot.data.rows import read_source
+from grpo_cot.params import Run, load_params
+from grpo_cot.publishing.publish import check_repository
+from grpo_cot.recipes.recipe import load_recipe
+
+
+def problems(root: Path) -> tuple[int, list[str]]:
+    """How many files were read, and one sentence for every problem."""
+    said: dict[str, None] = {}  # in order; what two runs share is said once
+    sound: set[Path] = set()
+
+    @contextmanager
+    def heard(*files: Path) -> Iterator[None]:
+        """Keep the problem of the block; a file is sound when there is none."""
+        try:
+            yield
+            sound.update(files)
+        except InputError as error:
+            said[str(error).replace(f"{root}/", "")] = None
+
+    recipes, datasets, bases = (
+        sorted((root / folder).glob("*.yaml")) for folder in ("experiments", "sources/datasets", "sources/bases")
+    )
+    tables = [root / "params.yaml", *sorted((root / "suites").glob("*.yaml"))]
+    for path in recipes:
+        with heard(path):
+            recipe = load_recipe(path)
+            check_recipe(recipe, path)
+            check_repository(recipe, None, path)
+    for path in datasets:
+        with heard(path):
+            read_source(path)
+    for path in bases:
+        with heard(path):
+            check_base(root, path.stem)
+    for path in tables:
+        with heard():
+            params = load_params(path, root)
+            # What is wrong with a run's file is said of the file already.
+            runs = {name: run for name, run in params.runs.items() if _files(root, run) <= sound}
+            for name, run in runs.items():
+                with heard():
+                    check_run(root, name, run)
+                    if path == tables[0]:  # and not what is in store for later
+                        place = root / f"experiments/{run.recipe}.yaml"
+                        check_dashboards(load_recipe(place), place)
+            for name, comparison in params.comparisons.items():
+                if {comparison.a, comparison.b} <= runs.keys():
+                    with heard():
+                        check_comparison(root, path, name, runs[comparison.a], runs[comparison.b])
+    return len(recipes) + len(datasets) + len(bases) + len(tables), list(said)
+
+
+def _files(root: Path, run: Run) -> set[Path]:
+    places = {"experiments": run.recipe, "sources/datasets": run.dataset, "sources/bases": run.base}
+    return {root / folder / f"{name}.yaml" for folder, name in places.items()}

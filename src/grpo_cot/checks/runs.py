@@ -1,0 +1,162 @@
+"""Whether the recipe, the data set, the base and the image of a run fit together, as far as the checkout shows it."""
+
+from pathlib import Path
+
+from grpo_cot.bases.sources import Base
+from grpo_cot.common.errors import InputError, naming, nearest, validated
+from grpo_cot.common.files import read_yaml
+from grpo_cot.data.rows import read_source
+from grpo_cot.data.sources import evaluation_sets
+from grpo_cot.params import Run
+from grpo_cot.publishing.publish import check_repository
+from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.recipe import Recipe, load_recipe
+
+
+def check_run(root: Path, name: str, run: Run) -> None:
+    """Check one line of params.yaml.
+
+    Raises:
+        InputError: what it names does not fit together; the first problem is named.
+    """
+    path = root / f"experiments/{run.recipe}.yaml"
+    recipe = load_recipe(path)
+    _check_sets(root, path, recipe, name, run)
+    _check_image(recipe, name, run)
+    _check_base(root, path, recipe, name, run)
+    base = root / f"sources/bases/{run.base}.yaml"
+    prefix = validated(Base, read_yaml(base), base).licence.name_prefix
+    check_repository(recipe, prefix, f"{path} (the run {name!r}, from {run.base})")
+
+
+def check_comparison(root: Path, where: Path, name: str, a: Run, b: Run) -> None:
+    """Check that the two runs of a comparison answer the same problems.
+
+    Raises:
+        InputError: they do not.
+    """
+    first, second = (load_recipe(root / f"experiments/{run.recipe}.yaml").evaluate for run in (a, b))
+    if a.dataset != b.dataset:
+        raise InputError(
+            f"{where}: comparisons.{name}: its runs have the data sets {a.dataset!r} and {b.dataset!r}, but a "
+            "comparison pairs answers to the same problems; give both the same"
+        )
+    for field in ("sets", "sample") if first.sample is None and second.sample is None else ("sets", "sample", "seed"):
+        if (one := getattr(first, field)) != (other := getattr(second, field)):
+            raise InputError(
+                f"{where}: comparisons.{name}: evaluate.{field} is {one!r} in {a.recipe} and {other!r} in {b.recipe}, "
+                "but a comparison pairs answers to the same problems; make them equal"
+            )
+
+
+def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
+    splits = set(evaluation_sets(read_source(root / f"sources/datasets/{run.dataset}.yaml")))
+    judged = any(phase.settings.get("eval_strategy", "no") != "no" for phase in recipe.phases)
+    if judged and "validation" not in splits:
+        raise InputError(
+            f"{path}: a phase is judged on the split 'validation' while it trains, which the data set "
+            f"{run.dataset!r} of the run {name!r} lacks; hold rows out in its source file"
+        )
+    for chosen in recipe.evaluate.sets:
+        if chosen not in splits:
+            raise InputError(
+                f"{path}: evaluate.sets names {chosen!r}, which the data set {run.dataset!r} of the run {name!r} "
+                f"lacks; {nearest(chosen, splits)}"
+            )
+
+
+def _check_image(recipe: Recipe, name: str, run: Run) -> None:
+    """Refuse what needs a GPU in the image that never has one."""
+    wanted = [("backend unsloth", recipe.backend == "unsloth")]
+    wanted.append(
+        ("model.attn_implementation flash_attention_2", recipe.model.attn_implementation == "flash_attention_2")
+    )
+    for number, phase in enumerate(recipe.phases, start=1):
+        wanted += [
+            (f"phases.{number}.{phase.section}.{key}", bool(phase.settings.get(key))) for key in ("tf32", "fp16")
+        ]
+    for setting, needed in wanted:
+        if needed and run.image == "cpu":
+            raise InputError(
+                f"runs.{name}.image is 'cpu', but its recipe {run.recipe} needs a GPU ({setting}); set it to cuda, or "
+                "choose another recipe"
+            )
+
+
+def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
+    """Compare the recipe with the base's architecture and tokenizer, where the checkout has or describes them."""
+    from grpo_cot.memory.architecture import architecture, check_kind
+    from grpo_cot.memory.estimate import Blueprint
+
+    where = root / f"sources/bases/{run.base}.yaml"
+    source = validated(Base, read_yaml(where), where)
+    tokenizer = source.tokenizer.path if source.tokenizer else source.path
+    folders = [root / f"models/{run.base}", *([root / tokenizer] if tokenizer else [])]
+    with naming(path):
+        for folder in folders:
+            if (folder / "tokenizer_config.json").is_file():
+                _check_prompts(recipe, folder, source)
+                break
+        if not (source.config or source.shape or (root / f"models/{run.base}/config.json").is_file() or source.path):
+            return
+        configuration, untied = architecture(root, run.base)
+        check_kind(configuration, recipe, run.base)
+        try:
+            Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
+        except InputError:
+            raise
+        except Exception as error:  # the libraries raise what they like
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"the libraries make no model of it on the base {run.base!r}: {reason}") from None
+        stated = {**(source.config or {}), **(source.shape or {})}
+        places = [stated.get(key) for key in ("max_position_embeddings", "n_positions")]
+        _check_positions(recipe, max((place for place in places if isinstance(place, int)), default=None), run.base)
+
+
+def _check_prompts(recipe: Recipe, folder: Path, source: Base) -> None:
+    """Map a question to a prompt, as the step prepare will."""
+    from grpo_cot.models.tokenizers import load_tokenizer
+    from grpo_cot.models.turns import use_turn_end
+    from grpo_cot.prompts import map_rows
+
+    tokenizer = load_tokenizer(folder)
+    if source.chat_template is not None:
+        tokenizer.chat_template = source.chat_template
+        use_turn_end(tokenizer)
+    row = {"id": "", "question": "How many?", "gold": "1", "locale": "en", "solution": None}
+    prompts, _ = map_rows([row], tokenizer, recipe.prompt)
+    if not prompts:
+        raise InputError(
+            f"prompt.max_prompt_length is {recipe.prompt.max_prompt_length}, and a prompt with two words in it is "
+            "longer; raise it"
+        )
+
+
+def _check_positions(recipe: Recipe, positions: int | None, base: str) -> None:
+    """Refuse sequences that are longer than the model has positions."""
+    if positions is None:
+        return
+    prompt = recipe.prompt.max_prompt_length
+    lengths = {
+        "check.sampling.max_new_tokens": recipe.check.sampling["max_new_tokens"],
+        "evaluate.sampling.max_new_tokens": recipe.evaluate.sampling["max_new_tokens"],
+        "merge.new_tokens": recipe.merge.new_tokens,
+    }
+    if recipe.evaluate.samples:
+        lengths["evaluate.samples.sampling.max_new_tokens"] = recipe.evaluate.samples.sampling["max_new_tokens"]
+    for number, phase in enumerate(recipe.phases, start=1):
+        if isinstance(phase, GrpoPhase):
+            lengths[f"phases.{number}.grpo.max_completion_length"] = phase.grpo["max_completion_length"]
+        if phase.own_samples:
+            lengths[f"phases.{number}.samples.sampling.max_new_tokens"] = phase.own_samples.sampling["max_new_tokens"]
+        if phase.settings.get("max_length", 0) > positions:
+            raise InputError(
+                f"phases.{number}.{phase.section}.max_length is {phase.settings['max_length']}, but the base {base!r} "
+                f"has {positions} positions; lower it"
+            )
+    for field, tokens in lengths.items():
+        if prompt + tokens > positions:
+            raise InputError(
+                f"{field} is {tokens}, which with prompt.max_prompt_length ({prompt}) makes {prompt + tokens} tokens, "
+                f"but the base {base!r} has {positions} positions; lower one of them"
+            )

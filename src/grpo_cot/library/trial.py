@@ -1,0 +1,112 @@
+"""Settings tried on something tiny: what a library refuses only at work is refused before hours of it.
+
+The constructors of GenerationConfig and of the trainers' configurations take values that sampling, the optimiser or the
+schedule refuses later (`top_p: 7`, `adam_beta1: 2`, a schedule without its own settings). No list of ours could follow
+the libraries, so a model of a few numbers is sampled from, and an optimiser of one parameter is made.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from grpo_cot.common.errors import InputError
+
+# How something is computed, and not what: a GPU's ways cannot be tried on every machine.
+WAYS = ("cache_implementation", "cache_config", "compile_config", "disable_compile")
+TOKENS, MOST_TOKENS = 2**10, 2**20  # a setting may name a token, up to more than any vocabulary has
+STEPS = 100
+
+
+def try_sampling(sampling: Mapping[str, Any], where: str) -> None:
+    """Sample two tokens with GenerationConfig's parameters, as the steps do.
+
+    Raises:
+        InputError: the library, or the pipeline, cannot sample so.
+    """
+    settings = {key: value for key, value in sampling.items() if key not in WAYS}
+    settings["max_new_tokens"] = min(2, settings.get("max_new_tokens", 2))
+    if problem := _sampling_problem(json.dumps(settings, sort_keys=True)):
+        raise InputError(f"{where}: no text can be sampled so: {problem}")
+
+
+@functools.cache
+def _sampling_problem(settings: str) -> str | None:
+    from grpo_cot.models.generation import generate
+
+    sampling = json.loads(settings)
+    largest = max((int(number) for number in re.findall(r"\d+", settings)), default=0)
+    model, tokenizer = _tiny(TOKENS if largest < TOKENS else MOST_TOKENS)
+    try:
+        with _quiet():
+            generate(model, tokenizer, [[2, 3, 4], [2, 3]], sampling, batch_size=2, seed=0, progress="trial")
+    except Exception as error:  # the libraries raise what they like
+        return _reason(error)
+    return None
+
+
+@functools.cache
+def _tiny(tokens: int) -> tuple[Any, Any]:
+    """A decoder of two dimensions, and a tokenizer of two words and many numbers."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"padding": 0, "end": 1}, unk_token="padding"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="padding", eos_token="end")
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=tokens, n_embd=2, n_layer=1, n_head=1, n_positions=64, bos_token_id=None, eos_token_id=1,
+            pad_token_id=0,
+        )
+    )  # fmt: skip
+    return model.eval(), tokenizer
+
+
+def try_optimiser(configuration: Any, where: str) -> None:
+    """Make the optimiser and the schedule of a trainer's configuration, for one parameter.
+
+    Raises:
+        InputError: the library cannot make one.
+    """
+    import torch
+    from transformers import Trainer, get_scheduler
+
+    steps = configuration.max_steps if configuration.max_steps > 0 else STEPS
+    try:
+        with _quiet():
+            kind, arguments = Trainer.get_optimizer_cls_and_kwargs(configuration, _tiny(TOKENS)[0])
+            parameters = [torch.nn.Parameter(torch.zeros(2, 2))]
+            optimiser = parameters if "optimizer_dict" in arguments else kind(parameters, **arguments)
+            if "optimizer_dict" not in arguments:
+                get_scheduler(
+                    configuration.lr_scheduler_type, optimiser, num_training_steps=steps,
+                    num_warmup_steps=configuration.get_warmup_steps(steps),
+                    scheduler_specific_kwargs=configuration.lr_scheduler_kwargs,
+                )  # fmt: skip
+    except Exception as error:  # the libraries raise what they like
+        raise InputError(f"{where}: no optimiser or schedule can be made so: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' warnings and progress bars from the user: these are not of a run."""
+    import warnings
+
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,61 @@
+"""A base's architecture, before the base is there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_cot.bases.sources import Base
+from grpo_cot.common.errors import InputError, nearest, validated
+from grpo_cot.common.files import read_json, read_yaml
+from grpo_cot.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def check_kind(configuration: "PreTrainedConfig", recipe: Recipe, base: str) -> None:
+    """Check that the recipe's methods train models of the base's kind.
+
+    Raises:
+        InputError: they do not.
+    """
+    encoder_decoder = bool(configuration.is_encoder_decoder)
+    if encoder_decoder != (recipe.phases[0].architecture == "seq2seq"):
+        kind = "an encoder-decoder" if encoder_decoder else "a causal model"
+        raise InputError(f"the base {base!r} is {kind}, which {recipe.phases[0].method!r} cannot train")
+
+
+def architecture(root: Path, base: str, source: Base | None = None) -> "tuple[PreTrainedConfig, bool]":
+    """A base's configuration, from its own file where that is there, else from its source (by default its source
+    file's content); and whether its files hold an output matrix of their own, whatever its class does.
+
+    Raises:
+        InputError: neither says it, or Transformers refuses it.
+    """
+    from transformers import AutoConfig
+
+    path = root / f"sources/bases/{base}.yaml"
+    source = source or validated(Base, read_yaml(path), path)
+    embedded = root / source.path if source.path else None
+    for folder in (root / f"models/{base}", embedded):
+        if folder and (folder / "config.json").is_file():
+            settings = read_json(folder / "config.json")
+            return AutoConfig.from_pretrained(folder), settings.get("tie_word_embeddings") is False
+    settings = {**(source.config or {}), **(source.shape or {})}
+    if source.tokenizer and source.tokenizer.path:
+        from grpo_cot.models.tokenizers import load_tokenizer
+
+        settings["vocab_size"] = len(load_tokenizer(root / source.tokenizer.path))
+    for name in ("model_type", "vocab_size"):
+        if name not in settings:
+            raise InputError(
+                f"{path}: 'shape' lacks {name!r}, and models/{base} is not there yet; add it, or run "
+                f"dvc repro base@{base} first"
+            )
+    try:
+        configuration = AutoConfig.for_model(**settings)
+    except Exception as error:  # its classes raise what they like
+        raise InputError(f"{path}: shape: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
+    known = type(configuration)().to_dict()
+    if unknown := sorted(settings.keys() - known.keys()):
+        raise InputError(f"{path}: shape: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
+    return configuration, settings.get("tie_word_embeddings") is False

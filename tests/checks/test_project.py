@@ -1,0 +1,217 @@
+"""`make check` refuses what a later step would refuse: one sentence a wrong value, and never another exception."""
+
+import datetime
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checks.small_project import changed, contents, places, write, write_project
+
+pytestmark = pytest.mark.slow
+SHORT, PLAIN = "experiments/short.yaml", "experiments/plain.yaml"
+FEW, FILES, HUB = (f"sources/datasets/{name}.yaml" for name in ("few", "files", "hub"))
+TINY, DRAWN, TRAINED, FAR = (f"sources/bases/{name}.yaml" for name in ("tiny", "drawn", "trained", "far"))
+PARAMS = "params.yaml"
+GRPO, SFT, DPO = "phases.0.grpo", "phases.0.sft", "phases.1.dpo"
+
+# file, field, wrong value, a part of the sentence
+WRONG: list[tuple[str, str, Any, str]] = [
+    (PARAMS, "runs.one.seed", -1, "runs.one.seed: input should be greater than or equal to 0, found -1"),
+    (PARAMS, "runs.one.seed", 1_764_128_277_000, "runs.one.seed: input should be less than 2147483648"),
+    (PARAMS, "runs.one.seed", datetime.date(2026, 11, 26), "runs.one.seed: expected text, a number"),
+    (PARAMS, "runs.one.seed", "7", "runs.one.seed: input should be a valid integer, found '7' (text)"),
+    (PARAMS, "runs.one.image", "gpu", "runs.one.image: input should be 'cpu' or 'cuda', found 'gpu'"),
+    (PARAMS, "runs.one.recipe", "shrt", "experiments/shrt.yaml does not exist"),
+    (PARAMS, "runs.one.recipe", "../experiments/short", "runs.one.recipe: string should match pattern"),
+    (PARAMS, "runs.one.dataset", "hub", "runs.one.dataset is 'hub', which 'datasets' lacks"),
+    (PARAMS, "runs.one.base", None, "runs.one.base: input should be a valid string, found None"),
+    (PARAMS, "runs.one.gpu", 1, "unknown key 'runs.one.gpu'"),
+    (PARAMS, "runs.a b", {}, "string should match pattern"),
+    (PARAMS, "runs", ["one"], "runs: input should be a valid dictionary, found ['one']"),
+    (PARAMS, "datasets", ["few", "files", "few"], "datasets: names a data set twice"),
+    (PARAMS, "datasets", ["few", "files", "fwe"], "sources/datasets/fwe.yaml does not exist"),
+    (PARAMS, "bases.tiny", "gpu", "bases.tiny: input should be 'cpu' or 'cuda'"),
+    (PARAMS, "comparisons.both.b", "one", "comparisons.both compares the run 'one' with itself"),
+    (PARAMS, "comparisons.both.b", "written", "have the data sets 'few' and 'files'"),
+    (PARAMS, "comparisons.both.b", "tow", "comparisons.both.b is 'tow', which 'runs' lacks"),
+    (PARAMS, "runs.one.base", "far", "runs.one.base is 'far', which 'bases' lacks"),
+    (PARAMS, "runs.two.base", "drawn", "lora: PEFT refuses it: Target modules"),
+    (SHORT, "prompt.max_prompt_length", 0, "prompt.max_prompt_length: input should be greater than 0"),
+    (SHORT, "prompt.chat_template_kwargs", {"tokenize": True}, "prompt.chat_template_kwargs.tokenize: this is set by"),
+    (SHORT, "prompt.chat_template_kwargs", {"date": datetime.date(2024, 7, 26)}, "expected text, a number"),
+    (SHORT, "prompt.system", "\x00", "expected text that can be written in UTF-8"),
+    (SHORT, "prompt.thinking", "keep", "prompt.thinking: input should be 'refuse' or 'strip'"),
+    (SHORT, "rewards.correctness", float("nan"), "rewards.correctness: expected a finite number, found nan"),
+    (SHORT, "rewards", {"correctness": 0}, "'rewards' pays nothing"),
+    (SHORT, "rewards", {"published_strict_format": 1.0}, "the reward 'published_strict_format' is broken"),
+    (SHORT, "audit.allow", ["corectness"], "'audit.allow' names 'corectness'"),
+    (SHORT, "model.threads", 10**9, "model.threads: input should be less than or equal to 1024"),
+    (SHORT, "model.attn_implementation", "flash_attention_2", "computes in 16 bits only, but model.dtype is 'float32'"),
+    (SHORT, "quantization.load_in_8bit", True, "set one of load_in_4bit and load_in_8bit to true"),
+    (SHORT, "phases", [], "phases: list should have at least 1 item"),
+    (SHORT, "phases.0.method", ["grpo"], "phases.0"),
+    (SHORT, f"{GRPO}.top_p", 7.0, "grpo.top_p: expected less than or equal to 1, found 7.0"),
+    (SHORT, f"{GRPO}.max_completion_length", 2**40, "phases.1.grpo.max_completion_length"),
+    (SHORT, f"{GRPO}.generation_kwargs", {"bad_words_ids": 3}, "no text can be sampled so: `bad_words_ids` has to be"),
+    (SHORT, f"{GRPO}.logging_steps", 50, "logging_steps is 50, above the 12 of max_steps"),
+    (SHORT, f"{GRPO}.logging_strategy", "no", "logging_strategy is 'no': no curve would be left"),
+    (SHORT, f"{GRPO}.optim", "lomo", "no optimiser or schedule can be made so: You need to install"),
+    (SHORT, f"{GRPO}.adam_beta1", 2.0, "no optimiser or schedule can be made so: Invalid beta parameter"),
+    (SHORT, f"{GRPO}.adam_epsilon", -1.0, "no optimiser or schedule can be made so: Invalid epsilon"),
+    (SHORT, f"{GRPO}.lr_scheduler_type", "cosine_with_min_lr", "no optimiser or schedule can be made so: One of"),
+    (SHORT, f"{GRPO}.save_total_limit", 0, "grpo.save_total_limit: expected greater than 0, found 0"),
+    (SHORT, f"{GRPO}.beta", 10**400, "at most 64 bits"),
+    (PLAIN, f"{SFT}.per_device_train_batch_size", 0, "sft.per_device_train_batch_size: expected greater than 0"),
+    (PLAIN, f"{SFT}.gradient_accumulation_steps", -2, "sft.gradient_accumulation_steps: expected greater than 0"),
+    (PLAIN, f"{SFT}.max_length", None, "sft.max_length: expected integer, found None"),
+    (PLAIN, f"{SFT}.max_length", 4096, "max_length is 4096, but the base 'drawn' has 2048 positions"),
+    (PLAIN, f"{SFT}.num_train_epochs", -1.0, "sft.num_train_epochs: expected greater than 0"),
+    (PLAIN, f"{SFT}.weight_decay", -0.1, "sft.weight_decay: expected greater than or equal to 0"),
+    (PLAIN, f"{SFT}.eval_strategy", "epoch", "which the data set 'few' of the run"),
+    (PLAIN, f"{DPO}.loss_type", ["sigmoidal"], "dpo.loss_type: expected one of"),
+    (PLAIN, "phases.1.samples.count", 1, "samples.count: input should be greater than 1"),
+    (PLAIN, "phases.1.samples.sampling.do_sample", False, "samples.sampling.do_sample must be true"),
+    (PLAIN, "accelerate", {"num_processes": 2, "distributed_type": "MULTI_CPU", "fsdp_config": 3}, "fsdp_config"),
+    (SHORT, "check.questions", [""], "check.questions.0: expected text that is not blank"),
+    (SHORT, "check.sampling.max_new_tokens", 4000, "makes 4256 tokens, but the base 'tiny' has 2048 positions"),
+    (SHORT, "evaluate.sets", ["tset"], "evaluate.sets names 'tset'"),
+    (SHORT, "evaluate.sets", ["../test"], "evaluate.sets.0: string should match pattern"),
+    (SHORT, "evaluate.seed", -5, "evaluate.seed: input should be greater than or equal to 0"),
+    (SHORT, "evaluate.sampling.stop_strings", [""], "stop_strings: expected string should have at least 1 character"),
+    (SHORT, "evaluate.sampling.num_beams", 0, "num_beams: expected greater than 0"),
+    (SHORT, "evaluate.sampling.repetition_penalty", -1.0, "repetition_penalty: expected greater than 0"),
+    (SHORT, "evaluate.sampling.prompt_lookup_num_tokens", 3, "no text can be sampled so: assisted generate"),
+    (SHORT, "evaluate.engine", "vllm", "evaluate.engine is 'vllm', which quantizes with bnb_4bit_compute_dtype"),
+    (SHORT, "evaluate.samples.problems", -1, "evaluate.samples.problems: input should be greater than 0"),
+    (SHORT, "merge.dtype", "float32", "merge.dtype: input should be 'bfloat16' or 'float16'"),
+    (FEW, "seed", -7, "seed: input should be greater than or equal to 0"),
+    (FEW, "problems", "hard", "problems: input should be 'basic' or 'harder'"),
+    (FEW, "splits.train", 10**12, "splits.train: input should be less than or equal to 1000000"),
+    (FEW, "splits", {"train": 40}, "'splits' lacks test"),
+    (FEW, "kind", "gen", "input tag 'gen'"),
+    (FILES, "folder", "data", "names both 'folder' and 'folder_variable'"),
+    (FILES, "folder_variable", "MY DATA", "folder_variable: string should match pattern"),
+    (FILES, "splits.train.path", "train.parquet", "splits.train.path: string should match pattern"),
+    (FILES, "splits.train.sha256", "abc", "splits.train.sha256: string should match pattern"),
+    (FILES, "splits.test.fields", ["question", "question"], "'fields' names a column twice"),
+    (FILES, "columns.question", [], "columns.question"),
+    (FILES, "validation.rows", 0, "validation.rows: input should be greater than 0"),
+    (FILES, "validation.seed", 2**40, "validation.seed: input should be less than 2147483648"),
+    (FILES, "evaluation.0.contains", "nothing", "contains 'nothing', which is no evaluation set"),
+    (FILES, "locale", "de", "locale: input should be 'en' or 'vi'"),
+    (HUB, "id", "./rows", "id: names a folder; expected a repository on the Hub, OWNER/NAME"),
+    (HUB, "id", "/data/rows", "id: names a folder"),
+    (HUB, "id", "owner/rows/more", "id: the Hub has no such name"),
+    (HUB, "revision", "main", "expected the commit to read, its 40 hexadecimal digits"),
+    (TINY, "path", "assets/none", "path is 'assets/none', and there is no such folder"),
+    (TINY, "sha256", {"config.json": "c" * 64}, "not the pinned file"),
+    (TINY, "sha256", {"../config.json": "c" * 64}, "sha256"),
+    (TINY, "seed", 3, "a base of kind 'embedded' has no 'seed'"),
+    (DRAWN, "seed", -1, "seed: input should be greater than or equal to 0"),
+    (DRAWN, "config.n_head", 3, "config: Transformers makes no model of it"),
+    (DRAWN, "config.model_type", "gtp2", "Transformers refuses it"),
+    (DRAWN, "config.n_embed", 8, "unknown key 'n_embed'"),
+    (DRAWN, "chat_template", "{% for message in messages %}", "chat_template: not a Jinja template"),
+    (TRAINED, "pretraining.save_steps", 15, "pretraining.save_steps: input should be a multiple of 10"),
+    (TRAINED, "pretraining.learning_rate", float("inf"), "pretraining.learning_rate: expected a finite number"),
+    (FAR, "id", "~/models/mine", "id: names a folder"),
+    (FAR, "id", "assets/tiny/model", "id: the Hub has no such name"),
+    (FAR, "revision", None, "needs 'revision' (a commit, so that it cannot change)"),
+    (FAR, "chat_template", "{{ raise_exception('no') }}", "chat_template: it fails on a question: no"),
+    (FAR, "shape.n_layer", -1, "shape: "),
+]  # fmt: skip
+
+
+def at(field: str) -> tuple[Any, ...]:
+    return tuple(int(part) if part.isdigit() else part for part in field.split("."))
+
+
+def variant(root: Path, number: int, path: str, content: Any) -> str:
+    """Write a changed file beside the right one, a recipe with a run of its own; how a sentence names it."""
+    if path == PARAMS:
+        write(root / f"suites/case-{number}.yaml", content)
+        return f"suites/case-{number}.yaml"
+    name = f"case-{number}"
+    write(root / path.rpartition("/")[0] / f"{name}.yaml", content)
+    if path.startswith("experiments"):
+        run = {
+            "recipe": name,
+            "dataset": "few",
+            "base": "tiny" if path == SHORT else "drawn",
+            "image": "cpu",
+            "seed": 1,
+        }
+        table = {"runs": {f"run-{number}": run}, "datasets": ["few"], "bases": {run["base"]: "cpu"}, "comparisons": {}}
+        write(root / f"suites/run-{number}.yaml", table)
+    return f"{path.rpartition('/')[0]}/{name}.yaml"
+
+
+def checked(root: Path) -> list[str]:
+    from grpo_cot.checks.project import problems
+
+    return problems(root)[1]
+
+
+def test_the_right_files_have_no_problem(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    assert checked(tmp_path) == []
+
+
+def test_every_wrong_value_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(WRONG) >= 60
+    write_project(tmp_path)
+    names = [
+        variant(tmp_path, number, path, changed(contents()[path], at(field), value))
+        for number, (path, field, value, _) in enumerate(WRONG)
+    ]
+    said = checked(tmp_path)
+    for name, (_, field, value, expected) in zip(names, WRONG, strict=True):
+        sentences = [sentence for sentence in said if f"{name}:" in sentence]
+        if not sentences and name.startswith("suites/"):  # what a run does not fit is said of the other file
+            sentences = [sentence for sentence in said if expected in sentence]
+        assert len(sentences) == 1, (name, field, value, sentences)
+        assert expected in sentences[0], (field, value)
+        assert "\n" not in sentences[0]
+    assert len(said) == len(WRONG)
+
+
+FUZZ = [
+    -1, 0, 10**12, 2**70, 1.5, -0.5, float("nan"), float("inf"), "", "  ", "unknown", "0", "\x00x", "../up", None, True,
+    [], [1], ["x", "x"], {}, {"a": 1}, {1: 2}, datetime.date(2026, 1, 1), 1_699_999_999_999,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_value_in_any_field_is_taken_or_refused_in_one_sentence(tmp_path: Path, seed: int) -> None:
+    write_project(tmp_path)
+    cases = [
+        (path, place, value) for path, content in contents().items() for place in places(content) for value in FUZZ
+    ]
+    drawn = random.Random(seed).sample(cases, 150)
+    names = [
+        variant(tmp_path, number, path, changed(contents()[path], place, value))
+        for number, (path, place, value) in enumerate(drawn)
+    ]
+    said = checked(tmp_path)  # and no other exception
+    assert len(said) > 100
+    for name, case in zip(names, drawn, strict=True):
+        sentences = [sentence for sentence in said if f"{name}:" in sentence]
+        assert len(sentences) <= 1, (case, sentences)
+        assert all("\n" not in sentence for sentence in sentences)
+
+
+def test_more_tokens_than_embeddings_and_two_runs_of_different_sets(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from grpo_cot.bases.making import check_vocabulary
+    from grpo_cot.common.errors import InputError
+
+    write_project(tmp_path)
+    folder = tmp_path / "assets/tiny/model"
+    check_vocabulary(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<one more>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match=r"token '<one more>' has the number 593.*for the numbers 0 to 592 alone"):
+        check_vocabulary(folder)
