@@ -38,7 +38,8 @@ class Workshop:
         self.recipe.write_text((ROOT / f"experiments/{recipe}.yaml").read_text())
         self.edit(self.recipe, "repository: null ", f"repository: somebody/{name} ")
         source = read_yaml(self.base_source)
-        self.files = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}"}
+        embedded = [path for path in (ROOT / "assets/tiny/model").iterdir() if path.suffix in (".json", ".jinja")]
+        self.files = {path.name: path.read_bytes() for path in embedded} | {"model.safetensors": b"weights"}
         self.files[source["licence"]["agreement"]] = AGREEMENT.encode()
         hub.served[f"{source['id']}@{source['revision']}"] = self.files
         self._outputs()
@@ -62,7 +63,7 @@ class Workshop:
             "quantization": None,
         }  # fmt: skip
         write_json(self.folder / "train/model.json", description)
-        merge = {"dtype": "bfloat16", "base": "dequantized", "token_agreement": 1.0, "tokens": 9, "logit_difference": 0}
+        merge = {"dtype": "bfloat16", "base": "dequantized", "token_agreement": 1.0, "tokens": 9, "kept": 1.0}
         write_json(self.folder / "merge.json", merge)
         write_json(self.folder / "metrics.json", metrics(0.5, 0.7, n=1319))
         write_jsonl(self.folder / "prompts/eval-test.jsonl", [{"messages": [{"role": "user", "content": "1 + 1?"}]}])

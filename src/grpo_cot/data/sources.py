@@ -5,6 +5,7 @@ A data set is a suite: all rows of a run's training and evaluation, each part pi
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
@@ -55,10 +56,16 @@ class HeldOut(_Model):
     seed: Seed
 
 
+def _table_name(value: str) -> str:
+    if Path(value).suffix not in (".jsonl", ".json", ".csv", ".tsv"):
+        raise ValueError(f"{value}: expected a name that ends in .jsonl, .json, .csv or .tsv")
+    return value
+
+
 class PinnedFile(_Model):
     """A local file (.jsonl, .json, .csv, .tsv), its sha256, and the names of its columns where it has no header."""
 
-    path: str = Field(pattern=r"[^/]\.(jsonl|json|csv|tsv)$")
+    path: Annotated[str, AfterValidator(_table_name)]
     sha256: Sha256
     fields: list[Text] | None = Field(default=None, min_length=1)
 
