@@ -99,12 +99,12 @@ def base_columns(model: nn.Module) -> dict[str, torch.Tensor]:
     for name, layer in adapted(model):
         if isinstance(layer, BaseTunerLayer):
             base: Any = without_adapter(layer)
-            bias = getattr(base, "bias", None)
-            if bias is not None:  # in 16 bits a sum with it would be rounded
-                base.bias = None
+            biases = [(bias, bias.data.clone()) for bias in (getattr(base, "bias", None),) if bias is not None]
+            for bias, _ in biases:  # in 16 bits a sum with it would be rounded
+                bias.data.zero_()
             found[name] = _rows(base, base, _places(layer))[0].float()
-            if bias is not None:
-                base.bias = bias
+            for bias, values in biases:
+                bias.data.copy_(values)
     return found
 
 
