@@ -9,7 +9,6 @@ of base and trained together.
 import argparse
 import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from shape import ROOT, longest_prompts
+from shape import ROOT, environment, longest_prompts
 
 from grpo_cot.common.files import read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.models.description import ModelDescription
@@ -77,7 +76,7 @@ def main() -> None:
                 folder / "prompts", "--model", folder / "train/model.json", "--scratch", folder / "scratch",
                 "--output", folder / "eval", "--record", folder / "record.json",
             ],
-            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True,
+            cwd=ROOT, env=environment(), check=True,
         )  # fmt: skip
         seconds = time.perf_counter() - started
         rows = read_jsonl(folder / "eval/completions.jsonl")

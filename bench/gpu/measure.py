@@ -9,7 +9,6 @@ own; one that fails is written down with its reason, and the others go on. Resul
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shape import ROOT, random_base
+from shape import ROOT, environment, random_base
 
 from grpo_cot.common.files import read_json, write_json, write_text
 
@@ -59,9 +58,8 @@ def measurements(parts: list[str], base: Path) -> dict[str, list[str]]:
 
 def measured(command: list[str]) -> dict[str, Any]:
     """The JSON object on a command's last line, or why there is none."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), os.environ.get("PYTHONPATH", "")))}
     done = subprocess.run(
-        [sys.executable, str(HERE / command[0]), *command[1:]], cwd=ROOT, env=environment, text=True,
+        [sys.executable, str(HERE / command[0]), *command[1:]], cwd=ROOT, env=environment(), text=True,
         capture_output=True,
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()

@@ -18,6 +18,12 @@ from grpo_cot.recipes.recipe import PromptSection
 ROOT = Path(__file__).parents[2]
 
 
+def environment() -> dict[str, str]:
+    """This process's environment for one of another, which finds the project, and the packages that this one found."""
+    found = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": found}
+
+
 def tokenizer_folder() -> Path:
     """Qwen2.5's tokenizer where TOKENIZERS_DIR has it, else the embedded base's: ids differ, tensors do not."""
     given = Path(os.environ.get("TOKENIZERS_DIR", "")) / "qwen2.5"

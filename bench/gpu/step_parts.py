@@ -152,7 +152,7 @@ def measure(recipe: Recipe, variant: str, base: Path) -> dict[str, Any]:
     peak = torch.cuda.max_memory_allocated() / 2**30 if DEVICE == "cuda" else None
     return {
         **clock.report(groups * length), "peak_memory_gib": peak, **planned(recipe, base), "sequence_tokens": length,
-        "completions": groups,
+        "completions": groups, "steps": len(clock.steps) - WARM,
     }  # fmt: skip
 
 

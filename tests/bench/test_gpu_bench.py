@@ -41,7 +41,19 @@ def test_a_step_is_taken_apart_into_its_parts(base: Path, variant: str) -> None:
     assert sum(parts) == pytest.approx(figures["step_seconds"])
     assert figures["rollout_seconds"] > 0 and figures["training_seconds"] > 0
     assert figures["completions"] == 8
+    assert figures["steps"] == 2
     assert 256 < figures["sequence_tokens"] <= 256 + 16  # as long as the recipe allows, to within a sentence
+
+
+def test_a_process_of_a_measurement_finds_the_packages_that_the_measurement_found() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", "from shape import environment; print(environment()['PYTHONPATH'])"], cwd=ROOT,
+        env=ENVIRONMENT | {"PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:/elsewhere"}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    folders = found.stdout.strip().split(":")
+    assert folders[0] == str(ROOT / "src")
+    assert folders[-1] == "/elsewhere"
 
 
 def test_without_a_gpu_nothing_is_measured() -> None:
