@@ -16,12 +16,8 @@ from grpo_cot.common.files import Message, read_json, write_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SYSTEM, QUESTION, ANSWER, NEXT = (
-    "thesystem",
-    "firstquestion",
-    "firstanswer",
-    "nextquestion",
-)  # texts that no template changes
+# Texts that no template changes.
+SYSTEM, QUESTION, ANSWER, NEXT = "thesystem", "firstquestion", "firstanswer", "nextquestion"
 
 
 class TurnEnd(NamedTuple):
