@@ -172,9 +172,8 @@ _FAMILIES = (  # units of one measure: 2 hours 30 minutes is one quantity
     rf"[{CURRENCY}]|dollars?|cents?|euros?|pounds?|pence|đồng|đô(?:\sla)?|xu",
     r"gallons?|quarts?|pints?|cups?|l|ml|lit(?:er|re)s?|lít",
 )
-_UNIT = re.compile(
-    rf"\s?(?:{'|'.join(f'(?P<f{index}>{family})' for index, family in enumerate(_FAMILIES))})(?!\w)", re.IGNORECASE
-)
+_MONEY_MEASURE = 3
+_UNITS = tuple(re.compile(rf"\s?(?:{family})(?!\w)", re.IGNORECASE) for family in _FAMILIES)  # m is of two measures
 _JOINED = re.compile(r"\s?(?:,|and|và|,\s?and)?\s?$", re.IGNORECASE)
 
 
@@ -300,12 +299,11 @@ def _in_two_units(number: re.Match[str], numbers: list[re.Match[str]], text: str
     for one, other in itertools.pairwise(numbers):
         if number not in (one, other):
             continue
-        unit, next_unit = _UNIT.match(text, one.end()), _UNIT.match(text, other.end())
-        end = unit.end() if unit else one.end()
-        families = {name for name, value in unit.groupdict().items() if value} if unit else set()
-        if not unit and _is_money(one, text):
-            families = {"f3"}
-        if next_unit and any(next_unit[name] for name in families) and _JOINED.match(text[end : other.start()]):
+        units = {measure: found for measure, unit in enumerate(_UNITS) if (found := unit.match(text, one.end()))}
+        end = max((found.end() for found in units.values()), default=one.end())
+        measures = units.keys() or ({_MONEY_MEASURE} if _is_money(one, text) else set())
+        joined = _JOINED.match(text[end : other.start()])
+        if joined and any(_UNITS[measure].match(text, other.end()) for measure in measures):
             return True
     return False
 
