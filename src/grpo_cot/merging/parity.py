@@ -19,7 +19,7 @@ import psutil
 from grpo_cot.common.errors import InputError
 from grpo_cot.recipes.recipe import MergeSection
 
-MISPLACED = 0.01  # share of a layer's weights; of right merges none was seen, of wrong ones at least 0.18
+MISPLACED = 0.01  # share of a layer's weights; docs/measured.md has what right merges and wrong ones were seen to have
 NOISE, ALLOWANCE = 3.0, 0.02  # of the storing noise, and of the effect, beside what rounding explains
 MUCH = 0.9  # the share of the effect under which a merge says how much it loses
 
