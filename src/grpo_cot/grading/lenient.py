@@ -189,7 +189,8 @@ def _announced_answer(turn: str, announcement: _Announcement, locale: str) -> st
         answer = _final_statement(turn[retraction.end() :], locale)
         if answer is not None:
             return answer
-    if _NO_ANSWER.search(turn, announcement.end + len(announcement.text)):
+    said = announcement.text if inside else announcement.text.partition(". ")[0]
+    if _NO_ANSWER.search(turn, announcement.end + len(said)):
         return None
     answer = stated_number(announcement.text, locale, announced=True)
     if answer is None and announcement.kind != "phrase" and announcement.text:
