@@ -54,7 +54,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, f"{GRPO}.top_p", 7.0, "grpo.top_p: expected less than or equal to 1, found 7.0"),
     (SHORT, f"{GRPO}.max_completion_length", 2**40, "phases.1.grpo.max_completion_length"),
     (SHORT, f"{GRPO}.generation_kwargs", {"bad_words_ids": 3}, "no text can be sampled so: `bad_words_ids` has to be"),
-    (SHORT, f"{GRPO}.logging_steps", 50, "logging_steps is 50, above the 12 of max_steps"),
+    (SHORT, f"{GRPO}.logging_steps", 50, "logging_steps is 50, more than the 12 of max_steps"),
     (SHORT, f"{GRPO}.logging_strategy", "no", "logging_strategy is 'no': no curve would be left"),
     (SHORT, f"{GRPO}.optim", "lomo", "no optimiser or schedule can be made so: You need to install"),
     (SHORT, f"{GRPO}.adam_beta1", 2.0, "no optimiser or schedule can be made so: Invalid beta parameter"),
@@ -72,7 +72,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (PLAIN, f"{DPO}.loss_type", ["sigmoidal"], "dpo.loss_type: expected one of"),
     (PLAIN, "phases.1.samples.count", 1, "samples.count: input should be greater than 1"),
     (PLAIN, "phases.1.samples.sampling.do_sample", False, "samples.sampling.do_sample must be true"),
-    (PLAIN, "accelerate", {"num_processes": 2, "distributed_type": "MULTI_CPU", "fsdp_config": 3}, "fsdp_config"),
+    (SHORT, "accelerate", {"num_processes": 2, "distributed_type": "MULTI_CPU", "fsdp_config": 3}, "fsdp_config"),
     (SHORT, "check.questions", [""], "check.questions.0: expected text that is not blank"),
     (SHORT, "check.sampling.max_new_tokens", 4000, "makes 4256 tokens, but the base 'tiny' has 2048 positions"),
     (SHORT, "evaluate.sets", ["tset"], "evaluate.sets names 'tset'"),
@@ -89,7 +89,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (FEW, "problems", "hard", "problems: input should be 'basic' or 'harder'"),
     (FEW, "splits.train", 10**12, "splits.train: input should be less than or equal to 1000000"),
     (FEW, "splits", {"train": 40}, "'splits' lacks test"),
-    (FEW, "kind", "gen", "input tag 'gen'"),
+    (FEW, "kind", "gen", "nput tag 'gen'"),
     (FILES, "folder", "data", "names both 'folder' and 'folder_variable'"),
     (FILES, "folder_variable", "MY DATA", "folder_variable: string should match pattern"),
     (FILES, "splits.train.path", "train.parquet", "splits.train.path: string should match pattern"),
@@ -116,10 +116,10 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (TRAINED, "pretraining.save_steps", 15, "pretraining.save_steps: input should be a multiple of 10"),
     (TRAINED, "pretraining.learning_rate", float("inf"), "pretraining.learning_rate: expected a finite number"),
     (FAR, "id", "~/models/mine", "id: names a folder"),
-    (FAR, "id", "assets/tiny/model", "id: the Hub has no such name"),
+    (FAR, "id", "src/grpo_cot", "id: names a folder"),
     (FAR, "revision", None, "needs 'revision' (a commit, so that it cannot change)"),
     (FAR, "chat_template", "{{ raise_exception('no') }}", "chat_template: it fails on a question: no"),
-    (FAR, "shape.n_layer", -1, "shape: "),
+    (FAR, "shape.n_layer", -1, "shape.n_layer is -1, expected no negative number"),
 ]  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_the_right_files_have_no_problem(tmp_path: Path) -> None:
     assert checked(tmp_path) == []
 
 
-def test_every_wrong_value_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_value_is_one_sentence(tmp_path: Path) -> None:
     assert len(WRONG) >= 60
     write_project(tmp_path)
     names = [
@@ -166,13 +166,14 @@ def test_every_wrong_value_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
         for number, (path, field, value, _) in enumerate(WRONG)
     ]
     said = checked(tmp_path)
+    unlike: list[Any] = []
     for name, (_, field, value, expected) in zip(names, WRONG, strict=True):
         sentences = [sentence for sentence in said if f"{name}:" in sentence]
         if not sentences and name.startswith("suites/"):  # what a run does not fit is said of the other file
             sentences = [sentence for sentence in said if expected in sentence]
-        assert len(sentences) == 1, (name, field, value, sentences)
-        assert expected in sentences[0], (field, value)
-        assert "\n" not in sentences[0]
+        if len(sentences) != 1 or expected not in sentences[0] or "\n" in sentences[0]:
+            unlike.append((field, value, sentences))
+    assert unlike == []
     assert len(said) == len(WRONG)
 
 

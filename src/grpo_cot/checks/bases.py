@@ -59,6 +59,10 @@ def _check_architecture(root: Path, name: str, source: Base, path: Path) -> None
 
     from grpo_cot.memory.architecture import architecture
 
+    for part, settings in (("config", source.config or {}), ("shape", source.shape or {})):
+        for key, value in settings.items():
+            if isinstance(value, int) and value < 0 and not key.endswith("_id"):  # a negative size makes nothing of it
+                raise InputError(f"{path}: {part}.{key} is {value}, expected no negative number")
     if source.tokenizer and source.tokenizer.id and "vocab_size" not in (source.shape or {}):
         source = source.model_copy(update={"shape": {**(source.shape or {}), "vocab_size": 1000}})
     configuration, _ = architecture(root, name, source)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from grpo_cot.bases.sources import Base
 from grpo_cot.common.errors import InputError, naming, nearest, validated
-from grpo_cot.common.files import read_yaml
+from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import evaluation_sets
 from grpo_cot.params import Run
@@ -109,6 +109,10 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"the libraries make no model of it on the base {run.base!r}: {reason}") from None
         stated = {**(source.config or {}), **(source.shape or {})}
+        for folder in (root / f"models/{run.base}", *([root / source.path] if source.path else [])):
+            if (folder / "config.json").is_file():
+                stated = read_json(folder / "config.json")
+                break
         places = [stated.get(key) for key in ("max_position_embeddings", "n_positions")]
         _check_positions(recipe, max((place for place in places if isinstance(place, int)), default=None), run.base)
 

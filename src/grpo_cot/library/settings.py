@@ -150,7 +150,8 @@ def _check_value(annotation: Any, value: Any, where: str) -> None:
 def _expectation(problem: Any) -> str:
     if problem["type"] in ("literal_error", "enum"):
         return f"one of {problem['ctx']['expected']}"
-    return str(problem["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    expected = str(problem["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    return expected[0].lower() + expected[1:]
 
 
 def _narrowed(annotation: Any) -> Any:
