@@ -39,7 +39,7 @@ def main(args: Namespace) -> str:
         with naming(args.recipe):
             holds = gate(figures, section, quantized=bool(description.quantization))
     base = section.base if description.quantization else "trained"
-    sentence = loss(figures, section.dtype)
+    sentence = loss(figures, section.dtype) if holds else None
     write_json(args.figures, {"base": base, "dtype": section.dtype, "parity_holds": holds, "loss": sentence, **figures})
     kept = "" if figures["kept"] is None else f", {figures['kept']:.1%} of the training's effect kept"
     return (

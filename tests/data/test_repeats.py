@@ -37,7 +37,16 @@ def test_two_golds_for_one_question_are_refused_with_both(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "other", ["What is 3 - 1?", "What is 31?", "What is 3 + 10?", "What is 3.1?", "What is 3 × 1?"]
+    "other",
+    [
+        "What is 3 - 1?",
+        "What is 31?",
+        "What is 3 + 10?",
+        "What is 3.1?",
+        "What is 3 × 1?",
+        "What is (3 + 1)?",
+        "What is 3 + 1!?",
+    ],
 )
 def test_questions_whose_numbers_or_signs_differ_are_two(other: str) -> None:
     rows: list[dict[str, Any]] = [

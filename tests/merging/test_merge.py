@@ -210,17 +210,21 @@ def test_an_encoder_decoder_shares_its_embeddings_as_in_the_base(tmp_path: Path)
     assert difference(parity(model_json, output, CONVERSATIONS, {}, SECTION), "bfloat16") is None
 
 
-def test_what_needs_the_whole_model_is_merged_in_one_piece_and_says_why(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantized", [True, False])
+def test_what_needs_the_whole_model_is_merged_in_one_piece_and_says_why(tmp_path: Path, quantized: bool) -> None:
     import torch
     from safetensors.torch import load_file
 
+    from grpo_cot.merging.comparison import parity
+
     base = shutil.copytree(TINY, tmp_path / "base")
-    model_json = trained(base, None)
+    model_json = trained(base, QUANTIZATION if quantized else None)
     torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")  # as in older repositories
     (base / "model.safetensors").unlink()
     output, reason = merged(model_json)
     assert reason == "the base has no safetensors files"
     assert_equal(loaded(output), by_peft(model_json))
+    assert difference(parity(model_json, output, CONVERSATIONS, {}, SECTION), "bfloat16") is None
 
 
 def test_full_weights_are_cast_shard_by_shard(tmp_path: Path) -> None:

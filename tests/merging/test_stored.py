@@ -203,6 +203,38 @@ def test_nothing_is_misplaced_where_no_adapter_is() -> None:
     assert stored.compare(expected, merged(model), torch.bfloat16) == stored.Stored(0.0, None, None, None)
 
 
+def test_a_large_bias_costs_no_weight_its_last_bits() -> None:
+    """Qwen2.5's are some thousand times as large as its weights."""
+    import torch
+
+    from grpo_cot.merging import stored
+
+    model = network()
+    for parameter in model.parameters():
+        parameter.data = 0.02 * torch.randn_like(parameter)
+    model.inner["up"].bias.data = 150 * torch.randn(8)
+    adapted = adapt(model)
+    expected = stored.columns(stored.plain(adapted))
+    found = stored.compare(expected, merged(adapted), torch.float32)
+    assert found.misplaced == 0 and found.weights_kept == pytest.approx(1, abs=1e-4)
+
+
+def test_an_embedding_that_scales_what_it_gives_is_compared_as_it_gives_it() -> None:
+    import torch
+
+    from grpo_cot.merging import stored
+
+    class Scaled(torch.nn.Embedding):
+        def forward(self, ids: Any) -> Any:
+            return 8 * super().forward(ids)
+
+    model = torch.nn.ModuleDict({"embed": Scaled(100, 6)})
+    places = torch.arange(64)
+    rows = 8 * model["embed"].weight.detach()[places]
+    expected = {"embed": stored.Columns(places, rows, rows - 1, None)}
+    assert stored.compare(expected, model, torch.float32).misplaced == 0
+
+
 def test_a_base_that_is_not_the_one_of_the_training_is_named() -> None:
     from grpo_cot.merging import stored
 

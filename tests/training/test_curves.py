@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grpo_cot.recipes.phases import GrpoPhase
-from grpo_cot.training.curves import mean, repeatable, write_tables
+from grpo_cot.training.curves import divergence, mean, repeatable, write_tables
 
 
 def phase(**settings: float) -> GrpoPhase:
@@ -57,3 +57,22 @@ def test_a_reward_that_judges_some_steps_is_called_unpaid_by_these_alone(paid: f
 def test_a_step_without_a_figure_is_no_row_of_its_table(tmp_path: Path) -> None:
     write_tables([{"step": 1, "reward": 0.5}, {"step": 2, "reward": 0.5, "kl": 0.1}], tmp_path)
     assert (tmp_path / "kl.tsv").read_text() == "step\tkl\n2\t0.1\n"
+
+
+def test_numbers_that_are_not_finite_are_counted_and_said() -> None:
+    lost = repeatable({"step": 3, "loss": math.nan, "reward": math.inf, "grad_norm": math.nan, "entropy": 1.0}, phase())
+    assert lost == {"entropy": 1.0, "not_finite": 2, "step": 3}
+    assert repeatable({"step": 4, "loss": 1.0, "grad_norm": math.inf}, phase()) == {"loss": 1.0, "step": 4}
+    log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, lost]
+    assert divergence(log)[0].startswith("1 of 3 logged steps had numbers that are not finite, from step 3 on")
+    assert divergence(log[:2]) == []
+
+
+def test_a_validation_that_measured_nothing_is_not_zero_either() -> None:
+    entry = {
+        "step": 3, "eval_kl": 0.0, "eval_loss": 1.0, "eval_completions/clipped_ratio": 1.0,
+        "eval_completions/mean_terminated_length": 0.0, "completions/mean_terminated_length": 5.0,
+    }  # fmt: skip
+    assert repeatable(entry, phase()).keys() == {
+        "step", "eval_loss", "eval_completions/clipped_ratio", "completions/mean_terminated_length"
+    }  # fmt: skip

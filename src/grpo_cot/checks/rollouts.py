@@ -57,5 +57,11 @@ def _check_adapter(
             f"handed to vLLM; use MULTI_GPU, or {ROLLOUTS_INSTEAD}"
         )
     if rollouts.sync == "merge":
+        if lora.get("trainable_token_indices"):
+            raise InputError(
+                f"phases.1.lora.trainable_token_indices is given, but {where}.rollouts.sync 'merge' hands vLLM the "
+                f"layers' merged weights, and tokens trained by themselves are in none; take it out, or "
+                f"{ROLLOUTS_INSTEAD}"
+            )
         return
     check_served(lora, "phases.1.lora", ROLLOUTS_INSTEAD)

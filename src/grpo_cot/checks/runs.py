@@ -113,6 +113,8 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             if (folder / "config.json").is_file():
                 stated = read_json(folder / "config.json")
                 break
+        if configuration.is_encoder_decoder:  # prompt and answer have places of their own, or relative ones
+            return
         places = [stated.get(key) for key in ("max_position_embeddings", "n_positions")]
         _check_positions(recipe, max((place for place in places if isinstance(place, int)), default=None), run.base)
 

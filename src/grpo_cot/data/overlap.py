@@ -11,7 +11,7 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 
 _NUMBER = re.compile(r"\d+(?:[.,/:]\d+)*")
-_NUMBER_OR_SIGN = re.compile(_NUMBER.pattern + "|[-+*/×÷=<>^]")
+_NUMBER_OR_SIGN = re.compile(_NUMBER.pattern + r"""|(?<=[\d)])!|[^\w\s.,;:?!'"\u2018\u2019\u201c\u201d]""")
 _NO_LETTER_OR_DIGIT = re.compile(r"[\W_]+")
 
 
@@ -53,7 +53,7 @@ def repeated(rows: Iterable[Row]) -> list[Repeated]:
     """The questions that a split asks more than once, in the order of their first rows.
 
     Two questions are one when `normalised` says so and their numbers and signs are the same: `3 + 1` is not `3 - 1`,
-    nor 2.5 the same as 25.
+    `2 * (3 + 4)` not `(2 * 3) + 4`, nor 2.5 the same as 25.
     """
     same: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:

@@ -16,7 +16,7 @@ from grpo_cot.common.files import Message
 from grpo_cot.merging import stored
 from grpo_cot.merging.logits import Reading, read, shares
 from grpo_cot.models.generation import encode, generate
-from grpo_cot.models.loading import DEVICE, load, load_base
+from grpo_cot.models.loading import DEVICE, load
 from grpo_cot.recipes.recipe import MergeSection
 
 
@@ -31,6 +31,7 @@ class Trained(NamedTuple):
     columns: dict[str, stored.Columns]
     digests: dict[str, str]
     otherwise: str | None  # the first layer whose base is not the one that training computed with
+    copies: bool  # whether modules are trained whole beside the adapter: its columns are not all that was trained
 
 
 def parity(
@@ -85,12 +86,14 @@ def examine(
     columns, digests = stored.columns(stored.plain(exact)), stored.digests(stored.plain(exact), dtype)
     trained = read(exact, texts, "trained")
     if description.kind == "full":
-        exact = load_base(Path(description.base), description.model, None).float()
+        del exact
+        exact = stored.load_in_float32(Path(description.base), description)
     with exact.disable_adapter() if description.kind == "adapter" else nullcontext():
         base = read(exact, texts, "base")
         stored.blur(stored.plain(exact), dtype)
         blurred = read(exact, texts, "storing noise")
-    return Trained(texts, base, trained, blurred, own, columns, digests, stored.otherwise(held, columns))
+    otherwise, copies = stored.otherwise(held, columns), stored.has_copies(stored.plain(exact))
+    return Trained(texts, base, trained, blurred, own, columns, digests, otherwise, copies)
 
 
 def compare(trained: Trained, merged_folder: Path, section: MergeSection) -> dict[str, Any]:
@@ -99,11 +102,14 @@ def compare(trained: Trained, merged_folder: Path, section: MergeSection) -> dic
     merged = _load(merged_folder)
     reading, digests = read(merged, trained.texts, "merged"), stored.digests(merged, dtype)
     alone = trained.digests
+    layers = stored.compare(trained.columns, merged, dtype)._asdict() | (
+        {"weights_kept": None} if trained.copies else {}
+    )
     return {
         "tokens": len(reading.choices),
         "token_agreement": float((reading.choices == trained.trained.choices).float().mean()),
         **shares(trained.base, trained.trained, reading, trained.blurred, trained.own),
-        **stored.compare(trained.columns, merged, dtype)._asdict(),
+        **layers,
         "changed": next((name for name in sorted(alone) if digests.get(name) != alone[name]), None),
         "dequantized_otherwise": trained.otherwise,
     }

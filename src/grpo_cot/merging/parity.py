@@ -71,7 +71,7 @@ def gate(figures: Mapping[str, Any], section: MergeSection, quantized: bool) -> 
         return False
     raise InputError(
         f"the merged model is not the trained one: {fault}; see that base and adapter are those of the training, and "
-        "train again if they are not; the adapter itself can be used as it is"
+        "train again if they are not; what training wrote can be used as it is"
     )
 
 
@@ -87,10 +87,10 @@ def difference(figures: Mapping[str, Any], dtype: str) -> str | None:
             f"of the weights of {figures['layer']}, {figures['misplaced']:.0%} are not the {dtype} nearest to the "
             f"trained ones (rounding explains {MISPLACED:.0%}){kept}"
         )
-    if figures["kept"] is None:
+    stored = figures["weights_kept"]
+    if figures["kept"] is None or stored is None:  # of full weights, each tensor is compared by itself
         return None
     noise = NOISE * figures["storing_noise"] + ALLOWANCE
-    stored = 1.0 if figures["weights_kept"] is None else figures["weights_kept"]
     if figures["left_over"] > noise or abs(figures["kept"] - stored) > noise:
         return (
             f"its logits keep {figures['kept']:.1%} of the change that training made and have "
@@ -101,11 +101,11 @@ def difference(figures: Mapping[str, Any], dtype: str) -> str | None:
 
 def loss(figures: Mapping[str, Any], dtype: str) -> str | None:
     """A sentence where storing in the type loses much of the training, with the way out; else None."""
-    if figures["kept"] is None or figures["kept"] >= MUCH:
+    if figures["kept"] is None or figures["kept"] >= MUCH or dtype == "float32":
         return None
     return (
         f"Stored in {dtype}, the model keeps {figures['kept']:.0%} of the change that training made in its logits; "
-        "merge.dtype float32 keeps all of it, and so does the adapter by itself"
+        "merge.dtype float32 keeps all of it, and so does what training wrote"
     )
 
 

@@ -8,6 +8,7 @@ left out is seen where the whole model's logits drown it in rounding.
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from grpo_cot.merging.shards import Weights
+from grpo_cot.merging.shards import Weights, WholeModelNeededError
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import load_adapter, load_base
+from grpo_cot.recipes.recipe import ModelSection
 
 COLUMNS = 64  # of each layer that the adapter touches, drawn with a fixed seed
 # A float32 sum of a product's terms is off by some of the last bits of a usual weight.
@@ -52,16 +54,36 @@ def in_float32(description: ModelDescription, weights: Path) -> PreTrainedModel 
     Raises:
         InputError: the weights or their base are missing or corrupt.
     """
-    folder = Path(description.base) if description.kind == "adapter" else weights
-    model = load_base(folder, description.model, None).float()
     if description.kind == "full":
-        return model
-    if description.quantization:
-        reader = Weights(folder, getattr(torch, description.model.dtype), description.quantization)
+        return load_in_float32(weights, description)
+    folder = Path(description.base)
+    try:
+        reader = description.quantization and Weights(
+            folder, getattr(torch, description.model.dtype), description.quantization
+        )
+    except WholeModelNeededError:
+        model = load_base(folder, _any_type(description), description.quantization).dequantize().float()
+        return load_adapter(model, weights, trainable=False)
+    model = load_in_float32(folder, description)
+    if reader:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(reader.read(name))
     return load_adapter(model, weights, trainable=False)
+
+
+def load_in_float32(folder: Path, description: ModelDescription) -> PreTrainedModel:
+    """A base, or full weights, with the values of the type that training held them in.
+
+    Raises:
+        InputError: the weights are missing or corrupt.
+    """
+    return load_base(folder, _any_type(description), None).float()
+
+
+def _any_type(description: ModelDescription) -> ModelSection:
+    """How the model is loaded, with an attention that computes in float32, as Flash Attention does not."""
+    return description.model.model_copy(update={"attn_implementation": "sdpa"})
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -84,6 +106,11 @@ def adapted(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]
             yield from adapted(child, place)
 
 
+def has_copies(model: nn.Module) -> bool:
+    """Whether some modules were trained whole (`modules_to_save`)."""
+    return any(isinstance(layer, ModulesToSaveWrapper) for _, layer in adapted(model))
+
+
 def without_adapter(layer: nn.Module) -> nn.Module:
     """A layer's own module, under the adapter's."""
     if isinstance(layer, BaseTunerLayer):
@@ -98,13 +125,8 @@ def base_columns(model: nn.Module) -> dict[str, torch.Tensor]:
     found = {}
     for name, layer in adapted(model):
         if isinstance(layer, BaseTunerLayer):
-            base: Any = without_adapter(layer)
-            biases = [(bias, bias.data.clone()) for bias in (getattr(base, "bias", None),) if bias is not None]
-            for bias, _ in biases:  # in 16 bits a sum with it would be rounded
-                bias.data.zero_()
+            base = without_adapter(layer)
             found[name] = _rows(base, base, _places(layer))[0].float()
-            for bias, values in biases:
-                bias.data.copy_(values)
     return found
 
 
@@ -139,8 +161,22 @@ def _rows(layer: nn.Module, base: nn.Module, places: torch.Tensor) -> tuple[torc
         return layer(places.to(device)).cpu(), None
     units = torch.zeros(len(places), _inputs(base), device=device)
     units[torch.arange(len(places)), places] = 1
-    nothing = layer(torch.zeros_like(units))
-    return (layer(units) - nothing).cpu(), nothing[0].cpu()
+    bias = layer(torch.zeros_like(units))[0].cpu()
+    with _without_bias(base):
+        return layer(units).cpu(), bias
+
+
+@contextmanager
+def _without_bias(base: Any) -> Iterator[None]:
+    """Inside, the module's bias is 0: a weight's sum with a large one would be rounded."""
+    bias = getattr(base, "bias", None)
+    if bias is None:
+        yield
+        return
+    values = bias.data.clone()
+    bias.data.zero_()
+    yield
+    bias.data.copy_(values)
 
 
 def digests(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
@@ -201,7 +237,10 @@ def compare(expected: Mapping[str, Columns], merged: nn.Module, dtype: torch.dty
 
 def _weights(layer: nn.Module, places: torch.Tensor) -> torch.Tensor:
     weight: Any = layer.weight
-    rows = weight[places] if isinstance(layer, nn.Embedding | Conv1D) else weight[:, places].T
+    if isinstance(layer, nn.Embedding):  # asked, for some scale what they give
+        rows = layer(places.to(weight.device))
+    else:
+        rows = weight[places] if isinstance(layer, Conv1D) else weight[:, places].T
     found: torch.Tensor = rows.detach().float().cpu()
     return found
 

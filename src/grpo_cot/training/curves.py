@@ -12,6 +12,7 @@ from grpo_cot.recipes.phases import PhaseSection
 # Logged by the trainer, but different at every run (times) or after a resumption (the mean loss and the tokens seen
 # restart at 0): kept out of files that later steps read.
 VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss|num_tokens")
+NOT_FINITE = "not_finite"  # of a log entry: how many of its numbers are not finite
 
 
 def repeatable(entry: Mapping[str, float | None], phase: PhaseSection) -> dict[str, float]:
@@ -19,19 +20,39 @@ def repeatable(entry: Mapping[str, float | None], phase: PhaseSection) -> dict[s
 
     It is sorted, because a checkpoint gives it back in another order. Trainers log some figures that they did not
     measure: TRL None for a reward that judged no completion, and 0 for the length of the completions that ended where
-    none did; Unsloth a KL of 0 where `beta` is 0 and none is computed. A gradient norm that is no number (float16
-    overflows) is no measurement either.
+    none did; Unsloth a KL of 0 where `beta` is 0 and none is computed. A gradient norm or an entropy that is no
+    number (float16 overflows) is no measurement either. Of other numbers that are not finite the entry says how many
+    there were (`NOT_FINITE`).
     """
     unmeasured = set()
-    if not phase.settings.get("beta"):
-        unmeasured.add("kl")
-    if entry.get("completions/clipped_ratio") == 1:
-        unmeasured |= {name for name in entry if name.endswith("_terminated_length")}
-    return {
+    for prefix in ("", "eval_"):
+        if not phase.settings.get("beta"):
+            unmeasured.add(f"{prefix}kl")
+        if entry.get(f"{prefix}completions/clipped_ratio") == 1:
+            unmeasured |= {
+                name
+                for name in entry
+                if name.startswith(f"{prefix}completions/") and name.endswith("_terminated_length")
+            }
+    logged = {
         name: value
         for name, value in sorted(entry.items())
-        if not VOLATILE.search(name) and name not in unmeasured and value is not None and math.isfinite(value)
+        if not VOLATILE.search(name) and name not in unmeasured and value is not None
     }
+    finite = {name: value for name, value in logged.items() if math.isfinite(value)}
+    lost = len(logged.keys() - finite.keys() - {"grad_norm", "entropy"})
+    return finite | ({NOT_FINITE: lost} if lost else {})
+
+
+def divergence(log: Sequence[Mapping[str, float]]) -> list[str]:
+    """A sentence where steps logged numbers that are not finite; else none."""
+    steps = [entry["step"] for entry in log if NOT_FINITE in entry]
+    if not steps:
+        return []
+    return [
+        f"{len(steps)} of {len(log)} logged steps had numbers that are not finite, from step {steps[0]:.0f} on: "
+        "training diverged; lower the learning rate, or train in bfloat16 or float32."
+    ]
 
 
 def write_tables(log: Sequence[Mapping[str, float]], folder: Path) -> None:

@@ -24,7 +24,7 @@ from grpo_cot.models.loading import DEVICE
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.resuming import Callers, resumable
 from grpo_cot.rewards.registry import reward_functions
-from grpo_cot.training.curves import write_tables
+from grpo_cot.training.curves import divergence, write_tables
 from grpo_cot.training.methods.registry import METHODS
 from grpo_cot.training.phases import MAIN, VALIDATION, package_versions, read_prompts, train_phases
 
@@ -63,7 +63,7 @@ def train(
             result = train_in_processes(recipe, prompts, base, seed, folder, inputs)
         logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
         verdicts = {
-            name: METHODS[phase.method].verdict(log, phase)
+            name: [*divergence(log), *METHODS[phase.method].verdict(log, phase)]
             for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)
         }
         with new_directory(curves) as tables:
