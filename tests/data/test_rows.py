@@ -89,7 +89,7 @@ def test_malformed_input_is_one_sentence(tmp_path: Path, lines: list[str], says:
         ("set.json", '[{"question": "2?"}]', r"set.json: row 1 .*field 'gold': holds None, expected one number"),
         ("set.json", '[{"question": "2?", "gold": true}]', r"field 'gold': holds True, expected one number"),
         ("set.csv", "question,number\n2 + 3?,5\n", r"set.csv: row 1 .*field 'gold': holds None"),
-        ("set.parquet", "PAR1", r"set.parquet: expected a name that ends in .jsonl, .json, .csv or .tsv"),
+        ("set.parquet", "PAR1", r"expected a name that ends in .jsonl, .json, .csv or .tsv, found .set.parquet"),
     ],
 )
 def test_malformed_evaluation_rows_name_file_row_and_field(tmp_path: Path, name: str, text: str, says: str) -> None:

@@ -58,7 +58,7 @@ class HeldOut(_Model):
 
 def _table_name(value: str) -> str:
     if Path(value).suffix not in (".jsonl", ".json", ".csv", ".tsv"):
-        raise ValueError(f"{value}: expected a name that ends in .jsonl, .json, .csv or .tsv")
+        raise ValueError("expected a name that ends in .jsonl, .json, .csv or .tsv")
     return value
 
 
