@@ -45,7 +45,7 @@ RECIPE_ERRORS = [
     ("load_in_4bit: true", "load_in_4bit: false", "set one of load_in_4bit and load_in_8bit to true"),
     ("learning_rate: 1.0e-3", "learning_rate: .nan", "learning_rate: expected a finite number"),
     ("max_completion_length: 24", "max_completion_length: 0", "max_completion_length: expected greater than 0"),
-    ("correctness: 1.0", "correctness: .inf", "rewards.correctness: input should be a finite number"),
+    ("correctness: 1.0", "correctness: .inf", "rewards.correctness: expected a finite number"),
     ("optim: adamw_torch", "optim: adamw_torch\n      use_cpu: true", "use_cpu: this is set by the machine"),
     ("do_sample: false", "do_sample: true", "do_sample is true, but accuracies are of greedy answers"),
     ("temperature: 0.8", "temperature: 0.0", "temperature: expected greater than 0"),
