@@ -92,7 +92,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (FEW, "kind", "gen", "nput tag 'gen'"),
     (FILES, "folder", "data", "names both 'folder' and 'folder_variable'"),
     (FILES, "folder_variable", "MY DATA", "folder_variable: string should match pattern"),
-    (FILES, "splits.train.path", "train.parquet", "splits.train.path: string should match pattern"),
+    (FILES, "splits.train.path", "train.parquet", "splits.train: train.parquet: expected a name that ends in .jsonl"),
     (FILES, "splits.train.sha256", "abc", "splits.train.sha256: string should match pattern"),
     (FILES, "splits.test.fields", ["question", "question"], "'fields' names a column twice"),
     (FILES, "columns.question", [], "columns.question"),

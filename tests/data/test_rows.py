@@ -11,7 +11,7 @@ from support import ROOT
 
 from grpo_cot.common.errors import InputError, validated
 from grpo_cot.data.rows import load, plain_number, plain_solution, read_source
-from grpo_cot.data.sources import SOURCE_FILE, Suite, evaluation_sets
+from grpo_cot.data.sources import SOURCE_FILE, HubSuite, Suite, evaluation_sets
 from grpo_cot.numbers import numeric_value
 
 GOOD = [{"question": "2 + 3?", "answer": "2 + 3 = 5\n#### 5"}, {"question": "10 * 100?", "answer": "#### 1,000"}]
@@ -185,10 +185,13 @@ def test_the_hub_route_and_the_local_route_give_identical_rows(tmp_path: Path, m
     local = load(files_source(data, list(map(json.dumps, GOOD))), "toy")[0]
     (data / "test.jsonl").write_bytes((data / "train.jsonl").read_bytes())
     hub = {
-        "kind": "hub", "id": str(data), "revision": "0" * 40, "splits": {"train": "train", "test": "test"},
+        "kind": "hub", "id": "owner/toy", "revision": "0" * 40, "splits": {"train": "train", "test": "test"},
         "licence": "MIT",
     }  # fmt: skip
-    assert load(SOURCE_FILE.validate_python(hub), "toy")[0] == local
+    source = SOURCE_FILE.validate_python(hub)
+    assert isinstance(source, HubSuite)
+    source.id = str(data)  # a source file that names a folder is refused: its rows would not be pinned
+    assert load(source, "toy")[0] == local
 
 
 @pytest.mark.parametrize("revision", [{}, {"revision": None}, {"revision": "main"}])

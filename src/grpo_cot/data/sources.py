@@ -5,6 +5,7 @@ A data set is a suite: all rows of a run's training and evaluation, each part pi
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
@@ -56,12 +57,14 @@ class HeldOut(_Model):
 class PinnedFile(_Model):
     """A local file (.jsonl, .json, .csv, .tsv), its sha256, and the names of its columns where it has no header."""
 
-    path: str = Field(pattern=r"[^/]\.(jsonl|json|csv|tsv)$")
+    path: str
     sha256: Sha256
     fields: list[Text] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
-    def _header(self) -> "PinnedFile":
+    def _table(self) -> "PinnedFile":
+        if Path(self.path).suffix not in (".jsonl", ".json", ".csv", ".tsv"):
+            raise ValueError(f"{self.path}: expected a name that ends in .jsonl, .json, .csv or .tsv")
         if self.fields and len(set(self.fields)) < len(self.fields):
             raise ValueError("'fields' names a column twice")
         if self.fields and not self.path.endswith(("csv", "tsv")):
