@@ -1,6 +1,7 @@
 """Whether the installed libraries accept a recipe, and can do together what it asks."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from grpo_cot.checks.audit import broken, judge
@@ -8,7 +9,8 @@ from grpo_cot.checks.processes import check_accelerate
 from grpo_cot.checks.rollouts import check_rollouts
 from grpo_cot.checks.rules import check_selection, check_training_sections
 from grpo_cot.checks.unsloth import check_unsloth
-from grpo_cot.common.errors import InputError, naming
+from grpo_cot.common.errors import InputError, naming, nearest
+from grpo_cot.common.files import read_yaml
 from grpo_cot.library.lora import check_lora, check_served
 from grpo_cot.library.settings import check_evaluate, check_sampling, check_section, construct
 from grpo_cot.library.trial import try_optimiser, try_sampling
@@ -16,6 +18,8 @@ from grpo_cot.recipes.phases import GrpoPhase, Phase
 from grpo_cot.recipes.recipe import PromptSection, Recipe
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.vllm.arguments import load_arguments, sampling_parameters
+
+PUBLISHED = Path(__file__).parent.parent / "reporting/published_results.yaml"
 
 
 def check_recipe(recipe: Recipe, where: object) -> None:
@@ -26,6 +30,10 @@ def check_recipe(recipe: Recipe, where: object) -> None:
     """
     check_training(recipe, where)
     check_prompt(recipe.prompt, where)
+    rows = read_yaml(PUBLISHED)["rows"]
+    if recipe.published_row is not None and recipe.published_row not in rows:
+        hint = nearest(recipe.published_row, rows)
+        raise InputError(f"{where}: published_row is {recipe.published_row!r}, no row of the published tables; {hint}")
     check_selection(recipe, where)
     check_sampling(recipe.check.sampling, f"{where}: check.sampling")
     check_evaluate(recipe.evaluate, where)

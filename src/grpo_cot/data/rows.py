@@ -102,8 +102,6 @@ def _table(path: Path, columns: list[str] | None) -> list[Row]:
             if not isinstance(row, dict):
                 raise InputError(f"{path}: row {position} is a JSON {type(row).__name__}, expected an object")
         return rows
-    if path.suffix not in (".csv", ".tsv"):
-        raise InputError(f"{path}: expected a name that ends in .jsonl, .json, .csv or .tsv")
     # Tab-separated files are read as they stand: a quotation mark in one (MGSM) is a part of the text.
     style: dict[str, Any] = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     try:

@@ -22,7 +22,7 @@ class SamplesSection(Section):
     """Completions drawn from a model: of how many problems (null: of all), how many each, and how."""
 
     problems: int | None = Field(gt=0)
-    count: int = Field(gt=1)
+    count: int = Field(gt=1, le=10_000)
     sampling: LibrarySettings
 
 
