@@ -113,7 +113,8 @@ def test_log_probabilities_that_are_apart_or_missing_are_refused(found: tuple[fl
 class Engine:
     """What is asked of a vllm.LLM."""
 
-    def generate(self, prompts: Any, lora_request: Any = None) -> str:
+    def generate(self, prompts: Any, sampling_params: Any = None, lora_request: Any = None) -> str:
+        self.sampling_params = sampling_params
         return f"{prompts} with {lora_request and lora_request.lora_int_id}"
 
 
@@ -170,6 +171,25 @@ def test_tensors_that_the_trainer_shares_are_compared_with_what_they_were_when_v
     with pytest.raises(InputError, match="the adapter of an earlier step"):
         asked(1, lora_tensors=adapter_tensors(model))  # vLLM has a number's adapter already, and does not load it again
     assert asked(2, lora_tensors=adapter_tensors(model))["sync/adapter_delivered"] == 1
+
+
+def test_completions_sampled_without_an_adapter_are_refused_and_settings_reach_the_engine() -> None:
+    import torch
+
+    from grpo_cot.common.errors import InputError
+    from grpo_cot.training.attestation import SyncAttestation, adapter_tensors, requests
+
+    model, engine = small(), Engine()
+    given = requests(engine, torch.device("cpu"))
+    attestation = SyncAttestation(0.1, given)
+    attestation.begin(model)
+    request = SimpleNamespace(lora_int_id=1, lora_tensors=adapter_tensors(model))
+    assert engine.generate("prompts", sampling_params="greedy", lora_request=request) == "prompts with 1"
+    assert engine.sampling_params == "greedy"
+    assert engine.generate("prompts") == "prompts with None"
+    assert given() is None
+    with pytest.raises(InputError, match="asked without the adapter"):
+        attestation.weights(model)
 
 
 def test_a_checksum_neither_reads_nor_moves_the_state_that_training_draws_from() -> None:
