@@ -90,6 +90,36 @@ def test_columns_include_the_tokens_that_are_trained_alone() -> None:
         assert set(rows) <= set(found["embed"].places.tolist())
 
 
+def test_columns_leave_out_trained_copies_and_take_layers_without_a_bias() -> None:
+    import torch
+
+    from grpo_cot.merging import stored
+
+    model = adapt(network(), target_modules=["up", "head"], modules_to_save=["norm"])
+    core = stored.plain(model)
+    assert stored.plain(core) is core
+    found = stored.columns(core)
+    assert found.keys() == {"inner.up", "head"} and stored.has_copies(core)
+    assert torch.equal(found["head"].trained, network().head.weight.T + 0.5)
+    assert not stored.has_copies(stored.plain(adapt(network())))
+    assert not stored.has_copies(
+        stored.plain(adapt(network(), trainable_token_indices={"embed": [1]}, target_modules=["up"]))
+    )
+    assert stored.compare(found, merged(model), torch.bfloat16) == stored.Stored(0.0, None, None, pytest.approx(1))
+
+
+def test_tied_weights_have_a_digest_under_each_name() -> None:
+    import torch
+
+    from grpo_cot.merging import stored
+
+    model = network()
+    model.other = torch.nn.Linear(5, 100, bias=False)
+    model.other.weight = model.head.weight
+    found = stored.digests(model, torch.bfloat16)
+    assert found["other.weight"] == found["head.weight"]
+
+
 def test_digests_are_of_what_the_adapter_leaves_alone_and_of_trained_copies() -> None:
     import torch
 
@@ -104,9 +134,15 @@ def test_digests_are_of_what_the_adapter_leaves_alone_and_of_trained_copies() ->
     assert found == stored.digests(core, torch.bfloat16)
     core.head.weight.data[0, 0] += 1e-6  # rounded away
     assert found == stored.digests(core, torch.bfloat16) != stored.digests(core, torch.float32)
+    core.norm.modules_to_save["default"].weight.data[0] += 1e-6
+    assert found == stored.digests(core, torch.bfloat16)
     core.norm.modules_to_save["default"].bias.data[0] += 1
     changed = stored.digests(core, torch.bfloat16)
     assert {name for name in found if changed[name] != found[name]} == {"norm.bias"}
+    core.head.weight.data[0, 0] += 1
+    assert stored.digests(core, torch.bfloat16)["head.weight"] != found["head.weight"]
+    copies = adapt(network(), modules_to_save=["norm", "head"])
+    assert stored.digests(stored.plain(copies), torch.bfloat16) == found
     whole = stored.digests(network(), torch.bfloat16)
     assert whole.keys() == dict(network().named_parameters()).keys() and whole["head.weight"] == found["head.weight"]
 
@@ -187,6 +223,10 @@ def test_rounding_misplaces_nothing_and_one_step_more_does() -> None:
         step = 1e-4 if dtype is torch.float32 else 2.1 * torch.finfo(dtype).eps  # sums in float32 are not exact
         layer["layer"].weight.data = (nearest * (1 + step)).T.contiguous()
         assert stored.compare(expected, layer, dtype).misplaced > 0.9
+        if dtype is not torch.float32:  # each weight the nearest number but one
+            beside = torch.nextafter(trained.to(dtype), torch.full((), torch.inf, dtype=dtype)).float()
+            layer["layer"].weight.data = beside.T.contiguous()
+            assert stored.compare(expected, layer, dtype).misplaced > 0.9
 
 
 def test_nothing_is_misplaced_where_no_adapter_is() -> None:
@@ -236,6 +276,8 @@ def test_an_embedding_that_scales_what_it_gives_is_compared_as_it_gives_it() -> 
 
 
 def test_a_base_that_is_not_the_one_of_the_training_is_named() -> None:
+    import torch
+
     from grpo_cot.merging import stored
 
     model = adapt(network())
@@ -245,6 +287,10 @@ def test_a_base_that_is_not_the_one_of_the_training_is_named() -> None:
     assert stored.plain(model).inner["up"].base_layer.bias.tolist() == network().inner["up"].bias.tolist()
     within = {name: rows * (1 + 2**-9) for name, rows in held.items()}
     assert stored.otherwise(within, expected) is None  # kernels round
+    within["inner.across"] = held["inner.across"] + 1e-5  # the sums' own error beside the layer's largest weight
+    assert bool((held["inner.across"] == 0).any()) and stored.otherwise(within, expected) is None
+    further = {name: rows + 2.5 * stored.half_step(rows, torch.bfloat16) for name, rows in held.items()}
+    assert stored.otherwise(further, expected) == "embed"
     held["inner.across"] = held["inner.across"].clone()
     held["inner.across"][2, 3] += 1
     assert stored.otherwise(held, expected) == "inner.across"
@@ -271,4 +317,5 @@ def test_blurred_weights_are_off_by_up_to_half_a_step_and_the_others_are_rounded
             assert torch.equal(after[name], old.to(torch.bfloat16).float())
         else:
             assert bool((moved <= half * 1.001).all()) and 0.3 < float((moved / half).mean()) < 0.7, name
+            assert not torch.equal(after[name], old.to(torch.bfloat16).float())
             assert bool(((after[name] - old) > 0).any()) and bool(((after[name] - old) < 0).any())

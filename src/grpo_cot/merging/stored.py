@@ -112,11 +112,12 @@ def has_copies(model: nn.Module) -> bool:
 
 
 def without_adapter(layer: nn.Module) -> nn.Module:
-    """A layer's own module, under the adapter's."""
+    """An adapted layer's own module, under the adapter's."""
     if isinstance(layer, BaseTunerLayer):
         base: nn.Module = layer.get_base_layer()
         return base
-    return layer.original_module if isinstance(layer, AuxiliaryTrainingWrapper) else layer
+    own: nn.Module = layer.original_module  # type: ignore[assignment]
+    return own
 
 
 @torch.no_grad()
@@ -169,14 +170,13 @@ def _rows(layer: nn.Module, base: nn.Module, places: torch.Tensor) -> tuple[torc
 @contextmanager
 def _without_bias(base: Any) -> Iterator[None]:
     """Inside, the module's bias is 0: a weight's sum with a large one would be rounded."""
-    bias = getattr(base, "bias", None)
-    if bias is None:
+    if base.bias is None:
         yield
         return
-    values = bias.data.clone()
-    bias.data.zero_()
+    values = base.bias.data.clone()
+    base.bias.data.zero_()
     yield
-    bias.data.copy_(values)
+    base.bias.data.copy_(values)
 
 
 def digests(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
