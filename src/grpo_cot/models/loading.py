@@ -1,5 +1,6 @@
 """Loading models: every step with weights loads through this module, so that all of them load alike."""
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn.modules import Linear4bit
 from peft import PeftModel
+from torch.nn.functional import linear
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -71,14 +75,33 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
         )  # fmt: skip
         if absent := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
             raise ValueError(f"{len(absent)} weights are missing or misshapen, {absent[0]} first")
-    for module in model.modules():
-        # Where a CPU has instructions for bfloat16, bitsandbytes packs 4-bit weights anew when a model first answers.
-        # Dequantized after that they are others: DoRA reads those at every step.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    if DEVICE == "cpu":
+        for module in model.modules():
+            if isinstance(module, Linear4bit):
+                _keep_dequantized(module)
     drop_generation_defaults(model)
     model.eval()
     return model
+
+
+def _keep_dequantized(layer: Linear4bit) -> None:
+    """Dequantize a layer's weight once, where bitsandbytes does it at every call, for each token that is sampled.
+
+    A CPU's memory is not why anybody quantizes. The answers are the same to the byte. The packed weight stays: it is
+    what is merged and compared. (bitsandbytes would pack it anew at a model's first answer, where the CPU has
+    instructions for bfloat16, and dequantized after that it is another, which DoRA reads at every step.)
+    """
+    layer.support_avx512bf16_for_cpu = False
+    packed: Any = layer.weight
+    state = copy.copy(packed.quant_state)
+    state.dtype = layer.compute_dtype
+    weight = dequantize_4bit(packed.data, state)
+    bias = None if layer.bias is None else layer.bias.to(layer.compute_dtype)
+
+    def forward(values: torch.Tensor) -> torch.Tensor:
+        return linear(values.to(weight.dtype), weight, bias).to(values.dtype)
+
+    layer.forward = forward  # type: ignore[method-assign,assignment]
 
 
 def check_attention(settings: ModelSection) -> None:
