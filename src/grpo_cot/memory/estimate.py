@@ -45,7 +45,8 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.memory.live_bytes import LiveBytes
 from grpo_cot.recipes.phases import LibrarySettings
 from grpo_cot.recipes.recipe import ModelSection
-from grpo_cot.training.probe import lengthen, sampled_token
+from grpo_cot.training.probe import lengthen, read_prompts, sampled_token
+from grpo_cot.training.shared_prompts import as_read
 from grpo_cot.training.workload import Workload, optimiser_state, optimiser_step
 
 # flash_attention_2 takes the padding out. So it keeps the same tensors as torch's own kernel without a mask.
@@ -100,8 +101,10 @@ class Blueprint:
             for name, module in self.model.named_modules()
             if quantized and type(module) in (torch.nn.Linear, Conv1D) and should_convert_module(name, skipped)
         )
+        self.dequantized: int = 0  # bytes
         self._in_8_bits = self.quantized_parameters if quantized and quantized.load_in_8bit else 0
         if quantized and quantized.load_in_4bit:
+            self.dequantized = self.quantized_parameters * quantized.bnb_4bit_compute_dtype.itemsize
             # bitsandbytes makes its tables once: not among the tensors without content.
             quantize_4bit(torch.zeros(64), compress_statistics=True, quant_type=quantized.bnb_4bit_quant_type)
             self.model = replace_with_bnb_linear(self.model, skipped, quantized)
@@ -197,7 +200,7 @@ class Blueprint:
             with live, torch.no_grad(), _autocast(replace(work, autocast=work.autocast and not self.lora)) as forward:
                 live.moment("prompts")
                 call = partial(forward, self._inner)
-                sampled_token(call, cache, work, work.drawn_prompt, work.drawn_prompt)
+                read_prompts(call, cache, as_read(work, self._inner))
                 live.moment("last token")
                 lengthen(cache, work.drawn_length - 1)
                 live.assign((part for layer in cache.layers for part in (layer.keys, layer.values)), "KV cache")
@@ -221,8 +224,13 @@ class Blueprint:
             return loss
         if work.loss == "chunked":
             return self._chunked(forward, inputs)
-        logits = forward(self.model, **inputs, logits_to_keep=work.targets + 1).logits[:, :-1]
-        logits = logits[:, -work.targets :]  # TRL takes it again; its gradient is one more copy for a moment
+        shared = as_read(work, self._inner)
+        if shared.group > 1:
+            rows = self._shared_rows(shared)
+            logits = forward(self.model, **rows).logits.reshape(-1, work.targets, self.vocabulary)
+        else:
+            logits = forward(self.model, **inputs, logits_to_keep=work.targets + 1).logits[:, :-1]
+            logits = logits[:, -work.targets :]  # TRL takes it again; its gradient is one more copy for a moment
         if work.loss == "preference":
             with torch.no_grad():
                 reference = forward(self.model, **inputs).logits  # alive until the loss is there
@@ -237,6 +245,15 @@ class Blueprint:
         if work.loss == "preference":
             del reference
         return values.sum()
+
+    def _shared_rows(self, work: Workload) -> dict[str, Any]:
+        """The arguments of a model that reads each prompt once: a row holds it and its completions."""
+        groups, tokens = work.rows // work.group, work.length - work.targets - 1 + work.group * work.targets
+        ids = torch.ones(groups, tokens, dtype=torch.long)
+        return {
+            "input_ids": ids, "position_ids": ids, "use_cache": False, "logits_to_keep": work.group * work.targets,
+            "attention_mask": torch.ones(groups, 1, tokens, tokens, dtype=torch.bool),
+        }  # fmt: skip
 
     def _chunked(self, forward: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's `chunked_nll`: the output layer on some positions at a time, each computed again for its gradient."""
@@ -327,6 +344,8 @@ def estimate(blueprint: Blueprint, work: Workload) -> Memory:
         InputError: the optimiser is none that an estimate is known for.
     """
     constant = {"weights": blueprint.weights()}
+    if blueprint.dequantized and not work.on_gpu:
+        constant["dequantized weights"] = blueprint.dequantized  # `grpo_cot.models.loading` keeps them on a CPU
     if blueprint.lora:
         constant["adapter"] = blueprint.trained()
     if work.reference:

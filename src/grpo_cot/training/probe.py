@@ -10,6 +10,7 @@ samples that a phase draws before it trains, and the fragments that free memory 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from grpo_cot.models.loading import DEVICE
 from grpo_cot.recipes.phases import Phase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.training.methods.registry import workload
+from grpo_cot.training.shared_prompts import as_read
 from grpo_cot.training.workload import Workload, optimiser_state, optimiser_step
 
 GIB = 2**30
@@ -57,7 +59,7 @@ def probe(trainer: Any, recipe: Recipe, phase: Phase) -> None:
     """
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return
-    work = workload(recipe, recipe.phases.index(phase), on_gpu=DEVICE == "cuda")
+    work = as_read(workload(recipe, recipe.phases.index(phase), on_gpu=DEVICE == "cuda"), trainer.model)
     before, metrics = dict(vars(trainer)), copy.deepcopy(vars(trainer).get("_metrics"))
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
@@ -153,9 +155,10 @@ def _completions(trainer: Any, work: Workload, device: torch.device) -> dict[str
     texts = torch.tensor(sorted(set(range(known)) - set(tokenizer.all_special_ids)), device=device)
     shape = (work.rows, work.targets)
     tokens = texts[torch.randint(len(texts), (work.rows, work.length), device=device)]
-    prompts, completions = tokens[:, : -work.targets], tokens[:, -work.targets :]
+    prompts, completions = tokens[:: work.group, : -work.targets], tokens[:, -work.targets :]
     padding = tokenizer.pad_token_id
     prompts[0, 0] = padding
+    prompts = prompts.repeat_interleave(work.group, dim=0)
     zeros = torch.zeros(shape, device=device)
     return {
         "prompt_ids": prompts, "prompt_mask": (prompts != padding).long(), "completion_ids": completions,
@@ -174,9 +177,17 @@ def _sample(trainer: Any, work: Workload, device: torch.device) -> None:
     model = model.get_base_model() if isinstance(model, PeftModel) else model  # as PEFT's generate() does
     cache = DynamicCache(config=model.config)
     with disable_gradient_checkpointing(model, trainer.args.gradient_checkpointing_kwargs):
-        sampled_token(model, cache, work, work.drawn_prompt, work.drawn_prompt, str(device))
+        read_prompts(model, cache, work, str(device))
         lengthen(cache, work.drawn_length - 1)
         sampled_token(model, cache, work, 1, work.drawn_length, str(device))
+
+
+def read_prompts(model: Any, cache: DynamicCache, work: Workload, device: str = "cpu") -> None:
+    """The reading of all prompts that are sampled from, each once."""
+    each = replace(work, drawn=work.drawn // work.group)
+    sampled_token(model, cache, each, work.drawn_prompt, work.drawn_prompt, device)
+    if work.group > 1:
+        cache.batch_repeat_interleave(work.group)
 
 
 def sampled_token(model: Any, cache: DynamicCache, work: Workload, new: int, seen: int, device: str = "cpu") -> None:

@@ -30,8 +30,8 @@ class Workload:
     logits are held, and that the decoder of an encoder-decoder reads. `drawn`: sequences that Transformers samples at
     once (0: none), from `drawn_prompt` tokens to `drawn_length` in all. `loss`: `usual` (cross-entropy of all logits),
     `chunked` (TRL's `chunked_nll`), `selected` (GRPO) or `preference` (DPO). `reference`: whether a copy of what is
-    trained is held. `on_gpu`: whether it runs on a GPU, where TRL's losses and torch's optimisers take other ways than
-    on a CPU.
+    trained is held. `group`: sequences of a batch with the same prompt, which a model that can share it reads once.
+    `on_gpu`: whether it runs on a GPU, where TRL's losses and torch's optimisers take other ways than on a CPU.
     """
 
     rows: int
@@ -48,6 +48,7 @@ class Workload:
     loss: Literal["usual", "chunked", "selected", "preference"] = "usual"
     temperature: float = 1.0
     reference: bool = False
+    group: int = 1
 
 
 def drawn_samples(recipe: Recipe, samples: OwnSamplesSection) -> dict[str, int]:

@@ -19,6 +19,7 @@ from grpo_cot.training.curves import ends, mean
 from grpo_cot.training.groups import log_phantoms
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.rollouts import rollout_trainer
+from grpo_cot.training.shared_prompts import read_prompts_once
 
 COLUMNS = ("gold", "locale", "id")  # of a row, for the rewards
 
@@ -87,6 +88,8 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
     }
     rollouts = setup.phase.rollouts is not None
     made = rollout_trainer(setup.recipe, setup.phase, arguments) if rollouts else GRPOTrainer(**arguments)
+    if setup.recipe.backend == "transformers":
+        read_prompts_once(made)
     log_phantoms(made, judging(correctness, setup.opening))
     return made
 
@@ -95,9 +98,12 @@ def workload(recipe: Recipe, phase: GrpoPhase, settings: Mapping[str, Any], *, f
     """The largest batch: prompts and completions at full length."""
     prompt, targets = recipe.prompt.max_prompt_length, settings["max_completion_length"]
     generations = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
+    rows, group = settings["per_device_train_batch_size"], settings["num_generations"]
+    # TRL mixes the completions before it cuts them into batches.
+    whole = recipe.backend == "transformers" and generations == 1 and rows % group == 0
     return {
         "length": prompt + targets, "targets": targets, "loss": "selected", "temperature": settings["temperature"],
-        "drawn": 0 if settings["use_vllm"] else settings["per_device_train_batch_size"] * generations,
+        "drawn": 0 if settings["use_vllm"] else rows * generations, "group": group if whole else 1,
         "drawn_length": prompt + targets, "reference": settings["beta"] != 0 and not fresh,
     }  # fmt: skip
 

@@ -1,0 +1,177 @@
+"""A group's prompt is read once, when GRPO samples its completions and when it scores them.
+
+TRL repeats the prompt before each of a group's completions, eight times and more. A completion sees its prompt and
+itself. So one row can hold a prompt and all of its completions, each blind to the others (Liu et al., 2025, "Prefix
+Grouper", arXiv:2506.05433), and sampling can read a prompt once and give its keys and values to every completion. The
+log-probabilities are the same but for the order of sums; the first batch is scored both ways and compared.
+"""
+
+import inspect
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_entropy
+
+from grpo_cot.training.workload import Workload
+
+# The largest mean difference, in nats a token, of a first batch's log-probabilities.
+LARGEST_GAP = 0.02
+
+
+class Packed(NamedTuple):
+    """Rows of a prompt and its completions: `ids` and `positions` (prompts, tokens), and `mask` (prompts, 1, tokens,
+    tokens), true where a token sees another. Completion i is in the slot `place[i]` of all rows' `slots` slots."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    place: torch.Tensor
+    slots: int
+
+
+def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, length: int) -> Packed:
+    """Put completions to the same prompt into one row, behind one copy of it.
+
+    `input_ids` and `attention_mask` (completions, tokens) are TRL's: prompts padded on the left, then completions of
+    `length` tokens padded on the right. A slot holds the tokens that predict a completion's: the prompt's last one and
+    all of the completion's but its last.
+    """
+    held, device = attention_mask.bool(), input_ids.device
+    begin = input_ids.shape[1] - length - 1
+    prompts = torch.where(held, input_ids, -1)[:, : begin + 1]
+    prompts, row = torch.unique(prompts, dim=0, return_inverse=True)
+    before = torch.nn.functional.one_hot(row, len(prompts)).cumsum(dim=0)  # completions to each prompt, up to each
+    slot = before.gather(1, row[:, None]).squeeze(1) - 1
+    slots = int(slot.max()) + 1
+    ids = input_ids.new_zeros(len(prompts), begin + slots * length)
+    holds = torch.zeros_like(ids, dtype=torch.bool)
+    ids[:, :begin], holds[:, :begin] = prompts[:, :begin].clamp(min=0), prompts[:, :begin] >= 0
+    within = torch.arange(length, device=device)
+    places = begin + slot[:, None] * length + within
+    ids[row[:, None], places] = input_ids[:, begin:-1]
+    holds[row[:, None], places] = held[:, begin:-1]
+    step = torch.arange(ids.shape[1], device=device)
+    part = (step - begin).div(length, rounding_mode="floor").clamp(min=-1)  # a token's slot; -1 is the prompt
+    sees = ((part == part[:, None]) | (part == -1)) & (step <= step[:, None])
+    # Padding sees itself, for nothing is no distribution.
+    mask = (sees & holds[:, None, :]) | torch.eye(len(step), dtype=torch.bool, device=device)
+    sizes = holds[:, :begin].sum(dim=1, keepdim=True)
+    inside = torch.where(part == -1, step - begin, (step - begin) % length)
+    return Packed(ids, (sizes + inside).clamp(min=0), mask[:, None], row * slots + slot, slots)
+
+
+def read_prompts_once(trainer: Any) -> None:
+    """Have a GRPO trainer read each prompt once a batch, where its model can.
+
+    It cannot where attention is not torch's own, looks back over a window only, or where experts balance their load.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not can_share(base) or trainer.aux_loss_enabled or trainer.use_liger_kernel:
+        return
+    if not trainer.use_vllm:
+        _share_keys(model)
+    _share_rows(trainer)
+
+
+def can_share(model: Any) -> bool:
+    """Whether a model takes a mask of its own for each row, and sees all that the mask lets it see."""
+    configuration = model.config.get_text_config(decoder=True)
+    known = inspect.signature(model.forward).parameters
+    whole = set(getattr(configuration, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    window = getattr(configuration, "sliding_window", None)
+    sdpa = configuration._attn_implementation == "sdpa"
+    return sdpa and whole and window is None and {"position_ids", "logits_to_keep"} <= known.keys()
+
+
+def as_read(work: Workload, model: Any) -> Workload:
+    """A workload in which a model that cannot share prompts reads one for each completion."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return work if can_share(base) else replace(work, group=1)
+
+
+def _share_keys(model: Any) -> None:
+    """Have `generate` read each different prompt once, but for its last token."""
+    generate = model.generate
+
+    def shared(*, input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings: Any) -> Any:
+        held = torch.where(attention_mask.bool(), input_ids, -1)
+        prompts, row = torch.unique(held, dim=0, return_inverse=True)
+        cache = DynamicCache(config=model.config)
+        if len(prompts) < len(row) and all(type(layer) is DynamicLayer for layer in cache.layers):
+            mask = (prompts >= 0).long()
+            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+            model(
+                input_ids=prompts[:, :-1].clamp(min=0), attention_mask=mask[:, :-1], position_ids=positions[:, :-1],
+                past_key_values=cache, use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
+            cache.batch_select_indices(row)
+            settings["past_key_values"] = cache
+        return generate(input_ids=input_ids, attention_mask=attention_mask, **settings)
+
+    model.generate = shared
+
+
+def _share_rows(trainer: Any) -> None:
+    """Have the trainer score completions in rows of one prompt each, if the first batch comes out the same."""
+    plain = trainer._full_logits_logps
+    shares: bool | None = None
+
+    def scored(model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **settings: Any) -> Any:
+        nonlocal shares
+        arguments = (model, input_ids, attention_mask, logits_to_keep)
+        if shares is None:
+            shares = _agrees(plain, trainer, arguments)
+        if not shares:
+            return plain(*arguments, **settings)
+        entropy, size = settings.get("compute_entropy", False), settings.get("batch_size") or len(input_ids)
+        parts = [
+            _scores(trainer, model, input_ids[start : start + size], attention_mask[start : start + size],
+                    logits_to_keep, entropy=entropy)
+            for start in range(0, len(input_ids), size)
+        ]  # fmt: skip
+        probabilities, entropies = zip(*parts, strict=True)
+        return torch.cat(probabilities), torch.cat(entropies) if entropy else None, None
+
+    trainer._full_logits_logps = scored
+
+
+def _scores(
+    trainer: Any, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, length: int, *, entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The log-probabilities and, where asked for, the entropies (completions, `length`) of a batch's completions."""
+    packed = pack(input_ids, attention_mask, length)
+    logits = model(
+        input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions,
+        logits_to_keep=packed.slots * length, use_cache=False,
+    ).logits.reshape(-1, length, model.config.vocab_size)  # fmt: skip
+    labels, mask = (values.new_zeros(len(logits), length) for values in (input_ids, attention_mask))
+    labels[packed.place], mask[packed.place] = input_ids[:, -length:], attention_mask[:, -length:]
+    settings = {"temperature": trainer.temperature, "row_mask": mask}
+    if not entropy:
+        return selective_log_softmax(logits, labels, **settings)[packed.place], None
+    settings["entropy_requires_grad"] = trainer._entropy_bonus_enabled
+    probabilities, entropies = selective_log_softmax_and_entropy(logits, labels, **settings)
+    return probabilities[packed.place], entropies[packed.place]
+
+
+@torch.no_grad()
+def _agrees(plain: Any, trainer: Any, arguments: tuple[Any, ...]) -> bool:
+    """Whether a batch's log-probabilities are those of TRL's own way."""
+    model, _, attention_mask, length = arguments
+    mode = model.training
+    model.eval()  # dropout would differ, and move the random state
+    apart = (plain(*arguments)[0] - _scores(trainer, *arguments, entropy=False)[0]).abs()
+    model.train(mode)
+    gap = apart[attention_mask[:, -length:].bool()].float().mean().item()
+    if gap <= LARGEST_GAP:
+        return True
+    print(
+        f"Each completion is scored with a prompt of its own: with one for a group, this model's log-probabilities are "
+        f"{gap:.3f} nats apart on average, where {LARGEST_GAP} would be rounding.", flush=True,
+    )  # fmt: skip
+    return False

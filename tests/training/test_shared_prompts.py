@@ -1,0 +1,155 @@
+"""One copy of a prompt for all completions of its group gives what a copy for each gives."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BASE = Path(__file__).parents[2] / "assets/tiny/model"
+
+
+def batch(counts: tuple[int, ...], length: int = 6) -> tuple[Any, Any]:
+    """Completions in TRL's form, mixed as TRL mixes them: `counts` of them to prompts of different lengths."""
+    import torch
+
+    torch.manual_seed(0)
+    longest = 9
+    rows, masks = [], []
+    for number, count in enumerate(counts):
+        size = longest - 2 * number
+        prompt = torch.cat([torch.zeros(longest - size, dtype=torch.long), torch.randint(5, 200, (size,))])
+        for _ in range(count):
+            tokens = int(torch.randint(1, length + 1, ()))
+            completion = torch.cat([torch.randint(5, 200, (tokens,)), torch.zeros(length - tokens, dtype=torch.long)])
+            rows.append(torch.cat([prompt, completion]))
+            masks.append(torch.cat([(torch.arange(longest) >= longest - size).long(), (completion > 0).long()]))
+    order = torch.randperm(len(rows))
+    return torch.stack(rows)[order], torch.stack(masks)[order]
+
+
+def trainer_of(model: Any) -> Any:
+    """What is read of a GRPO trainer, whose own scoring is TRL's."""
+    import functools
+
+    from trl import GRPOTrainer
+
+    trainer = SimpleNamespace(
+        temperature=0.7, _entropy_bonus_enabled=False, aux_loss_enabled=False, use_liger_kernel=False, use_vllm=False,
+        model=model, accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        model_kwarg_keys={"logits_to_keep"},
+    )  # fmt: skip
+    trainer._full_logits_logps = functools.partial(GRPOTrainer._full_logits_logps, trainer)
+    return trainer
+
+
+def loaded(**options: Any) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32, **options)
+
+
+@pytest.mark.parametrize("counts", [(4, 4), (4, 1, 2), (1, 1, 1)])
+@pytest.mark.parametrize("length", [6, 1])
+def test_log_probabilities_entropies_and_gradients_are_those_of_whole_rows(
+    counts: tuple[int, ...], length: int
+) -> None:
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = loaded()
+    ids, mask = batch(counts, length)
+    found = []
+    for share in (False, True):
+        trainer = trainer_of(model)
+        passes: list[int] = []
+        hook = model.register_forward_pre_hook(
+            lambda module, given, named, passes=passes: passes.append(named["input_ids"].numel()), with_kwargs=True
+        )
+        if share:
+            read_prompts_once(trainer)
+        scores, entropies, _ = trainer._full_logits_logps(model, ids, mask, length, compute_entropy=True)
+        hook.remove()
+        kept = mask[:, -length:].bool()
+        model.zero_grad()
+        (scores * kept).sum().backward()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        found.append((scores[kept], entropies[kept], gradient, passes[-1]))
+    (plain, entropies, gradient, tokens), (shared, shared_entropies, shared_gradient, fewer) = found
+    torch.testing.assert_close(shared, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(shared_entropies, entropies, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(shared_gradient, gradient, rtol=1e-3, atol=1e-3)
+    assert fewer < tokens
+
+
+def test_a_batch_in_parts_is_scored_part_by_part() -> None:
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = loaded()
+    ids, mask = batch((4, 3))
+    trainer = trainer_of(model)
+    plain = trainer._full_logits_logps(model, ids, mask, 6)
+    read_prompts_once(trainer)
+    for size in (2, 7, None):
+        scores, entropies, _ = trainer._full_logits_logps(model, ids, mask, 6, batch_size=size)
+        assert entropies is None
+        torch.testing.assert_close(scores * mask[:, -6:], plain[0] * mask[:, -6:], rtol=1e-4, atol=1e-4)
+
+
+def test_sampling_reads_a_prompt_once_and_writes_the_same() -> None:
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = loaded().eval()
+    ids, mask = batch((3, 2), 1)
+    ids, mask = ids[:, :-1], mask[:, :-1]
+    settings = {"max_new_tokens": 5, "do_sample": True, "temperature": 0.5, "pad_token_id": 0}
+    torch.manual_seed(1)
+    plain = model.generate(input_ids=ids, attention_mask=mask, **settings)
+    read: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(
+        lambda module, given, named: read.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    read_prompts_once(trainer_of(model))
+    torch.manual_seed(1)
+    assert torch.equal(model.generate(input_ids=ids, attention_mask=mask, **settings), plain)
+    assert read[:2] == [(2, 8), (5, 1)]
+
+
+def test_a_model_that_comes_out_otherwise_is_scored_in_trls_way(capsys: pytest.CaptureFixture[str]) -> None:
+    """As one would whose positions are not what they are given as."""
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = loaded()
+    forward = model.forward
+
+    def deaf(input_ids: Any, position_ids: Any = None, logits_to_keep: Any = 0, **given: Any) -> Any:
+        return forward(input_ids=input_ids, logits_to_keep=logits_to_keep, **given)
+
+    model.forward = deaf
+    ids, mask = batch((4, 4))
+    trainer = trainer_of(model)
+    plain = trainer._full_logits_logps(model, ids, mask, 6)
+    read_prompts_once(trainer)
+    assert torch.equal(trainer._full_logits_logps(model, ids, mask, 6)[0], plain[0])
+    assert "nats apart on average" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("attention", ["eager"])
+def test_other_attention_than_torchs_own_is_left_to_trl(attention: str) -> None:
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = loaded(attn_implementation=attention)
+    trainer = trainer_of(model)
+    own, generate = trainer._full_logits_logps, model.generate
+    read_prompts_once(trainer)
+    assert trainer._full_logits_logps is own and model.generate == generate
