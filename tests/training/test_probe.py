@@ -112,11 +112,13 @@ def test_the_longest_batch_is_run_and_training_is_to_the_byte_as_without(
     probed.add_callback(Checked(probed, wanted, wanted.phases[0]))
     probed.train()
     if method == "grpo":
-        drawn = 8 * wanted.phases[0].settings["gradient_accumulation_steps"]
-        # The prompts and the last token of sampling, and every backward pass.
-        assert seen[:2] == [(drawn, 200), (drawn, 1)]
-        assert set(seen[2:]) == {(8, 200 + 12)}
-        assert len(gradients) == drawn // 8
+        batches = wanted.phases[0].settings["gradient_accumulation_steps"]
+        # A batch holds two groups of four, unless TRL mixes it with others.
+        prompts, row = (2, (2, 199 + 4 * 12)) if batches == 1 else (16, (8, 199 + 12))
+        # The prompts and the last token of sampling, the comparison of both ways to score, and every backward pass.
+        assert seen[:2] == [(prompts, 200), (8 * batches, 1)]
+        assert seen[2:4] == [(8, 200 + 12), row] and set(seen[4:]) == {row}
+        assert len(gradients) == batches
     else:
         columns = ("prompt_ids", "chosen_ids") if method == "dpo" else ("input_ids",)
         longest = max(sum(len(row[name]) for name in columns) for row in probed.train_dataset)
@@ -156,7 +158,7 @@ def test_the_probe_is_no_check_that_a_library_may_note_as_passed(tmp_path: Path)
     batch = seen[-1]
     special = set(trainer.processing_class.all_special_ids)
     assert set(batch.flatten().tolist()) & special == {trainer.processing_class.pad_token_id}
-    assert (batch == trainer.processing_class.pad_token_id).sum() == 1
+    assert (batch == trainer.processing_class.pad_token_id).sum() == 4  # of one group's prompt
     assert len(set(map(tuple, batch.tolist()))) == len(batch) and len(batch.unique()) > 100
     assert not hasattr(model, "_unsloth_seq_packing_grad_verified_T") and model._unsloth_verified == {"before"}
     assert table.inv_freq is frequencies and torch.equal(frequencies, content)
