@@ -13,6 +13,7 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft import PeftModel
 from torch.nn.functional import linear
 from transformers import (
+    AttentionInterface,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -25,11 +26,13 @@ from transformers.integrations import deepspeed, is_deepspeed_zero3_enabled
 from transformers.utils import is_flash_attn_2_available
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.models.attention import attention
 from grpo_cot.models.description import ModelDescription, read_description
 from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt
 from grpo_cot.recipes.recipe import ModelSection
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+AttentionInterface.register("sdpa", attention)
 
 
 def placement() -> dict[str, str] | None:
