@@ -208,14 +208,14 @@ def test_any_value_in_any_field_is_taken_or_refused_in_one_sentence(tmp_path: Pa
 def test_more_tokens_than_embeddings_and_two_runs_of_different_sets(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from grpo_cot.bases.making import check_vocabulary
+    from grpo_cot.bases.examination import check_vocabulary
     from grpo_cot.common.errors import InputError
 
     write_project(tmp_path)
     folder = tmp_path / "assets/tiny/model"
-    check_vocabulary(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    check_vocabulary(folder, tokenizer)
     tokenizer.add_tokens(["<one more>"])
     tokenizer.save_pretrained(folder)
     with pytest.raises(InputError, match=r"token '<one more>' has the number 593.*for the numbers 0 to 592 alone"):
-        check_vocabulary(folder)
+        check_vocabulary(folder, tokenizer)

@@ -7,10 +7,9 @@ only good to know is a remark: it is printed and recorded, and stops nothing.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_cot.bases.mending import plain_tokenizer
+from grpo_cot.bases.mending import plain_tokenizer, reading
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Message, read_json
-from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt
 from grpo_cot.models.turns import TurnEnd, end_tokens, turn_end
 from grpo_cot.schema import SYSTEM_PROMPT, worked
 
@@ -25,7 +24,7 @@ PLAIN = "chat_template: \"{% for message in messages %}{{ message['content'] + '
 PARTS = {"system": SYSTEM_PROMPT, "user": QUESTION, "assistant": worked("3 + 2 = 5", "5")}
 
 
-def examine(folder: Path, *, weights: bool = True, answer: bool = True) -> list[str]:
+def examine(folder: Path, *, answer: bool = True) -> list[str]:
     """Examine a base's folder; remarks, one sentence each.
 
     Without `answer` no text is generated: for random weights, and where only what is refused counts.
@@ -37,9 +36,7 @@ def examine(folder: Path, *, weights: bool = True, answer: bool = True) -> list[
     remarks = check_template(tokenizer)
     end = _check_end(tokenizer, folder)
     remarks += _check_padding(tokenizer, end)
-    check_vocabulary(folder)
-    if not weights:
-        return remarks
+    check_vocabulary(folder, tokenizer)
     if too_large := _too_large(folder):
         return [*remarks, too_large]
     model = _load(folder)
@@ -107,7 +104,7 @@ def generation_ends(folder: Path) -> set[int]:
 
     if (folder / "generation_config.json").is_file():
         return end_tokens(read_json(folder / "generation_config.json").get("eos_token_id"))
-    with refusing_corrupt(folder):
+    with reading():
         return end_tokens(AutoConfig.from_pretrained(folder).get_text_config(decoder=True).eos_token_id)
 
 
@@ -160,7 +157,7 @@ def _check_padding(tokenizer: "PreTrainedTokenizerBase", end: TurnEnd) -> list[s
     raise InputError(f"{found}: set tokens: {{pad: {best!r}}} in the source file, or another token that no text holds")
 
 
-def check_vocabulary(folder: Path) -> None:
+def check_vocabulary(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Check that a model has an embedding for every token of its tokenizer.
 
     Raises:
@@ -168,11 +165,9 @@ def check_vocabulary(folder: Path) -> None:
     """
     from transformers import AutoConfig
 
-    if not (folder / "config.json").is_file():  # drawn at random: as many rows as there are tokens
-        return
-    with refusing_corrupt(folder):
+    with reading():
         rows = AutoConfig.from_pretrained(folder).get_text_config(decoder=True).vocab_size
-    token, highest = max(load_tokenizer(folder).get_vocab().items(), key=lambda entry: entry[1])
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     if highest >= rows:
         raise InputError(
             f"the tokenizer's token {token!r} has the number {highest}, but the model has embeddings for the numbers "
@@ -198,13 +193,18 @@ def _load(folder: Path) -> "PreTrainedModel":
         InputError: its weights do not fit its configuration.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers.utils import logging
 
-    with refusing_corrupt(folder):
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    with reading():
         configuration = AutoConfig.from_pretrained(folder)
         loader = AutoModelForSeq2SeqLM if configuration.is_encoder_decoder else AutoModelForCausalLM
         loaded: tuple[PreTrainedModel, dict[str, Any]] = loader.from_pretrained(
             folder, dtype="auto", ignore_mismatched_sizes=True, output_loading_info=True
         )
+    if bars:
+        logging.enable_progress_bar()
     model, loading = loaded
     for name, found, expected in sorted(map(tuple, loading["mismatched_keys"])):
         raise InputError(

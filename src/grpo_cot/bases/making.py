@@ -5,7 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_cot.bases.examination import check_vocabulary
 from grpo_cot.bases.fetching import MODEL_FILES, TOKENIZER_FILES, copy_pinned, download, gguf_file
 from grpo_cot.bases.gguf import unpack
 from grpo_cot.bases.mending import mend, name_tokens
@@ -40,7 +39,6 @@ def make_base(source: Base, output: Path, where: Path, scratch: Path) -> list[st
     check_pins(source, Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output, where)
     with naming(where):
         changed = mend(source, output)
-        check_vocabulary(output)
     if model is not None:
         if source.pretraining:
             pretrained(model, source.pretraining, source, output, where, scratch)

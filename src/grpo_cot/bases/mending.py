@@ -1,18 +1,37 @@
 """What a source file sets right in the base that it names: its end token, its padding token, its chat template."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_cot.bases.sources import Base, Tokens
 from grpo_cot.common.errors import InputError, nearest
 from grpo_cot.common.files import read_json, write_json, write_text
-from grpo_cot.models.tokenizers import refusing_corrupt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = {"eos": "end token", "pad": "padding token"}
 CONFIGURATIONS = ("config.json", "generation_config.json")
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn whatever Transformers raises on a base's files into one sentence.
+
+    Raises:
+        InputError: the block failed.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # it raises what it likes
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"Transformers cannot load it ({reason}): its files are corrupt, or do not belong together"
+        ) from None
 
 
 def plain_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -29,7 +48,7 @@ def plain_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             "the base has no tokenizer (tokenizer.json, or a vocabulary): take a folder that holds one, and name its "
             "files in the source file"
         )
-    with refusing_corrupt(folder):
+    with reading():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     return tokenizer
 
@@ -90,4 +109,4 @@ def _name(folder: Path, role: str, token: str, number: int, named: str | None) -
             if found not in (number, [number]):
                 before.append(f"{name} named {'none' if found is None else f'number {found}'}")
                 write_json(folder / name, settings | {f"{role}_token_id": number})
-    return " and ".join(before)
+    return ", ".join(before)
