@@ -130,9 +130,10 @@ def _check_end(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> TurnEnd:
             f"({named}), so that a model never stops: {setting}"
         )
     if tokenizer.eos_token_id not in ends:
+        other = f"takes {tokenizer.eos_token!r} for the end token" if tokenizer.eos_token else "names no end token"
         raise InputError(
-            f"its chat template ends a turn with {end.token!r}, but its tokenizer takes {tokenizer.eos_token!r} for "
-            f"the end token, which trainers believe: {setting}"
+            f"its chat template ends a turn with {end.token!r}, but its tokenizer {other}, and trainers believe the "
+            f"tokenizer: {setting}"
         )
     return end
 
@@ -147,10 +148,9 @@ def _check_padding(tokenizer: "PreTrainedTokenizerBase", end: TurnEnd) -> list[s
     if pad is not None and pad != end.token:
         return []
     found = f"its padding token {pad!r} is the token that ends a turn" if pad else "it has no padding token"
-    written = _rendered(tokenizer, [{"role": role, "content": role} for role in ("user", "assistant")])
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     taken = {end.token, tokenizer.eos_token, tokenizer.bos_token}
-    free = [token for token in special if token not in taken and token not in written]
+    free = [token for token in special if token not in taken and token not in str(tokenizer.chat_template)]
     if not free:
         return [f"{found}, and its vocabulary has no other special one: {end.token!r} pads, masked everywhere"]
     best = next((token for part in ("pad", "endoftext", "unk") for token in free if part in token), free[0])
