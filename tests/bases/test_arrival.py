@@ -209,6 +209,20 @@ def test_what_is_only_good_to_know_is_a_remark(folder: Path, tmp_path: Path) -> 
     ]
 
 
+def test_mt5s_own_output_matrix_is_no_fault(folder: Path, tmp_path: Path) -> None:
+    """Its class ties always; the files on the Hub say that nothing is tied, and hold two matrices."""
+    from transformers import MT5Config, MT5ForConditionalGeneration
+
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    model = MT5ForConditionalGeneration(MT5Config(vocab_size=259, eos_token_id=0, pad_token_id=2, **sizes))
+    model.generation_config.decoder_start_token_id = 2
+    model.save_pretrained(folder)
+    weights(lambda tensors: tensors.update({"lm_head.weight": tensors["shared.weight"] + 1}))(folder)
+    change(folder / "config.json", tie_word_embeddings=False)
+    source = write_source(tmp_path / "mine.yaml", kind="folder", folder=str(folder), sha256=pinned(folder))
+    arrive(source, tmp_path)
+
+
 def test_an_unset_variable_another_file_and_a_token_that_is_not_there_are_named(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,8 +217,10 @@ def _load(folder: Path) -> "PreTrainedModel":
             "configuration and the weights of the same model"
         )
     rows, matrix = model.get_input_embeddings().weight, model.get_output_embeddings()
-    text = configuration.get_text_config(decoder=True)
-    if text.tie_word_embeddings and matrix is not None and matrix.weight is not rows:
+    # By the file and not by the class: that of T5 and mT5 always ties, whatever their files say and hold.
+    said = read_json(folder / "config.json").get("tie_word_embeddings")
+    tied = configuration.get_text_config(decoder=True).tie_word_embeddings and said is not False
+    if tied and matrix is not None and matrix.weight is not rows:
         raise InputError(
             "its config.json ties the output matrix to the embeddings (tie_word_embeddings), but its files hold two "
             "that differ: take a copy whose config.json says false"

@@ -267,18 +267,18 @@ def test_a_base_from_a_package_brings_pips_settings_along(tmp_path: Path, monkey
     monkeypatch.setenv("PIP_FIND_LINKS", "")  # so that it is put back afterwards
     monkeypatch.delenv("PIP_FIND_LINKS")
     (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = https://example.org\nfind-links = {tmp_path}/wheels\n")
-    words = []
+    commands: list[list[str]] = []
     for content in ("{wheel: {package: a}}", "{folder_variable: MODELS_DIR}"):
         (tmp_path / "mine.yaml").write_text(content)
         launch.in_a_container("docker", "base", "cpu", ["--source", str(tmp_path / "mine.yaml")])
-        words.append(started.pop("command"))
-    package, folder = words
+        commands.append(started.pop("command"))
+    package, mounted = commands
     assert {"PIP_INDEX_URL", "PIP_FIND_LINKS", f"{tmp_path}/wheels:{tmp_path}/wheels:ro"} <= set(package)
     assert "secret" not in " ".join(package)
     assert os.environ["PIP_INDEX_URL"] == "https://me:secret@example.org/simple"
     assert os.environ["PIP_FIND_LINKS"] == f"{tmp_path}/wheels"
-    assert {f"MODELS_DIR={tmp_path}/models", f"{tmp_path}/models:{tmp_path}/models:ro"} <= set(folder)
-    assert not {"PIP_INDEX_URL", "PIP_FIND_LINKS"} & set(folder)
+    assert {f"MODELS_DIR={tmp_path}/models", f"{tmp_path}/models:{tmp_path}/models:ro"} <= set(mounted)
+    assert not {"PIP_INDEX_URL", "PIP_FIND_LINKS"} & set(mounted)
 
 
 def refusal(project: Project, *arguments: str) -> str:
