@@ -11,6 +11,8 @@ SAID_IN_VAIN = {
     "transformers.tokenization_utils_tokenizers": "Ignoring clean_up_tokenization_spaces=True",
     # The tokenizer's end token is the chat template's (grpo_cot.models.turns), and the model is told.
     "transformers.trainer_utils": "The tokenizer has new PAD/BOS/EOS tokens",
+    # mT5's class ties what its files hold twice. A base of which that is not meant is refused when it arrives.
+    "transformers.modeling_utils": "The tied weights mapping and config for this model specifies to tie",
     # A base's own settings for sampling are dropped where greedy means greedy.
     "transformers.generation.configuration_utils": "The following generation flags are not valid",
 }
