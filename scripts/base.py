@@ -1,13 +1,17 @@
-"""Step base: put a base model under DVC, each file checked against its pinned hash, or make one."""
+"""Step base: put a base model under DVC, each file checked against its pinned hash, or make one; and examine it."""
 
 from argparse import Namespace
 from pathlib import Path
 
-from grpo_cot.bases.making import agreement_of, make_base
+from grpo_cot.bases.examination import examine
+from grpo_cot.bases.fetching import agreement_of
+from grpo_cot.bases.making import make_base
 from grpo_cot.bases.sources import Base
-from grpo_cot.common.errors import validated
+from grpo_cot.common.errors import naming, validated
 from grpo_cot.common.files import new_directory, read_yaml, write_json
 from grpo_cot.common.step import run
+
+UNSAID = ("folder_variable", "wheel", "file", "tokens", "pretraining")  # where a source file does not give them
 
 
 def main(args: Namespace) -> str:
@@ -15,12 +19,17 @@ def main(args: Namespace) -> str:
     source = validated(Base, read_yaml(args.source), args.source)
     with new_directory(args.output) as output:
         agreement = agreement_of(source, args.source)
-        make_base(source, output, args.source, args.scratch)
+        changed = make_base(source, output, args.source, args.scratch)
+        with naming(args.source):
+            remarks = examine(output, answer=source.kind != "scratch")
         write_json(output / "base.json", {"name": args.source.stem, "id": source.id, "revision": source.revision})
-    unsaid = () if source.pretraining else ("pretraining",)
-    facts = source.model_dump(exclude={"path", "chat_template", "shape", *unsaid})
-    write_json(args.provenance, {"name": args.source.stem, **facts, "agreement": agreement})
-    return f"{len(list(args.output.iterdir()))} files in {args.output}"
+    unsaid = {name for name in UNSAID if getattr(source, name) is None}
+    facts = source.model_dump(exclude={"path", "folder", "chat_template", "shape", *unsaid})
+    mended = {"changed": changed} if changed else {}
+    write_json(args.provenance, {"name": args.source.stem, **facts, "agreement": agreement, **mended})
+    args.measured["remarks"] = remarks
+    said = "".join(f"; changed {sentence}" for sentence in changed) + "".join(f"; NOTE: {said}" for said in remarks)
+    return f"{len(list(args.output.iterdir()))} files in {args.output}{said}"
 
 
 if __name__ == "__main__":

@@ -2,5 +2,25 @@
 
 import logging
 
-# On a CPU bitsandbytes says at every import that an optional kernel of a hub is not there. It is not needed.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# What libraries say at every load or run, whatever the user does, and what is so by intent. It is kept from the user
+# here, for every step. A name is that of the logger, the words are the sentence's beginning.
+SAID_IN_VAIN = {
+    # An optional kernel of a hub is not there. It is not needed.
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+    # A tokenizer's files call for a cleaning that would harm its kind, and it is left out.
+    "transformers.tokenization_utils_tokenizers": "Ignoring clean_up_tokenization_spaces=True",
+    # The tokenizer's end token is the chat template's (grpo_cot.models.turns), and the model is told.
+    "transformers.trainer_utils": "The tokenizer has new PAD/BOS/EOS tokens",
+    # mT5's class ties what its files hold twice. A base of which that is not meant is refused when it arrives.
+    "transformers.modeling_utils": "The tied weights mapping and config for this model specifies to tie",
+    # A base's own settings for sampling are dropped where greedy means greedy.
+    "transformers.generation.configuration_utils": "The following generation flags are not valid",
+}
+
+
+def _silence(words: str) -> "logging._FilterType":
+    return lambda record: not str(record.msg).startswith(words)
+
+
+for _name, _words in SAID_IN_VAIN.items():
+    logging.getLogger(_name).addFilter(_silence(_words))

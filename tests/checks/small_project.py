@@ -75,6 +75,15 @@ def bases() -> dict[str, Any]:
             "kind": "hub", "id": "owner/model", "revision": COMMIT, "licence": "MIT", "shape": SHAPE,
             "chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
         },
+        "packed": {
+            "kind": "gguf", "wheel": {"package": "a-model", "version": "1.0", "sha256": HASH}, "licence": "MIT",
+            "file": {"path": "a_model/model.gguf", "sha256": HASH}, "tokens": {"eos": "</s>", "pad": "<pad>"},
+            "shape": SHAPE,
+        },
+        "elsewhere": {
+            "kind": "folder", "folder_variable": "HERE", "licence": "MIT", "shape": SHAPE,
+            "sha256": {"config.json": HASH, "model.safetensors": HASH, "tokenizer.json": HASH},
+        },
     }  # fmt: skip
 
 

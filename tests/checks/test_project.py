@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checks.small_project import changed, contents, places, write, write_project
+from checks.small_project import HASH, changed, contents, places, write, write_project
 
 pytestmark = pytest.mark.slow
 SHORT, PLAIN = "experiments/short.yaml", "experiments/plain.yaml"
 FEW, FILES, HUB = (f"sources/datasets/{name}.yaml" for name in ("few", "files", "hub"))
 TINY, DRAWN, TRAINED, FAR = (f"sources/bases/{name}.yaml" for name in ("tiny", "drawn", "trained", "far"))
+PACKED, ELSEWHERE = "sources/bases/packed.yaml", "sources/bases/elsewhere.yaml"
 PARAMS = "params.yaml"
 GRPO, SFT, DPO = "phases.0.grpo", "phases.0.sft", "phases.1.dpo"
 
@@ -122,6 +123,22 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (FAR, "id", "src/grpo_cot", "id: names a folder"),
     (FAR, "revision", None, "needs 'revision' (a commit, so that it cannot change)"),
     (FAR, "chat_template", "{{ raise_exception('no') }}", "chat_template: it fails on a question: no"),
+    (PACKED, "file.path", "/models/model.gguf", "file.path: expected the path of a .gguf file within"),
+    (PACKED, "file.path", "model.safetensors", "file.path: expected the path of a .gguf file"),
+    (PACKED, "folder", "models", "needs one of 'folder' or 'folder_variable' or 'wheel', found 'folder' and 'wheel'"),
+    (PACKED, "wheel", None, "a base of kind 'gguf' needs one of 'folder' or 'folder_variable' or 'wheel', found none"),
+    (PACKED, "wheel.version", "1.0; import os", "wheel.version: string should match pattern"),
+    (PACKED, "wheel.sha", HASH, "unknown key 'wheel.sha'"),
+    (PACKED, "tokens", {}, "tokens: names neither 'eos' nor 'pad'"),
+    (PACKED, "tokens.end", "</s>", "unknown key 'tokens.end'"),
+    (PACKED, "sha256", {"a": HASH}, "a base of kind 'gguf' has no 'sha256' of its own"),
+    (ELSEWHERE, "sha256", {}, "a base of kind 'folder' needs 'sha256'"),
+    (ELSEWHERE, "path", "assets/tiny/model", "a base of kind 'folder' has no 'path'"),
+    (ELSEWHERE, "folder_variable", "MY MODELS", "folder_variable: string should match pattern"),
+    (FAR, "folder", "models", "a base of kind 'hub' has no 'folder'"),
+    (TINY, "tokens", {"eos": "<|end|>"}, "tokens.eos is '<|end|>', which is no token of the base's vocabulary"),
+    (TINY, "tokens", {"pad": "<|im_end|>"}, "its padding token '<|im_end|>' is the token that ends a turn"),
+    (TINY, "chat_template", "{{ messages[-1].content }}", "does not write what the system says as it is"),
     (FAR, "shape.n_layer", -1, "shape.n_layer is -1, expected no negative number"),
 ]  # fmt: skip
 
@@ -208,14 +225,14 @@ def test_any_value_in_any_field_is_taken_or_refused_in_one_sentence(tmp_path: Pa
 def test_more_tokens_than_embeddings_and_two_runs_of_different_sets(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from grpo_cot.bases.making import check_vocabulary
+    from grpo_cot.bases.examination import check_vocabulary
     from grpo_cot.common.errors import InputError
 
     write_project(tmp_path)
     folder = tmp_path / "assets/tiny/model"
-    check_vocabulary(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    check_vocabulary(folder, tokenizer)
     tokenizer.add_tokens(["<one more>"])
     tokenizer.save_pretrained(folder)
     with pytest.raises(InputError, match=r"token '<one more>' has the number 593.*for the numbers 0 to 592 alone"):
-        check_vocabulary(folder)
+        check_vocabulary(folder, tokenizer)

@@ -219,6 +219,11 @@ def test_four_bit_weights_are_as_large_as_bitsandbytes_makes_them() -> None:
 
 
 @pytest.mark.slow
+def test_a_base_from_a_package_is_planned_before_it_is_fetched() -> None:
+    assert planned("tiny-grpo", "generated", "smollm2-135m-instruct").parameters == 134_515_008  # as its page has it
+
+
+@pytest.mark.slow
 def test_the_reference_recipe_is_planned_from_its_source_alone() -> None:
     found = planned("grpo-cot-3b", "gsm8k-hub", "qwen2.5-3b-instruct")
     phase = only_phase(found)

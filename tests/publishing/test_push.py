@@ -33,13 +33,14 @@ class Workshop:
         self.folder, self.hub = folder, hub
         recipe, name = BASES[base]
         self.base_source = folder / f"{base}.yaml"
-        self.base_source.write_text((ROOT / f"sources/bases/{base}.yaml").read_text())
+        text = (ROOT / f"sources/bases/{base}.yaml").read_text()
+        # The Hub serves the embedded base under its name, whose vocabulary is another.
+        self.base_source.write_text("".join(line for line in text.splitlines(True) if not line.startswith("tokens:")))
         self.recipe = folder / f"{recipe}.yaml"
         self.recipe.write_text((ROOT / f"experiments/{recipe}.yaml").read_text())
         self.edit(self.recipe, "repository: null ", f"repository: somebody/{name} ")
         source = read_yaml(self.base_source)
-        embedded = [path for path in (ROOT / "assets/tiny/model").iterdir() if path.suffix in (".json", ".jinja")]
-        self.files = {path.name: path.read_bytes() for path in embedded} | {"model.safetensors": b"weights"}
+        self.files = {path.name: path.read_bytes() for path in (ROOT / "assets/tiny/model").iterdir()}
         self.files[source["licence"]["agreement"]] = AGREEMENT.encode()
         hub.served[f"{source['id']}@{source['revision']}"] = self.files
         self._outputs()
@@ -78,8 +79,9 @@ class Workshop:
     def make_base(self) -> str:
         at = self.folder
         arguments = Namespace(
-            source=self.base_source, output=at / "base", provenance=at / "base.json", scratch=at / "scratch"
-        )
+            source=self.base_source, output=at / "base", provenance=at / "base.json", scratch=at / "scratch",
+            measured={},
+        )  # fmt: skip
         return base.main(arguments)
 
     def publish(self) -> str:

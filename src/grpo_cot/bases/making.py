@@ -1,73 +1,49 @@
 """A base model's folder: copied, downloaded, drawn at random, or drawn and pretrained here."""
 
-import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_cot.bases.fetching import MODEL_FILES, TOKENIZER_FILES, copy_pinned, download, gguf_file
+from grpo_cot.bases.gguf import unpack
+from grpo_cot.bases.mending import mend, name_tokens
 from grpo_cot.bases.sources import Base, Pretraining
 from grpo_cot.common.errors import InputError, naming, nearest
-from grpo_cot.common.files import file_hashes, write_jsonl, write_text
-from grpo_cot.hub.errors import hub_errors
+from grpo_cot.common.files import file_hashes, write_jsonl
 from grpo_cot.resuming import resumable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
-                   "chat_template*", "config.json"]  # fmt: skip
-MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES]
 
-
-def make_base(source: Base, output: Path, where: Path, scratch: Path) -> None:
+def make_base(source: Base, output: Path, where: Path, scratch: Path) -> list[str]:
     """Fill a folder with the files of a base; `where` is the source file, in `scratch` a pretraining keeps checkpoints.
 
+    One sentence for each thing that is now otherwise than the base brought it, because the source file says so.
+
     Raises:
-        InputError: a file is missing or not the pinned one, the Hub cannot be reached, or Transformers refuses the
-            source's configuration.
+        InputError: a file is missing or not the pinned one, the Hub or the package index cannot be reached, or
+            Transformers refuses the source's configuration.
     """
-    if source.kind == "embedded":
-        for name in source.sha256:
-            path = Path(str(source.path)) / name
-            if not path.is_file():
-                raise InputError(f"{path}: no such file, though {where} pins it")
-            shutil.copyfile(path, output / name)
+    if source.kind in ("embedded", "folder"):
+        copy_pinned(source, output, where)
     elif source.kind == "hub":
         download(str(source.id), str(source.revision), output, where, MODEL_FILES)
         if not list(output.glob("*.safetensors")):  # older repositories have torch's own files alone
             download(str(source.id), str(source.revision), output, where, ["pytorch_model*.bin*"])
+    elif source.file:
+        with tempfile.TemporaryDirectory(dir=output) as folder:
+            unpack(gguf_file(source, Path(folder), where), output, f"{where}: {source.file.path}")
     model = from_scratch(source, output, where) if source.config else None
     check_pins(source, Path(source.tokenizer.path) if source.tokenizer and source.tokenizer.path else output, where)
-    if source.chat_template is not None:
-        write_text(output / "chat_template.jinja", source.chat_template)
     with naming(where):
-        check_vocabulary(output)
+        changed = mend(source, output)
     if model is not None:
         if source.pretraining:
             pretrained(model, source.pretraining, source, output, where, scratch)
         model.save_pretrained(output)
-
-
-def agreement_of(source: Base, where: Path) -> str | None:
-    """The text of the base's licence, from the file beside its weights that the source names.
-
-    Raises:
-        InputError: there is no such file, or it is no text.
-    """
-    name = source.licence.agreement
-    if name is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(str(source.path)) if source.kind == "embedded" else Path(folder)
-        if source.kind == "hub":
-            download(str(source.id), str(source.revision), place, where, [name])
-        try:
-            return (place / name).read_text(encoding="utf-8")
-        except (OSError, UnicodeError):
-            raise InputError(
-                f"{where}: licence.agreement is {name!r}, but the base has no text file of that name"
-            ) from None
+    return changed
 
 
 def check_pins(source: Base, output: Path, where: Path) -> None:
@@ -80,42 +56,6 @@ def check_pins(source: Base, output: Path, where: Path) -> None:
     for name, expected in source.sha256.items():
         if hashes.get(name) != expected:
             raise InputError(f"{where}: {name} has sha256 {hashes.get(name)}, expected {expected}: not the pinned file")
-
-
-def check_vocabulary(folder: Path) -> None:
-    """Check that a model has an embedding for every token of its tokenizer.
-
-    Raises:
-        InputError: it has fewer.
-    """
-    from transformers import AutoConfig
-
-    from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt
-
-    if not (folder / "config.json").is_file():  # drawn at random: as many rows as there are tokens
-        return
-    with refusing_corrupt(folder):
-        rows = AutoConfig.from_pretrained(folder).get_text_config(decoder=True).vocab_size
-    token, highest = max(load_tokenizer(folder).get_vocab().items(), key=lambda entry: entry[1])
-    if highest >= rows:
-        raise InputError(
-            f"the tokenizer's token {token!r} has the number {highest}, but the model has embeddings for the numbers "
-            f"0 to {rows - 1} alone (vocab_size in its config.json); take a copy of the base whose embeddings were "
-            "resized to its tokenizer"
-        )
-
-
-def download(repository: str, revision: str, output: Path, source: Path, files: list[str]) -> None:
-    """The files of a Hub repository at a commit.
-
-    Raises:
-        InputError: they cannot be had.
-    """
-    from huggingface_hub import snapshot_download
-
-    with hub_errors(f"{source}: {repository} cannot be downloaded"):
-        snapshot_download(repository, revision=revision, local_dir=output, allow_patterns=files)
-    shutil.rmtree(output / ".cache", ignore_errors=True)
 
 
 def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
@@ -133,6 +73,9 @@ def from_scratch(source: Base, output: Path, where: Path) -> "PreTrainedModel":
     if place and place.id:
         download(place.id, str(place.revision), output, where, TOKENIZER_FILES)
     tokenizer = load_tokenizer(Path(place.path) if place and place.path else output)
+    if source.tokens:
+        with naming(where):
+            name_tokens(tokenizer, source.tokens)
     if source.chat_template is not None:
         tokenizer.chat_template = source.chat_template
         use_turn_end(tokenizer)

@@ -1,12 +1,15 @@
 """A file in `sources/bases/`: a base model, and the origin of one that is made here.
 
-Four kinds: `embedded` (a folder of the repository), `hub` (a repository at a commit), `scratch` (random weights) and
+Six kinds: `embedded` (a folder of the repository), `folder` (one elsewhere on this machine), `hub` (a repository at a
+commit), `gguf` (a GGUF file, from a package of the package index or from this machine), `scratch` (random weights) and
 `pretrained` (random weights, trained in the pipeline on generated problems).
 """
 
-from typing import Any, Literal
+import os
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from grpo_cot.common.fields import Name, Seed, Sha256, Text
 from grpo_cot.hub.licences import BaseLicence
@@ -31,6 +34,41 @@ class Tokenizer(_Section):
     def _one_place(self) -> "Tokenizer":
         if bool(self.path) == bool(self.id and self.revision):
             raise ValueError("a tokenizer needs 'path', or 'id' and 'revision' (a commit, so that it cannot change)")
+        return self
+
+
+class Wheel(_Section):
+    """A package of the package index, as the one file that pip would install, of which no code ever runs."""
+
+    package: str = Field(pattern=r"^[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?$")
+    version: str = Field(pattern=r"^[A-Za-z0-9][\w.+!-]*$")
+    sha256: Sha256
+
+
+def _inside(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or "\\" in value or path.suffix != ".gguf":
+        raise ValueError("expected the path of a .gguf file within its wheel or folder")
+    return value
+
+
+class GgufFile(_Section):
+    """A GGUF file: its path within the wheel or the folder, and its sha256."""
+
+    path: Annotated[str, AfterValidator(_inside)]
+    sha256: Sha256
+
+
+class Tokens(_Section):
+    """Special tokens that a base names wrongly or not at all: the one that ends a turn, and the one that pads."""
+
+    eos: Text | None = None
+    pad: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> "Tokens":
+        if self.eos is None and self.pad is None:
+            raise ValueError("names neither 'eos' nor 'pad'")
         return self
 
 
@@ -91,23 +129,32 @@ class Pretraining(_Section):
 class Base(_Section):
     """A base model's source file.
 
-    `embedded`: a folder of the repository. `hub`: a repository at a commit. `scratch`: random weights, drawn with
-    `seed` into the architecture that `config` describes in Transformers' own words (`model_type` and its sizes).
-    `pretrained`: the same, then trained as `pretraining` says on a stream that `seed` decides as well.
-    `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. A `chat_template`
-    is for models that bring none. `shape` is the sizes that a plan needs before anything is downloaded, in the words of
-    `config`: of a Hub model all of them, of one made here the size of its tokenizer's vocabulary. `licence` is of what
-    is trained from the base as well, with what it asks of whoever publishes that.
+    `embedded`: a folder of the repository. `folder`: one in the Hub's layout outside it (or in it, and not in git).
+    `hub`: a repository at a commit. `gguf`: a `file`, in a `wheel` or a folder, dequantized to bfloat16. A folder is
+    named by its path (`folder`) or by an environment variable that holds it (`folder_variable`). `scratch`: random
+    weights, drawn with `seed` into the architecture that `config` describes in Transformers' own words (`model_type`
+    and its sizes). `pretrained`: the same, then trained as `pretraining` says on a stream that `seed` decides as well.
+
+    `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. `tokens` and
+    `chat_template` take the place of what the base brings. `shape` is the sizes that a plan needs before anything is
+    fetched, in the words of `config`: of a model from elsewhere all of them, of one made here the size of its
+    tokenizer's vocabulary. `licence` is of what is trained from the base as well, with what it asks of whoever
+    publishes that.
     """
 
-    kind: Literal["embedded", "hub", "scratch", "pretrained"]
+    kind: Literal["embedded", "folder", "hub", "gguf", "scratch", "pretrained"]
     path: Text | None = None
+    folder: Text | None = None
+    folder_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
     id: RepositoryId | None = None
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    wheel: Wheel | None = None
+    file: GgufFile | None = None
     tokenizer: Tokenizer | None = None
     config: LibrarySettings | None = None
     seed: Seed | None = None
     pretraining: Pretraining | None = None
+    tokens: Tokens | None = None
     chat_template: Text | None = None
     shape: LibrarySettings | None = None
     licence: BaseLicence
@@ -117,20 +164,39 @@ class Base(_Section):
     def _place_fits_kind(self) -> "Base":
         scratch = ("tokenizer", "config", "seed")
         needed = {
-            "embedded": ("path", "sha256"), "hub": ("id", "revision"), "scratch": scratch,
-            "pretrained": (*scratch, "pretraining"),
+            "embedded": ("path", "sha256"), "folder": ("sha256",), "hub": ("id", "revision"), "gguf": ("file",),
+            "scratch": scratch, "pretrained": (*scratch, "pretraining"),
         }  # fmt: skip
+        places = {"folder": {"folder", "folder_variable"}, "gguf": {"folder", "folder_variable", "wheel"}}
+        own = places.get(self.kind, set())
         for field in needed[self.kind]:
             if getattr(self, field) in (None, {}):
                 because = " (a commit, so that it cannot change)" if field == "revision" else ""
                 raise ValueError(f"a base of kind {self.kind!r} needs {field!r}{because}")
+        if own and len(given := sorted(field for field in own if getattr(self, field) is not None)) != 1:
+            names = " or ".join(map(repr, sorted(own)))
+            found = f"found {' and '.join(map(repr, given))}" if given else "found none"
+            raise ValueError(f"a base of kind {self.kind!r} needs one of {names}, {found}")
         if self.tokenizer and self.tokenizer.path and not self.sha256:
             raise ValueError("a tokenizer in the repository needs 'sha256', by which a change of it is noticed")
-        others = {field for fields in needed.values() for field in fields} - {*needed[self.kind], "sha256"}
-        if foreign := sorted(field for field in others if getattr(self, field) is not None):
+        if self.kind == "gguf" and self.sha256:
+            raise ValueError("a base of kind 'gguf' has no 'sha256' of its own: 'file' and 'wheel' have one each")
+        others = {field for fields in (*needed.values(), *places.values()) for field in fields} - {"sha256"}
+        if foreign := sorted(name for name in others - own - {*needed[self.kind]} if getattr(self, name) is not None):
             raise ValueError(f"a base of kind {self.kind!r} has no {foreign[0]!r}")
-        if self.licence.agreement and self.kind not in ("embedded", "hub"):
+        if self.licence.agreement and self.kind not in ("embedded", "folder", "hub"):
             raise ValueError(f"a base of kind {self.kind!r} has no file 'licence.agreement'")
         if self.kind == "embedded" and self.shape is not None:
             raise ValueError("a base of kind 'embedded' has no 'shape': its config.json is there")
         return self
+
+
+def files_here(source: Base, root: Path) -> Path | None:
+    """The folder of this machine that holds a base's files in the Hub's layout, where it is there.
+
+    `root` is the repository's folder, to which paths in a source file are relative.
+    """
+    place = source.path
+    if source.kind == "folder":
+        place = os.environ.get(source.folder_variable, "") if source.folder_variable else source.folder
+    return root / place if place and (root / place).is_dir() else None

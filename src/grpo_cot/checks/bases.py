@@ -1,8 +1,10 @@
 """Whether a base's source file describes a model that the step base can make."""
 
+import tempfile
 from pathlib import Path
 
-from grpo_cot.bases.making import check_pins, check_vocabulary
+from grpo_cot.bases.examination import examine
+from grpo_cot.bases.making import check_pins, make_base
 from grpo_cot.bases.sources import Base
 from grpo_cot.common.errors import InputError, naming, validated
 from grpo_cot.common.files import read_yaml
@@ -13,7 +15,7 @@ def check_base(root: Path, name: str) -> None:
 
     Raises:
         InputError: it does not fit, a file is missing or not the pinned one, the chat template is none, Transformers
-            knows no such model, or the tokenizer has more tokens than the model embeddings.
+            knows no such model, or the model is broken (`grpo_cot.bases.examination`).
     """
     path = root / f"sources/bases/{name}.yaml"
     source = validated(Base, read_yaml(path), path)
@@ -22,13 +24,23 @@ def check_base(root: Path, name: str) -> None:
         if not (root / folder).is_dir():
             raise InputError(f"{path}: path is {folder!r}, and there is no such folder in the checkout")
         check_pins(source, root / folder, path)
-    with naming(path):
-        if source.chat_template is not None:
+    if source.chat_template is not None:
+        with naming(path):
             _check_chat_template(source.chat_template)
-        if source.kind == "embedded" and source.path:
-            check_vocabulary(root / source.path)
+    if source.kind == "embedded":
+        _examine(root, source, path)
     if source.config or source.shape or source.path:
         _check_architecture(root, name, source, path)
+
+
+def _examine(root: Path, source: Base, path: Path) -> None:
+    """Make the base in a folder of its own, as the step will, and examine it."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / path.stem
+        output.mkdir()
+        make_base(source.model_copy(update={"path": str(root / str(source.path))}), output, path, output)
+        with naming(path):
+            examine(output, answer=False)
 
 
 def _check_chat_template(template: str) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from grpo_cot.bases.sources import Base
+from grpo_cot.bases.sources import Base, files_here
 from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.data.rows import read_source
@@ -90,14 +90,15 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
 
     where = root / f"sources/bases/{run.base}.yaml"
     source = validated(Base, read_yaml(where), where)
-    tokenizer = source.tokenizer.path if source.tokenizer else source.path
-    folders = [root / f"models/{run.base}", *([root / tokenizer] if tokenizer else [])]
+    here = files_here(source, root)
+    tokenizer = root / source.tokenizer.path if source.tokenizer and source.tokenizer.path else here
+    folders = [root / f"models/{run.base}", *([tokenizer] if tokenizer else [])]
     with naming(path):
         for folder in folders:
             if (folder / "tokenizer_config.json").is_file():
                 _check_prompts(recipe, folder, source)
                 break
-        if not (source.config or source.shape or (root / f"models/{run.base}/config.json").is_file() or source.path):
+        if not (source.config or source.shape or (root / f"models/{run.base}/config.json").is_file() or here):
             return
         configuration, untied = architecture(root, run.base)
         check_kind(configuration, recipe, run.base)
@@ -109,7 +110,7 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"the libraries make no model of it on the base {run.base!r}: {reason}") from None
         stated = {**(source.config or {}), **(source.shape or {})}
-        for folder in (root / f"models/{run.base}", *([root / source.path] if source.path else [])):
+        for folder in (root / f"models/{run.base}", *([here] if here else [])):
             if (folder / "config.json").is_file():
                 stated = read_json(folder / "config.json")
                 break

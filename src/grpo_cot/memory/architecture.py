@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_cot.bases.sources import Base
+from grpo_cot.bases.sources import Base, files_here
 from grpo_cot.common.errors import InputError, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.recipes.recipe import Recipe
@@ -35,8 +35,7 @@ def architecture(root: Path, base: str, source: Base | None = None) -> "tuple[Pr
 
     path = root / f"sources/bases/{base}.yaml"
     source = source or validated(Base, read_yaml(path), path)
-    embedded = root / source.path if source.path else None
-    for folder in (root / f"models/{base}", embedded):
+    for folder in (root / f"models/{base}", files_here(source, root)):
         if folder and (folder / "config.json").is_file():
             settings = read_json(folder / "config.json")
             return AutoConfig.from_pretrained(folder), settings.get("tie_word_embeddings") is False
