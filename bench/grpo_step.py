@@ -1,14 +1,15 @@
 """One GRPO step through the pipeline's training against a bare TRL script with the same configuration, alternating.
 
-    python bench/grpo_step.py [ROUNDS]
+    python bench/grpo_step.py [ROUNDS] [--recipe laptop --base FOLDER] [--steps N]
 
-Both run in this process on the same prompts with the same seed, so they sample completions of the same lengths. A
-step's time is from the start of one training step to the start of the next: logging, callbacks and saving included.
+The last phase of the recipe is timed, started from the base. Both run in this process on the same prompts with the
+same seed, so they sample completions of the same lengths. A step's time is from the start of one training step to the
+start of the next: logging, callbacks and saving included.
 """
 
+import argparse
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,8 +30,7 @@ from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.phases import train_phases
 
 ROOT = Path(__file__).parent.parent
-BASE = ROOT / "assets/tiny/model"
-STEPS = 12
+TINY = ROOT / "assets/tiny/model"
 starts: list[float] = []
 original_step = GRPOTrainer.training_step
 
@@ -41,23 +41,23 @@ def timed_step(self: Any, *arguments: Any, **keywords: Any) -> Any:
     return original_step(self, *arguments, **keywords)
 
 
-def bare(recipe: Recipe, prompts: list[Row], folder: Path) -> None:
+def bare(recipe: Recipe, base: Path, prompts: list[Row], folder: Path) -> None:
     """What a user writes with TRL alone."""
-    phase = recipe.phases[0]
+    (phase,) = recipe.phases
     functions, weights = reward_functions(recipe.rewards)
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(
-            BASE,
-            dtype=torch.float32,
+            base,
+            dtype=getattr(torch, recipe.model.dtype),
             device_map={"": "cpu"},
-            quantization_config=BitsAndBytesConfig(**recipe.quantization or {}),
+            quantization_config=BitsAndBytesConfig(**recipe.quantization) if recipe.quantization else None,
         ),
         reward_funcs=list(functions),
         args=GRPOConfig(output_dir=str(folder), seed=1, reward_weights=weights, use_cpu=True, **phase.settings),
         train_dataset=Dataset.from_list(
             [{"prompt": row["messages"], "gold": row["gold"], "locale": row["locale"]} for row in prompts]
         ),
-        processing_class=AutoTokenizer.from_pretrained(BASE, padding_side="left"),
+        processing_class=AutoTokenizer.from_pretrained(base, padding_side="left"),
         peft_config=LoraConfig(task_type="CAUSAL_LM", **phase.lora or {}),
     )
     trainer.remove_callback(PrinterCallback)
@@ -67,14 +67,21 @@ def bare(recipe: Recipe, prompts: list[Row], folder: Path) -> None:
 
 def main() -> None:
     """Alternate both, and print the median step of each and the ratio of each pair."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
-    recipe.phases[0].settings["max_steps"] = STEPS
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rounds", type=int, nargs="?", default=5)
+    parser.add_argument("--recipe", default="tiny-grpo")
+    parser.add_argument("--base", type=Path, default=TINY)
+    parser.add_argument("--steps", type=int, default=12)
+    arguments = parser.parse_args()
+    rounds, base, recipe = arguments.rounds, arguments.base, load_recipe(ROOT / f"experiments/{arguments.recipe}.yaml")
+    lora = recipe.phases[0].lora
+    recipe.phases = [recipe.phases[-1].model_copy(update={"lora": lora})]
+    recipe.phases[0].settings["max_steps"] = arguments.steps
     rows = [
         {"id": str(number), "question": problem.question, "gold": str(problem.value), "locale": "en", "solution": None}
         for number, problem in enumerate(itertools.islice(problems("train", 7), 500))
     ]
-    prompts, _ = map_rows(rows, load_tokenizer(BASE), recipe.prompt)
+    prompts, _ = map_rows(rows, load_tokenizer(base), recipe.prompt)
     GRPOTrainer.training_step = timed_step
     torch.set_num_threads(recipe.model.threads)
     medians: dict[str, list[float]] = {"ours": [], "bare": []}
@@ -83,15 +90,15 @@ def main() -> None:
             starts.clear()
             with tempfile.TemporaryDirectory() as folder:
                 if name == "ours":
-                    train_phases(recipe, prompts, [], BASE, 1, Path(folder), {})
+                    train_phases(recipe, prompts, [], base, 1, Path(folder), {})
                 else:
-                    bare(recipe, prompts, Path(folder))
+                    bare(recipe, base, prompts, Path(folder))
             steps = [after - before for before, after in itertools.pairwise(starts)][1:]
             if number >= 0:
                 medians[name].append(statistics.median(steps))
     ratios = [ours / other for ours, other in zip(medians["ours"], medians["bare"], strict=True)]
     batch = recipe.phases[0].settings["per_device_train_batch_size"]
-    print(f"{rounds} rounds of {STEPS} steps, {batch} completions a step")
+    print(f"{arguments.recipe}: {rounds} rounds of {arguments.steps} steps, {batch} completions a step")
     for name, values in medians.items():
         print(
             f"{name:5}  median step {statistics.median(values):.3f} s, rounds: {' '.join(f'{v:.3f}' for v in values)}"
