@@ -7,6 +7,8 @@ from grpo_cot.bases.sources import Base
 from grpo_cot.common.errors import InputError, naming, validated
 from grpo_cot.common.files import read_yaml
 
+MOST_LAYERS = 10_000
+
 
 def check_base(root: Path, name: str) -> None:
     """Check a base's source file, and the files of the checkout that it names.
@@ -63,6 +65,8 @@ def _check_architecture(root: Path, name: str, source: Base, path: Path) -> None
         for key, value in settings.items():
             if isinstance(value, int) and value < 0 and not key.endswith("_id"):  # a negative size makes nothing of it
                 raise InputError(f"{path}: {part}.{key} is {value}, expected no negative number")
+            if isinstance(value, int) and "layer" in key and value > MOST_LAYERS:  # each is made, which would not end
+                raise InputError(f"{path}: {part}.{key} is {value}, expected at most {MOST_LAYERS}")
     if source.tokenizer and source.tokenizer.id and "vocab_size" not in (source.shape or {}):
         source = source.model_copy(update={"shape": {**(source.shape or {}), "vocab_size": 1000}})
     configuration, _ = architecture(root, name, source)
