@@ -164,6 +164,8 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (FAR, "id", "src/grpo_cot", "id: names a folder"),
     (FAR, "revision", None, "needs 'revision' (a commit, so that it cannot change)"),
     (FAR, "chat_template", "{{ raise_exception('no') }}", "chat_template: it fails on a question: no"),
+    (FAR, "chat_template", "Question: {{ messages[-1]['contnt'] }}", "it leaves the question out of the prompt"),
+    (FEW, "locale", "vi", "unknown key 'locale'; it does not belong in this place"),
     (FAR, "shape.n_layer", -1, "shape.n_layer is -1, expected no negative number"),
 ]  # fmt: skip
 

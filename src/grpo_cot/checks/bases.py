@@ -43,7 +43,13 @@ def _check_chat_template(template: str) -> None:
     failures = []
     for conversation in ([question], [{"role": "system", "content": "system"}, question]):
         try:
-            render_jinja_template([conversation], chat_template=template, add_generation_prompt=True, **tokens)
+            [text], _ = render_jinja_template(
+                [conversation], chat_template=template, add_generation_prompt=True, **tokens
+            )
+            if question["content"] not in text:
+                raise InputError("chat_template: it leaves the question out of the prompt; write message['content']")
+        except InputError:
+            raise
         except TemplateSyntaxError as error:
             raise InputError(f"chat_template: not a Jinja template: {error.message} (line {error.lineno})") from None
         except UndefinedError:  # it may be in prompt.chat_template_kwargs
