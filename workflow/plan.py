@@ -13,12 +13,14 @@ from grpo_cot.training.workload import USABLE
 def main() -> None:
     """Print the plan, or say in one sentence why there is none."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("experiment", help="a recipe (experiments/NAME.yaml), or a run of params.yaml")
+    parser.add_argument("experiment", nargs="?", help="a recipe (experiments/NAME.yaml), or a run of params.yaml")
     parser.add_argument("--dataset", help="where params.yaml does not say it: sources/datasets/NAME.yaml")
     parser.add_argument("--base", help="where params.yaml does not say it: sources/bases/NAME.yaml")
     args = parser.parse_args()
     root = Path(__file__).parent.parent
     try:
+        if args.experiment is None:
+            raise InputError("name a recipe (experiments/NAME.yaml) or a run of params.yaml: make plan EXPERIMENT=NAME")
         result = plan(root, args.experiment, args.dataset, args.base)
     except InputError as error:
         sys.exit(f"plan: {str(error).replace(f'{root}/', '')}")

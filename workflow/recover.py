@@ -9,13 +9,17 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from checkout import check_checkout
 from dvc.dvcfile import Lockfile
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+
+from grpo_cot.common.errors import InputError
 
 ROOT = Path(__file__).parent.parent.resolve()
 # What a leftover process runs, as the script or the module after `python`, or as the program itself.
@@ -106,7 +110,12 @@ def mend() -> list[str]:
         lock.unlink()
         if committed.returncode == 0:
             lock.write_bytes(committed.stdout)
-        done.append("dvc.lock was half-written: the committed one is back, the run cache has the rest")
+            done.append("dvc.lock was half-written: the committed one is back, the run cache has the rest")
+        else:
+            done.append(
+                "dvc.lock was half-written, and git has no earlier one: it is removed, and finished stages come back "
+                "from the run cache; of those in an archive, unpack its dvc.lock again"
+            )
     for folder in OUTPUTS:
         for path in sorted((ROOT / folder).rglob(".*.tmp")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -116,6 +125,10 @@ def mend() -> list[str]:
 
 if __name__ == "__main__":
     os.chdir(ROOT)
+    try:
+        check_checkout(ROOT)  # where DVC cannot work it cannot tell a whole dvc.lock from a broken one either
+    except InputError as error:
+        sys.exit(f"recover: {error}")
     count = stop()
     for phrase in mend():
         print(f"recover: {phrase}")

@@ -14,8 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from checkout import check_checkout
 from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -250,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("remote", nargs="?", help="a remote's name; without it the cache is read")
     try:
+        check_checkout(Path())
         with Repo() as repo:
             sys.exit(0 if verify(repo, parser.parse_args().remote) else 1)
     except (InputError, DvcException, OSError) as error:

@@ -1,7 +1,7 @@
 """params.yaml: the runs that `dvc repro` builds. `make check`, `make plan` and the index page read it; no step does."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator
 
@@ -37,6 +37,16 @@ class Params(Section):
     datasets: list[Name]
     bases: dict[Name, Image]
     comparisons: dict[Name, Comparison]
+
+    @field_validator("runs", "datasets", "bases", "comparisons")
+    @classmethod
+    def _distinct_folders(cls, names: Any) -> Any:
+        """Names that differ in capitals alone are one folder on macOS."""
+        seen: dict[str, str] = {}
+        for name in names:
+            if (other := seen.setdefault(name.lower(), name)) != name:
+                raise ValueError(f"the names {other!r} and {name!r} differ in capitals alone, and may be one folder")
+        return names
 
     @field_validator("datasets")
     @classmethod

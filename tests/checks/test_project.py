@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from checks.small_project import HASH, changed, contents, places, write, write_project
 
+from grpo_cot.common.files import file_hash
+
 pytestmark = pytest.mark.slow
 SHORT, PLAIN = "experiments/short.yaml", "experiments/plain.yaml"
 FEW, FILES, HUB = (f"sources/datasets/{name}.yaml" for name in ("few", "files", "hub"))
 TINY, DRAWN, TRAINED, FAR = (f"sources/bases/{name}.yaml" for name in ("tiny", "drawn", "trained", "far"))
 PACKED, ELSEWHERE = "sources/bases/packed.yaml", "sources/bases/elsewhere.yaml"
 PARAMS = "params.yaml"
+PARAMS_RUN = {"recipe": "short", "dataset": "few", "base": "tiny", "image": "cpu", "seed": 1}
 GRPO, SFT, DPO = "phases.0.grpo", "phases.0.sft", "phases.1.dpo"
 
 # file, field, wrong value, a part of the sentence
@@ -54,7 +57,8 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, "model.attn_implementation", "flash_attention_2", "computes in 16 bits only, but model.dtype is 'float32'"),
     (SHORT, "quantization.load_in_8bit", True, "set one of load_in_4bit and load_in_8bit to true"),
     (SHORT, "phases", [], "phases: list should have at least 1 item"),
-    (SHORT, "phases.0.method", ["grpo"], "phases.0"),
+    (SHORT, "phases.0.method", ["grpo"], "phases.1"),
+    (PLAIN, "phases.1.samples.count", 0, "phases.2.samples.count: input should be greater than 1"),
     (SHORT, f"{GRPO}.top_p", 7.0, "grpo.top_p: expected less than or equal to 1, found 7.0"),
     (SHORT, f"{GRPO}.max_completion_length", 2**40, "phases.1.grpo.max_completion_length"),
     (SHORT, f"{GRPO}.generation_kwargs", {"bad_words_ids": 3}, "no text can be sampled so: `bad_words_ids` has to be"),
@@ -89,6 +93,43 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, "evaluate.engine", "vllm", "evaluate.engine is 'vllm', which quantizes with bnb_4bit_compute_dtype"),
     (SHORT, "evaluate.samples.problems", -1, "evaluate.samples.problems: input should be greater than 0"),
     (SHORT, "merge.dtype", "float64", "merge.dtype: input should be 'bfloat16', 'float16' or 'float32'"),
+    (PARAMS, "runs.One", PARAMS_RUN, "the names 'One' and 'one' differ in capitals alone"),
+    (SHORT, "phases.0.lora.target_modules", ["q_proj", "k_porj"], "names 'k_porj', which no module is called; did you"),
+    (SHORT, "phases.0.lora.target_modules", None, "'target_modules' is missing"),
+    (SHORT, "phases.0.lora.modules_to_save", ["lm_haed"], "names 'lm_haed', which no module is called"),
+    (SHORT, "phases.0.lora.rank_pattern", {"q_porj": 2}, "rank_pattern names 'q_porj', which no module is called"),
+    (SHORT, "phases.0.lora.exclude_modules", ["q_porj"], "exclude_modules names 'q_porj', which no module is called"),
+    (SHORT, "phases.0.lora.layers_to_transform", [0, 99], "layers_to_transform names 99, expected layers from 0 to 3"),
+    (SHORT, "phases.0.lora.trainable_token_indices", [593], "names 593, expected tokens from 0 to 592"),
+    (SHORT, f"{GRPO}.sync_ref_model", True, "its trainer refuses it: You passed `sync_ref_model=True`"),
+    (SHORT, f"{GRPO}.use_liger_kernel", True, "its trainer refuses it: You set `use_liger_kernel=True` but"),
+    (SHORT, f"{GRPO}.gradient_checkpointing_kwargs", {"use_reentrnt": True}, "phases.1.grpo"),
+    (SHORT, f"{GRPO}.remove_unused_columns", True, "remove_unused_columns: expected one of False"),
+    (SHORT, f"{GRPO}.save_strategy", "best", "save_strategy: expected one of 'no', 'steps' or 'epoch'"),
+    (SHORT, f"{GRPO}.num_train_epochs", 3.0, "max_steps and num_train_epochs both say how long to train"),
+    (SHORT, f"{GRPO}.top_entropy_quantile", 2.0, "top_entropy_quantile: expected less than or equal to 1"),
+    (SHORT, f"{GRPO}.delta", 0.5, "delta: expected greater than 1"),
+    (SHORT, f"{GRPO}.save_only_model", True, "this is set by the step, which goes on where it was interrupted"),
+    (SHORT, f"{GRPO}.hub_model_id", "me/model", "hub_model_id: this is set by the section 'publish'"),
+    (SHORT, f"{GRPO}.generation_kwargs", {"temperature": 0.1}, "generation_kwargs.temperature: completions are"),
+    (SHORT, f"{GRPO}.cache_implementation", "dynamc", "Invalid `cache_implementation` (dynamc)"),
+    (PLAIN, f"{DPO}.loss_type", ["exo_pair"], "its trainer refuses it: Label smoothing must be greater than 0.0"),
+    (PLAIN, f"{DPO}.f_divergence_type", "jss", "its trainer refuses it: Unknown f_divergence_type: jss"),
+    (PLAIN, f"{DPO}.beta", 0.0, "dpo.beta: expected greater than 0"),
+    (PLAIN, f"{DPO}.label_smoothing", 0.9, "dpo.label_smoothing: expected less than 0.5"),
+    (PLAIN, f"{SFT}.padding_free", True, "its trainer refuses it: When `padding_free=True` without packing"),
+    (PLAIN, f"{SFT}.truncation_mode", "keep_middle", "its trainer refuses it: Unsupported truncation mode"),
+    (PLAIN, f"{SFT}.eval_on_start", True, "its trainer refuses it: Trainer: evaluation requires an eval_dataset"),
+    (PLAIN, f"{SFT}.max_length", 2, "max_length is 2, and a prompt with two words in it has"),
+    (SHORT, "quantization.llm_int8_skip_modules", ["lm_haed"], "has no such module; did you mean 'lm_head'?"),
+    (SHORT, "quantization.llm_int8_threshold", 6.0, "llm_int8_threshold is for a base in 8 bits, which this is not"),
+    (SHORT, "accelerate", {"num_processes": 10**5, "distributed_type": "MULTI_CPU"}, "is 100000, expected a whole"),
+    (SHORT, "check.sampling", {"max_new_tokens": 8, "temperature": 0.5}, "`temperature`: `do_sample` is not set"),
+    (SHORT, "check.sampling.max_length", 10, "check.sampling.max_length: this is set by max_new_tokens"),
+    (SHORT, "check.sampling.max_time", 0.1, "check.sampling.max_time: this is set by nobody"),
+    (SHORT, "check.sampling.min_new_tokens", 100, "min_new_tokens is 100, more than the 24 of max_new_tokens"),
+    (SHORT, "evaluate.sampling.temperature", 0.5, "`temperature`: `do_sample` is not set to `True`"),
+    (SHORT, "merge.base", "original", "which is published only with publish.accept_original_base: true"),
     (FEW, "seed", -7, "seed: input should be greater than or equal to 0"),
     (FEW, "problems", "hard", "problems: input should be 'basic' or 'harder'"),
     (FEW, "splits.train", 10**12, "splits.train: input should be less than or equal to 1000000"),
@@ -113,6 +154,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (TINY, "sha256", {"../config.json": "c" * 64}, "sha256"),
     (TINY, "seed", 3, "a base of kind 'embedded' has no 'seed'"),
     (DRAWN, "seed", -1, "seed: input should be greater than or equal to 0"),
+    (DRAWN, "config.n_layer", 10**9, "config.n_layer is 1000000000, expected at most 10000"),
     (DRAWN, "config.n_head", 3, "config: Transformers makes no model of it"),
     (DRAWN, "config.model_type", "gtp2", "Transformers refuses it"),
     (DRAWN, "config.n_embed", 8, "unknown key 'n_embed'"),
@@ -139,6 +181,8 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (TINY, "tokens", {"eos": "<|end|>"}, "tokens.eos is '<|end|>', which is no token of the base's vocabulary"),
     (TINY, "tokens", {"pad": "<|im_end|>"}, "its padding token '<|im_end|>' is the token that ends a turn"),
     (TINY, "chat_template", "{{ messages[-1].content }}", "does not write what the system says as it is"),
+    (FAR, "chat_template", "Question: {{ messages[-1]['contnt'] }}", "it leaves the question out of the prompt"),
+    (FEW, "locale", "vi", "unknown key 'locale'; it does not belong in this place"),
     (FAR, "shape.n_layer", -1, "shape.n_layer is -1, expected no negative number"),
 ]  # fmt: skip
 
@@ -220,6 +264,17 @@ def test_any_value_in_any_field_is_taken_or_refused_in_one_sentence(tmp_path: Pa
         sentences = [sentence for sentence in said if f"{name}:" in sentence]
         assert len(sentences) <= 1, (case, sentences)
         assert all("\n" not in sentence for sentence in sentences)
+
+
+def test_a_template_that_fails_names_the_source_file_of_its_base(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    template = "{% if not date %}{{ raise_exception('no date') }}{% endif %}{{ messages[-1]['content'] }}"
+    (tmp_path / "assets/tiny/model/chat_template.jinja").write_text(template)
+    tiny = contents()[TINY]
+    pins = {name: file_hash(tmp_path / "assets/tiny/model" / name) for name in tiny["sha256"]}
+    write(tmp_path / TINY, tiny | {"sha256": pins})
+    said = [sentence for sentence in checked(tmp_path) if "no date" in sentence]
+    assert said and all("as chat_template in sources/bases/tiny.yaml" in sentence for sentence in said)
 
 
 def test_more_tokens_than_embeddings_and_two_runs_of_different_sets(tmp_path: Path) -> None:

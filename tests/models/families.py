@@ -155,6 +155,24 @@ FAMILIES = {
         ),
         ["<BOS>", "<EOS>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"], "<EOS>", "<|END_OF_TURN_TOKEN|>",
     ),
+    "command-r7b": Family(  # an answer is closed, and then its turn
+        turns(
+            "{{ '<|START_OF_TURN_TOKEN|><|' + message.role + '|>' }}{% if message.role == 'assistant' %}"
+            "{{ '<|START_RESPONSE|>' + message.content + '<|END_RESPONSE|>' }}{% else %}{{ message.content }}"
+            "{% endif %}"
+            "{{ '<|END_OF_TURN_TOKEN|>' }}",
+            "<BOS>", "<|START_OF_TURN_TOKEN|><|assistant|>",
+        ),
+        ["<BOS>", "<|START_OF_TURN_TOKEN|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"],
+        "<|END_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>",
+    ),
+    "phi4-mini": Family(  # the end token directly after the last turn's end, and after no other
+        turns(
+            "{{ '<|' + message.role + '|>' + message.content + '<|end|>' }}", prompt="<|assistant|>",
+            after="<|endoftext|>",
+        ),
+        ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"], "<|endoftext|>", "<|end|>",
+    ),
     "gpt-oss": Family(  # earlier answers end otherwise than the last one, which is the one that is written
         turns(
             "{{ '<|start|>' + message.role + '<|message|>' + message.content }}"

@@ -41,6 +41,29 @@ def test_an_archive_without_its_hidden_folders_is_told_so(tmp_path: Path) -> Non
         check_checkout(tmp_path)
 
 
+@pytest.mark.parametrize("program", ["recover", "verify"])
+def test_without_git_nothing_is_mended_or_removed(archive: Path, program: str) -> None:
+    (archive / "workflow").mkdir()
+    for name in (program, "checkout"):
+        shutil.copy(ROOT / f"workflow/{name}.py", archive / "workflow")
+    (archive / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    ran = subprocess.run([sys.executable, f"workflow/{program}.py"], cwd=archive, capture_output=True, text=True)
+    assert ran.returncode and f"{program}: " in ran.stderr and "run `git init` here" in ran.stderr
+    assert (archive / "dvc.lock").read_text() == "schema: '2.0'\nstages: {}\n"
+
+
+def test_a_broken_lock_without_git_is_not_said_to_be_back(archive: Path) -> None:
+    (archive / "workflow").mkdir()
+    for name in ("recover", "checkout"):
+        shutil.copy(ROOT / f"workflow/{name}.py", archive / "workflow")
+    command = [sys.executable, "-m", "dvc", "config", "--local", "core.no_scm", "true"]
+    subprocess.run(command, cwd=archive, check=True, capture_output=True)
+    (archive / "dvc.lock").write_text("schema: '2.0'\nstages: {")
+    ran = subprocess.run([sys.executable, "workflow/recover.py"], cwd=archive, capture_output=True, text=True)
+    assert "git has no earlier one" in ran.stdout and "committed one is back" not in ran.stdout
+    assert not (archive / "dvc.lock").exists()
+
+
 @pytest.mark.slow
 def test_a_git_that_converts_line_ends_checks_out_the_same_bytes(tmp_path: Path) -> None:
     project = new_project(tmp_path / "first")

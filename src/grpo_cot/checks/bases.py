@@ -9,6 +9,8 @@ from grpo_cot.bases.sources import Base
 from grpo_cot.common.errors import InputError, naming, validated
 from grpo_cot.common.files import read_yaml
 
+MOST_LAYERS = 10_000
+
 
 def check_base(root: Path, name: str) -> None:
     """Check a base's source file, and the files of the checkout that it names.
@@ -53,7 +55,13 @@ def _check_chat_template(template: str) -> None:
     failures = []
     for conversation in ([question], [{"role": "system", "content": "system"}, question]):
         try:
-            render_jinja_template([conversation], chat_template=template, add_generation_prompt=True, **tokens)
+            [text], _ = render_jinja_template(
+                [conversation], chat_template=template, add_generation_prompt=True, **tokens
+            )
+            if question["content"] not in text:
+                raise InputError("chat_template: it leaves the question out of the prompt; write message['content']")
+        except InputError:
+            raise
         except TemplateSyntaxError as error:
             raise InputError(f"chat_template: not a Jinja template: {error.message} (line {error.lineno})") from None
         except UndefinedError:  # it may be in prompt.chat_template_kwargs
@@ -75,6 +83,8 @@ def _check_architecture(root: Path, name: str, source: Base, path: Path) -> None
         for key, value in settings.items():
             if isinstance(value, int) and value < 0 and not key.endswith("_id"):  # a negative size makes nothing of it
                 raise InputError(f"{path}: {part}.{key} is {value}, expected no negative number")
+            if isinstance(value, int) and "layer" in key and value > MOST_LAYERS:  # each is made, which would not end
+                raise InputError(f"{path}: {part}.{key} is {value}, expected at most {MOST_LAYERS}")
     if source.tokenizer and source.tokenizer.id and "vocab_size" not in (source.shape or {}):
         source = source.model_copy(update={"shape": {**(source.shape or {}), "vocab_size": 1000}})
     configuration, _ = architecture(root, name, source)

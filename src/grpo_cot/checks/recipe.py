@@ -7,11 +7,12 @@ from typing import Any
 from grpo_cot.checks.audit import broken, judge
 from grpo_cot.checks.processes import check_accelerate
 from grpo_cot.checks.rollouts import check_rollouts
-from grpo_cot.checks.rules import check_selection, check_training_sections
+from grpo_cot.checks.rules import check_merge, check_selection, check_training_sections
 from grpo_cot.checks.unsloth import check_unsloth
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_yaml
 from grpo_cot.library.lora import check_lora, check_served
+from grpo_cot.library.rehearsal import rehearse
 from grpo_cot.library.settings import check_evaluate, check_sampling, check_section, construct
 from grpo_cot.library.trial import try_optimiser, try_sampling
 from grpo_cot.recipes.phases import GrpoPhase, Phase
@@ -35,12 +36,15 @@ def check_recipe(recipe: Recipe, where: object) -> None:
         hint = nearest(recipe.published_row, rows)
         raise InputError(f"{where}: published_row is {recipe.published_row!r}, no row of the published tables; {hint}")
     check_selection(recipe, where)
+    check_merge(recipe, where)
     check_sampling(recipe.check.sampling, f"{where}: check.sampling")
     check_evaluate(recipe.evaluate, where)
     if recipe.evaluate.engine == "vllm":
         check_served(recipe.phases[0].lora or {}, f"{where}: phases.1.lora", "set evaluate.engine to transformers")
         with naming(where):
             check_vllm_evaluation(recipe)
+    for number, phase in enumerate(recipe.phases, start=1):
+        rehearse(phase, recipe.phases[0].lora, f"{where}: phases.{number}.{phase.section}")
     with naming(where):
         judge(broken(recipe.rewards), {}, recipe.audit.allow)
 
@@ -94,6 +98,9 @@ def check_training(recipe: Recipe, where: object) -> None:
         if [recipe.quantization.get(flag, False) for flag in ("load_in_4bit", "load_in_8bit")].count(True) != 1:
             raise InputError(f"{place}: set one of load_in_4bit and load_in_8bit to true, or the whole section to null")
         construct("quantization", recipe.quantization, place)
+        other, bits = ("llm_int8_threshold", "8") if recipe.quantization.get("load_in_4bit") else ("bnb_4bit_", "4")
+        if strange := sorted(key for key in recipe.quantization if key.startswith(other)):
+            raise InputError(f"{place}.{strange[0]} is for a base in {bits} bits, which this is not; take it out")
     if recipe.accelerate is not None:
         check_accelerate(recipe, f"{where}: accelerate")
     for number, phase in enumerate(recipe.phases, start=1):
@@ -101,7 +108,8 @@ def check_training(recipe: Recipe, where: object) -> None:
 
 
 def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
-    from grpo_cot.rewards.sampling import sampling_parameters as sampling_of  # which imports torch
+    from grpo_cot.rewards.sampling import SAMPLING  # which imports torch
+    from grpo_cot.rewards.sampling import sampling_parameters as sampling_of
 
     check_section(phase.section, phase.settings, f"{where}.{phase.section}")
     configuration = construct(phase.section, _settings_here(phase, recipe.processes), f"{where}.{phase.section}")
@@ -109,13 +117,20 @@ def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
     if isinstance(phase, GrpoPhase):
         check_rollouts(recipe, phase, where)
         # They go over the phase's other settings into the same class, which takes a misspelt one in silence.
-        check_section("sampling", phase.grpo.get("generation_kwargs") or {}, f"{where}.grpo.generation_kwargs")
+        extra = phase.grpo.get("generation_kwargs") or {}
+        check_section("sampling", extra, f"{where}.grpo.generation_kwargs")
+        if twice := sorted({*SAMPLING, "max_new_tokens", "do_sample"} & extra.keys()):
+            raise InputError(
+                f"{where}.grpo.generation_kwargs.{twice[0]}: completions are sampled as the phase's own settings say, "
+                "by which they are scored as well; take it out"
+            )
+        construct("sampling", sampling_of(phase), f"{where}.grpo")
         try_sampling(sampling_of(phase), f"{where}.grpo")
     if phase.own_samples:
         check_sampling(phase.own_samples.sampling, f"{where}.samples.sampling")
     if phase.lora is not None:
         check_section("lora", phase.lora, f"{where}.lora")
-        if "target_modules" not in phase.lora:
+        if phase.lora.get("target_modules") is None:
             raise InputError(f"{where}.lora: 'target_modules' is missing; name the layers, or write all-linear")
         construct("lora", phase.lora, f"{where}.lora")
         check_lora(phase.lora, f"{where}.lora")

@@ -4,6 +4,8 @@ from grpo_cot.common.errors import InputError, naming
 from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings
 from grpo_cot.recipes.recipe import Recipe
 
+MOST_PROCESSES = 1024  # on one machine
+
 
 def check_training_sections(recipe: Recipe, where: object) -> None:
     """Check that the sections that training reads fit together.
@@ -25,13 +27,27 @@ def check_selection(recipe: Recipe, where: object) -> None:
         raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which a phase chooses its checkpoint")
 
 
+def check_merge(recipe: Recipe, where: object) -> None:
+    """Check that what the step merge makes is what the step publish takes.
+
+    Raises:
+        InputError: the merged model would be on another base than the one that was trained on, and nobody accepts it.
+    """
+    if recipe.merge.base == "original" and not recipe.publish.accept_original_base:
+        raise InputError(
+            f"{where}: merge.base is 'original', another base than the one that is trained on, which is published only "
+            "with publish.accept_original_base: true; set that, or merge.base to dequantized"
+        )
+
+
 def _check_sections(recipe: Recipe) -> None:
     if any(phase.method == "grpo" for phase in recipe.phases) and not any(recipe.rewards.values()):
         raise InputError("'rewards' pays nothing: give at least one reward a weight other than 0")
     processes = 1 if recipe.accelerate is None else recipe.accelerate.get("num_processes")
-    if type(processes) is not int or (recipe.accelerate is not None and processes < 2):
+    if type(processes) is not int or (recipe.accelerate is not None and not 2 <= processes <= MOST_PROCESSES):
         raise InputError(
-            f"accelerate.num_processes is {processes!r}, expected a whole number above 1 (or null for the section)"
+            f"accelerate.num_processes is {processes!r}, expected a whole number above 1, at most {MOST_PROCESSES} (or "
+            "null for the section)"
         )
     if unknown := set(recipe.audit.allow) - recipe.rewards.keys():
         raise InputError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")

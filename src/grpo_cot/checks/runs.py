@@ -1,5 +1,6 @@
 """Whether the recipe, the data set, the base and the image of a run fit together, as far as the checkout shows it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from grpo_cot.bases.sources import Base, files_here
@@ -7,6 +8,7 @@ from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import evaluation_sets
+from grpo_cot.library.lora import check_names
 from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.phases import GrpoPhase
@@ -71,10 +73,12 @@ def _check_image(recipe: Recipe, name: str, run: Run) -> None:
     wanted.append(
         ("model.attn_implementation flash_attention_2", recipe.model.attn_implementation == "flash_attention_2")
     )
+    wanted.append(("evaluate.engine vllm", recipe.evaluate.engine == "vllm"))
+    kind = (recipe.accelerate or {}).get("distributed_type", "MULTI_CPU")
+    wanted.append((f"accelerate.distributed_type {kind}", kind != "MULTI_CPU"))
     for number, phase in enumerate(recipe.phases, start=1):
-        wanted += [
-            (f"phases.{number}.{phase.section}.{key}", bool(phase.settings.get(key))) for key in ("tf32", "fp16")
-        ]
+        keys = ("tf32", "fp16", "use_vllm")
+        wanted += [(f"phases.{number}.{phase.section}.{key}", bool(phase.settings.get(key))) for key in keys]
     for setting, needed in wanted:
         if needed and run.image == "cpu":
             raise InputError(
@@ -96,19 +100,23 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
     with naming(path):
         for folder in folders:
             if (folder / "tokenizer_config.json").is_file():
-                _check_prompts(recipe, folder, source)
+                _check_prompts(recipe, folder, source, run.base)
                 break
         if not (source.config or source.shape or (root / f"models/{run.base}/config.json").is_file() or here):
             return
         configuration, untied = architecture(root, run.base)
         check_kind(configuration, recipe, run.base)
         try:
-            Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
+            model = Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
         except InputError:
             raise
         except Exception as error:  # the libraries raise what they like
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"the libraries make no model of it on the base {run.base!r}: {reason}") from None
+        check_names(
+            recipe.phases[0].lora or {}, model.modules, model.vocabulary, f"phases.1.lora (the base {run.base!r})"
+        )
+        _check_skipped(recipe, model.modules, run.base)
         stated = {**(source.config or {}), **(source.shape or {})}
         for folder in (root / f"models/{run.base}", *([here] if here else [])):
             if (folder / "config.json").is_file():
@@ -120,13 +128,26 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
         _check_positions(recipe, max((place for place in places if isinstance(place, int)), default=None), run.base)
 
 
-def _check_prompts(recipe: Recipe, folder: Path, source: Base) -> None:
+def _check_skipped(recipe: Recipe, modules: Sequence[str], base: str) -> None:
+    """Refuse names of modules to leave in 16 bits of which the base has none: its others would be quantized as well."""
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    for name in (recipe.quantization or {}).get("llm_int8_skip_modules") or []:
+        if all(should_convert_module(module, [name]) for module in modules):
+            raise InputError(
+                f"quantization.llm_int8_skip_modules names {name!r}, and the base {base!r} has no such module; "
+                f"{nearest(name, {module.rpartition('.')[2] for module in modules if not module[-1:].isdigit()})}"
+            )
+
+
+def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> None:
     """Map a question to a prompt, as the step prepare will."""
     from grpo_cot.models.tokenizers import load_tokenizer
     from grpo_cot.models.turns import use_turn_end
     from grpo_cot.prompts import map_rows
 
     tokenizer = load_tokenizer(folder)
+    tokenizer.name_or_path = base  # whose source file is named where its template does not fit
     if source.chat_template is not None:
         tokenizer.chat_template = source.chat_template
         use_turn_end(tokenizer)
@@ -137,6 +158,12 @@ def _check_prompts(recipe: Recipe, folder: Path, source: Base) -> None:
             f"prompt.max_prompt_length is {recipe.prompt.max_prompt_length}, and a prompt with two words in it is "
             "longer; raise it"
         )
+    for number, phase in enumerate(recipe.phases, start=1):
+        if (longest := phase.settings.get("max_length")) is not None and prompts[0]["tokens"] >= longest:
+            raise InputError(
+                f"phases.{number}.{phase.section}.max_length is {longest}, and a prompt with two words in it has "
+                f"{prompts[0]['tokens']} tokens, so that no answer would be left; raise it"
+            )
 
 
 def _check_positions(recipe: Recipe, positions: int | None, base: str) -> None:

@@ -58,7 +58,8 @@ def validated(kind: "type[Model] | TypeAdapter[Model]", value: Any, where: objec
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         field = ".".join(_path(first["loc"], value))
         if first["type"] == "extra_forbidden":
-            hint = nearest(str(first["loc"][-1]), _field_names(adapter.json_schema()))
+            name, names = str(first["loc"][-1]), set(_field_names(adapter.json_schema()))
+            hint = "it does not belong in this place; take it out" if name in names else nearest(name, names)
             raise InputError(f"{where}: unknown key {field!r}; {hint}") from None
         if first["type"] == "missing":
             raise InputError(f"{where}: the key {field!r} is missing") from None
@@ -73,12 +74,14 @@ def validated(kind: "type[Model] | TypeAdapter[Model]", value: Any, where: objec
 def _path(location: Sequence[int | str], value: Any) -> Iterator[str]:
     """The keys that lead to an error, without what pydantic adds: validators, and the tag that chose a union's member
     (`method` of a phase, `kind` of a source)."""
-    tags = _tags(value)
+    tags, above = _tags(value), None
     for part in location:
         if part in tags or str(part).startswith("function-"):
             tags = set()
             continue
-        yield str(part)
+        # Phases are counted from 1, as in every other sentence about one.
+        yield str(part + 1 if above == "phases" and isinstance(part, int) else part)
+        above = part
         inside = isinstance(value, list) and isinstance(part, int) and part < len(value)
         value = value[part] if inside or (isinstance(value, dict) and part in value) else None
         tags = _tags(value)

@@ -4,12 +4,13 @@ With the adapter switched off the model must be the base: its answers before tra
 merge rest on it. So every adapter starts beside the base and leaves it alone.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft import LoraConfig
 
-from grpo_cot.common.errors import InputError
+from grpo_cot.common.errors import InputError, nearest
 
 # Values of init_lora_weights that leave the base as it is. PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and MiCA take the
 # adapter's start out of the base; EVA reads activations of the data, which nothing here collects for it; the orthogonal
@@ -60,3 +61,45 @@ def check_served(lora: Mapping[str, Any], where: str, instead: str) -> None:
     for name, value in lora.items():
         if name not in SERVED | {"init_lora_weights"} and value not in (None, False, "none", {}, []):
             raise InputError(f"{where}.{name} is {value!r}, which vLLM cannot apply; take it out, or {instead}")
+
+
+def check_names(lora: Mapping[str, Any], modules: Sequence[str], vocabulary: int, where: str) -> None:
+    """Refuse names, layers and tokens that the base does not have, each by itself: PEFT leaves such a one out, in
+    silence where another one fits.
+
+    Args:
+        lora: LoraConfig's settings.
+        modules: The names of the base's modules, `model.layers.0.mlp.up_proj`.
+        vocabulary: How many tokens the base has an embedding of.
+        where: What a sentence begins with.
+
+    Raises:
+        InputError: the first one, and the nearest that there is.
+
+    >>> check_names({"target_modules": ["up_porj"]}, ["layers.0.up_proj"], 9, "lora")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    grpo_cot.common.errors.InputError: lora.target_modules names 'up_porj', which no module is called; did you mean ...
+    """
+    ends = {module.rpartition(".")[2] for module in modules if not module.rpartition(".")[2].isdigit()}
+    for field in ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern"):
+        pattern, start = (
+            field.endswith("_pattern"),
+            ".*" if field == "modules_to_save" else r"(.*\.)?",
+        )  # as PEFT reads it
+        for name in lora.get(field) or () if not isinstance(lora.get(field), str) else ():
+            fits = re.compile(rf"{start}({name if pattern else re.escape(name)})$")
+            if not any(fits.match(module) for module in modules):
+                raise InputError(f"{where}.{field} names {name!r}, which no module is called; {nearest(name, ends)}")
+    layers = {int(part) for module in modules for part in module.split(".") if part.isdigit()}
+    asked = lora.get("layers_to_transform") or []
+    for layer in [asked] if isinstance(asked, int) else asked:
+        if layer not in layers:
+            raise InputError(
+                f"{where}.layers_to_transform names {layer}, expected layers from 0 to {max(layers, default=0)}"
+            )
+    tokens = lora.get("trainable_token_indices") or []
+    for token in tokens if isinstance(tokens, list) else [token for listed in tokens.values() for token in listed]:
+        if not 0 <= token < vocabulary:
+            raise InputError(
+                f"{where}.trainable_token_indices names {token}, expected tokens from 0 to {vocabulary - 1}"
+            )

@@ -18,8 +18,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from grpo_cot.common.errors import InputError, nearest, shown
-from grpo_cot.library.trial import try_sampling
-from grpo_cot.library.values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE
+from grpo_cot.library.trial import reason_of, try_sampling
+from grpo_cot.library.values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE, OWNED_SAMPLING
 from grpo_cot.recipes.phases import PHASES
 from grpo_cot.recipes.recipe import EvaluateSection
 
@@ -77,6 +77,7 @@ def check_section(section: str, settings: Mapping[str, Any], where: str) -> None
     """
     accepted = accepted_keys(section)
     owned = OWNED_ACCELERATE if section in ("accelerate", "fsdp_config", "deepspeed_config") else OWNED
+    owned = owned | OWNED_SAMPLING if section == "sampling" else owned
     for key, value in settings.items():
         if key in owned and key in {**accepted, "task_type": str}:
             raise InputError(f"{where}.{key}: this is set by {owned[key]}; take it out of the recipe")
@@ -89,6 +90,8 @@ def check_section(section: str, settings: Mapping[str, Any], where: str) -> None
         if not any(name in settings for name in names):
             expected = " or ".join(repr(name) for name in names)
             raise InputError(f"{where}: {expected} is missing; the library's defaults change, so a recipe states it")
+    if "max_steps" in settings and "num_train_epochs" in settings:
+        raise InputError(f"{where}: max_steps and num_train_epochs both say how long to train; take one of them out")
     selects = settings.get("eval_strategy", "no") != "no" or settings.get("load_best_model_at_end")
     if selects and not TRAINERS[section].selects:
         raise InputError(f"{where}.eval_strategy: no validation split fits the method {section}; take it out")
@@ -105,7 +108,18 @@ def check_sampling(sampling: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: 'max_new_tokens' is missing")
     if where.endswith("samples.sampling") and not sampling.get("do_sample"):
         raise InputError(f"{where}.do_sample must be true: greedy samples of a problem are all the same")
-    construct("sampling", sampling, where)
+    if sampling.get("min_new_tokens", 0) > sampling["max_new_tokens"]:
+        raise InputError(
+            f"{where}.min_new_tokens is {sampling['min_new_tokens']}, more than the {sampling['max_new_tokens']} of "
+            "max_new_tokens; lower it"
+        )
+    configuration = construct("sampling", sampling, where)
+    try:
+        configuration.validate(
+            strict=True
+        )  # what has no effect beside the others, such as a temperature without chance
+    except ValueError as error:
+        raise InputError(f"{where}: {reason_of(error)}") from None
     try_sampling(sampling, where)
 
 

@@ -39,17 +39,17 @@ def _sampling_problem(settings: str) -> str | None:
 
     sampling = json.loads(settings)
     largest = max((int(number) for number in re.findall(r"\d+", settings)), default=0)
-    model, tokenizer = _tiny(TOKENS if largest < TOKENS else MOST_TOKENS)
+    model, tokenizer = tiny(TOKENS if largest < TOKENS else MOST_TOKENS)
     try:
-        with _quiet():
+        with quiet():
             generate(model, tokenizer, [[2, 3, 4], [2, 3]], sampling, batch_size=2, seed=0, progress="trial")
     except Exception as error:  # the libraries raise what they like
-        return _reason(error)
+        return reason_of(error)
     return None
 
 
 @functools.cache
-def _tiny(tokens: int) -> tuple[Any, Any]:
+def tiny(tokens: int) -> tuple[Any, Any]:
     """A decoder of two dimensions, and a tokenizer of two words and many numbers."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -77,8 +77,8 @@ def try_optimiser(configuration: Any, where: str) -> None:
 
     steps = configuration.max_steps if configuration.max_steps > 0 else STEPS
     try:
-        with _quiet():
-            kind, arguments = Trainer.get_optimizer_cls_and_kwargs(configuration, _tiny(TOKENS)[0])
+        with quiet():
+            kind, arguments = Trainer.get_optimizer_cls_and_kwargs(configuration, tiny(TOKENS)[0])
             parameters = [torch.nn.Parameter(torch.zeros(2, 2))]
             optimiser = parameters if "optimizer_dict" in arguments else kind(parameters, **arguments)
             if "optimizer_dict" not in arguments:
@@ -88,15 +88,16 @@ def try_optimiser(configuration: Any, where: str) -> None:
                     scheduler_specific_kwargs=configuration.lr_scheduler_kwargs,
                 )  # fmt: skip
     except Exception as error:  # the libraries raise what they like
-        raise InputError(f"{where}: no optimiser or schedule can be made so: {_reason(error)}") from None
+        raise InputError(f"{where}: no optimiser or schedule can be made so: {reason_of(error)}") from None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """A library's error as a part of a sentence."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the libraries' warnings and progress bars from the user: these are not of a run."""
     import warnings
 

@@ -28,6 +28,11 @@ ALLOWED: dict[str, Any] = {
     "save_total_limit": Annotated[int, Field(gt=0)] | None,
     "dataloader_num_workers": Annotated[int, Field(ge=0)],
     "epsilon": Annotated[float, Field(gt=0)],
+    "delta": Annotated[float, Field(gt=1)] | None,  # a bound on a ratio that is 1 where nothing changed
+    "top_entropy_quantile": Annotated[float, Field(gt=0, le=1)],
+    "label_smoothing": Annotated[float, Field(ge=0, lt=0.5)],  # a half makes a pair's two sides alike
+    "label_smoothing_factor": Annotated[float, Field(ge=0, lt=1)],
+    "save_strategy": Literal["no", "steps", "epoch"],
     "epsilon_high": Annotated[float, Field(gt=0)] | None,
     "vllm_gpu_memory_utilization": Annotated[float, Field(gt=0, le=1)],
     "vllm_max_model_length": Annotated[int, Field(gt=0)] | None,
@@ -82,9 +87,13 @@ ALLOWED: dict[str, Any] = {
 }
 # The same where sections give one key different meanings.
 ALLOWED_IN: dict[str, dict[str, Any]] = {
-    "grpo": {"loss_type": Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"]},
+    "grpo": {
+        "loss_type": Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"],
+        "remove_unused_columns": Literal[False],  # rewards read the rows' other columns
+    },
     "sft": {"loss_type": Literal["nll", "chunked_nll", "dft"]},
     "dpo": {
+        "beta": Annotated[float, Field(gt=0, allow_inf_nan=False)],  # 0 leaves the loss without a gradient
         "loss_type": list[
             Literal[
                 "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
@@ -101,7 +110,22 @@ OWNED = {
     "reward_weights": "the section 'rewards'",
     "chat_template_kwargs": "prompt.chat_template_kwargs",
     "resume_from_checkpoint": "the step, which resumes by itself",
-    "push_to_hub": "the section 'publish'",
+    **dict.fromkeys(
+        (
+            "push_to_hub",
+            "hub_model_id",
+            "hub_strategy",
+            "hub_private_repo",
+            "hub_always_push",
+            "hub_revision",
+            "log_completions_hub_repo",
+        ),
+        "the section 'publish'",
+    ),
+    **dict.fromkeys(
+        ("ignore_data_skip", "save_only_model", "restore_callback_states_from_checkpoint"),
+        "the step, which goes on where it was interrupted, as if it had not been",
+    ),
     "hub_token": "the environment of the step publish",
     "task_type": "the pipeline (CAUSAL_LM)",
     "inference_mode": "the step",
@@ -123,6 +147,12 @@ OWNED = {
     "pad_token_id": "the tokenizer",
     "num_return_sequences": "the step, which wants one completion a prompt",
     "return_dict_in_generate": "the step",
+}
+# The same where a model is sampled.
+OWNED_SAMPLING = {
+    "max_length": "max_new_tokens, which would take its place",
+    "min_length": "min_new_tokens, which would take its place",
+    "max_time": "nobody: answers would depend on the machine's speed",
 }
 # The same for the section 'accelerate', whose keys have other meanings.
 ONE_MACHINE = "the step, which starts its processes on one machine"

@@ -93,6 +93,7 @@ class Blueprint:
             embeddings, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
             if untied and head.weight is embeddings.weight:  # Transformers' T5 classes tie them, mT5's files do not
                 head.weight = torch.nn.Parameter(torch.empty_like(embeddings.weight))
+        self.modules = [name for name, _ in self.model.named_modules() if name]  # of the base alone
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.vocabulary: int = head.weight.shape[0]
         skipped = (quantization or {}).get("llm_int8_skip_modules") or get_keys_to_not_convert(self.model)

@@ -7,6 +7,7 @@ likelihoods count it, and the libraries, which ask the tokenizer, do the same.
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,9 +37,10 @@ def turn_end(tokenizer: "PreTrainedTokenizerBase") -> TurnEnd | None:
     marks no end, and then the tokenizer's end token is taken. None: there is no end token either.
     """
     last = _after_the_answer(tokenizer, [])
-    if last and (found := _first_token(tokenizer, last)):
-        return found
     following = _after_the_answer(tokenizer, [{"role": "user", "content": NEXT}]).partition(NEXT)[0]
+    if last and (found := _first_token(tokenizer, last)):
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(last, following, strict=False))
+        return _up_to_the_end_token(tokenizer, found, "".join(one for one, _ in alike))
     found = None if last.strip() else _first_token(tokenizer, following)
     if found and found.token != tokenizer.bos_token and following.lstrip().startswith(found.token):
         return TurnEnd(found.token, found.token)
@@ -65,6 +67,16 @@ def _first_token(tokenizer: "PreTrainedTokenizerBase", text: str) -> TurnEnd | N
     place, _, token = min(places)
     before = text[:place]
     return TurnEnd(token, before + token if not before.strip(" ") else token)
+
+
+def _up_to_the_end_token(tokenizer: "PreTrainedTokenizerBase", found: TurnEnd, turn: str) -> TurnEnd:
+    """The tokenizer's end token where only other added tokens stand before it in every turn (Command R7B closes its
+    response first), and `found` elsewhere: Phi-4-mini writes its end token after a whole conversation alone."""
+    before, end, _ = turn.partition(tokenizer.eos_token or "\0")
+    between = before.removeprefix(found.text)
+    for token in sorted(tokenizer.get_added_vocab(), key=len, reverse=True):
+        between = between.replace(token, "")
+    return TurnEnd(end, before + end) if end and before.startswith(found.text) and not between else found
 
 
 def use_turn_end(tokenizer: "PreTrainedTokenizerBase") -> None:
