@@ -10,13 +10,17 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Message
 from grpo_cot.vllm.arguments import sampling_parameters
 
+# A pipeline cleans up spaces unless told not to, which the evaluation does not.
 CAUSAL = """\
 from transformers import pipeline
 
 {messages}
 sampling = {sampling}
 generator = pipeline("text-generation", model="{place}")
-[answer] = generator(messages, **sampling, tokenizer=generator.tokenizer, return_full_text=False{template})
+[answer] = generator(
+    messages, **sampling, tokenizer=generator.tokenizer,
+    return_full_text=False, clean_up_tokenization_spaces=False{template},
+)
 print(answer["generated_text"])
 """
 SEQ2SEQ = """\
