@@ -7,7 +7,7 @@ from pathlib import Path
 from grpo_cot.common.files import new_directory, read_json, read_text, write_json
 from grpo_cot.common.step import run
 from grpo_cot.models.description import read_description
-from grpo_cot.publishing.publish import card_facts, check_base, check_repository, first_prompt, lay_out, push
+from grpo_cot.publishing.publish import card_facts, check_base, check_repository, first_prompt, lay_out, programs, push
 from grpo_cot.recipes.recipe import load_recipe
 
 
@@ -18,6 +18,7 @@ def main(args: Namespace) -> str:
     merge = read_json(args.merge)
     check_base(merge, recipe, args.recipe)
     known = card_facts(recipe, args.model, args.base_source)
+    prompt = first_prompt(args.prompts)
     check_repository(recipe, known["licence"]["name_prefix"], args.recipe)
     facts = {
         "name": (section.repository or args.name).split("/")[-1],
@@ -25,8 +26,9 @@ def main(args: Namespace) -> str:
         "source": read_json(args.source),
         "metrics": read_json(args.metrics),
         "merge": merge,
-        "prompt": first_prompt(args.prompts),
+        "prompt": prompt,
         "recipe": read_text(args.recipe),
+        **programs(recipe, args.model, prompt),
         **known,
     }
     weights = {"merged": args.merged}

@@ -2,6 +2,8 @@
 
 import itertools
 import multiprocessing
+import subprocess
+import sys
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ from rollout_recipes import BASE, NF4
 
 from grpo_cot.common.files import write_json
 from grpo_cot.evaluation.pairs import Ask, both
+from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.models.turns import state_turn_end
 from grpo_cot.problems.generators import problems
+from grpo_cot.publishing.programs import vllm_program
 
 pytestmark = pytest.mark.slow
 CONVERSATIONS = [
@@ -72,7 +77,7 @@ def adapted(folder: Path) -> Path:
     return described(folder, model, "adapter", NF4)
 
 
-def by_transformers(model_json: Path) -> dict[str, Any]:
+def by_transformers(model_json: Path, ask: Ask = GREEDY) -> dict[str, Any]:
     from grpo_cot.models.generation import encode, generate
     from grpo_cot.models.loading import load
 
@@ -80,7 +85,7 @@ def by_transformers(model_json: Path) -> dict[str, Any]:
     settings = dict(SETTINGS)
     prompts = encode(tokenizer, CONVERSATIONS, settings.pop("chat_template_kwargs"))
     return {
-        name: generate(asked, tokenizer, prompts, GREEDY.sampling, progress=name, **settings)
+        name: generate(asked, tokenizer, prompts, ask.sampling, progress=name, **settings)
         for name, asked in both(model, description)
     }
 
@@ -129,3 +134,20 @@ def test_an_adapter_on_4_bits_answers_as_in_transformers_and_resumes(
     monkeypatch.setattr(vllm.LLM, "generate", seeds)
     assert answer_both(model_json, [GREEDY], finished=finished, **SETTINGS) == answers
     assert asked == [43, 44, 45, 46, 47, 48, 49, 50]
+
+
+@pytest.mark.prove
+def test_the_cards_program_answers_as_transformers_does(tmp_path: Path) -> None:
+    model_json = fully_trained(tmp_path)
+    folder = model_json.parent / "01-grpo"
+    load_tokenizer(BASE).save_pretrained(folder)
+    state_turn_end(folder, load_tokenizer(BASE))
+    ask = Ask("greedy", CONVERSATIONS, {"max_new_tokens": 24, "stop_strings": [" ="]})
+    expected = by_transformers(model_json, ask)["trained"]
+    number = next(place for place, answer in enumerate(expected) if answer.text.endswith(" ="))
+    program = vllm_program(".", "causal", CONVERSATIONS[number], ask.sampling, {})
+    assert program
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, tmp_path / "program.py"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"{expected[number].text}\n"), done.stdout

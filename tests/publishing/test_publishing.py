@@ -1,5 +1,11 @@
-"""The model card: what was measured on which set, and whose data it was."""
+"""The model card: what was measured on which set, whose data it was, and the programs on it, run as they stand."""
 
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +17,14 @@ from support import ROOT
 from grpo_cot.common.files import write_json
 from grpo_cot.hub.licences import BaseLicence
 from grpo_cot.publishing.card import card
-from grpo_cot.publishing.publish import card_facts
-from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.publishing.publish import card_facts, programs
+from grpo_cot.recipes.recipe import MergeSection, ModelSection, Recipe, load_recipe
+
+PROMPT = [
+    {"role": "system", "content": "Answer in this form:\n<answer>\n...\n</answer>"},
+    {"role": "user", "content": "Olga has 17 kites. Now there are three times as many kites. After that, 15 kites are "
+     "taken away. How many kites does Olga have now?"},
+]  # fmt: skip
 
 
 def licence(name: str) -> dict[str, Any]:
@@ -46,6 +58,7 @@ def facts() -> dict[str, Any]:
         "prompt": [{"role": "user", "content": "1 + 1?"}], "recipe": "prompt: {}\n", "seed": 1,
         "trained_rows": 812, "selected": {"step": 40, "eval_loss": 0.5},
         "packages": {"trl": "1.14.2"},
+        "place": ".", "transformers_program": "import transformers\n", "vllm_program": None,
     }  # fmt: skip
 
 
@@ -112,3 +125,95 @@ def test_the_cards_facts_are_those_of_the_base_and_of_the_training(tmp_path: Pat
     assert (found["licence"]["id"], found["base"]) == ("llama3.2", "tiny")
     assert (found["seed"], found["trained_rows"], found["selected"]) == (3, 812, ran["selected"])
     assert (found["methods"], found["packages"]) == (["grpo"], ran["packages"])
+
+
+def short(**sections: Any) -> Recipe:
+    """The tests' recipe with other values in some sections."""
+    recipe = load_recipe(ROOT / "tests/pipeline/short.yaml")
+    return recipe.model_copy(
+        update={name: getattr(recipe, name).model_copy(update=values) for name, values in sections.items()}
+    )
+
+
+def described(folder: Path, architecture: str, base: Path) -> Path:
+    """model.json of a model with full weights, which are its base's."""
+    model = {"dtype": "float32", "attn_implementation": "sdpa", "threads": 1}
+    description = {"kind": "full", "architecture": architecture, "path": "base", "base": str(base), "model": model}
+    write_json(folder / "model.json", description | {"quantization": None})
+    return folder / "model.json"
+
+
+def merged_and_expected(base: Path, model_json: Path, recipe: Recipe, folder: Path) -> list[str]:
+    """Merge; the merged model's answers to PROMPT as the evaluation asks, with the template's arguments and without."""
+    from grpo_cot.merging.merge import merge
+    from grpo_cot.models.description import read_description
+    from grpo_cot.models.generation import encode, generate
+    from grpo_cot.models.loading import load_base
+    from grpo_cot.models.tokenizers import load_tokenizer
+    from grpo_cot.models.turns import state_turn_end
+
+    tokenizer = load_tokenizer(base)
+    description = read_description(model_json)
+    folder.mkdir()
+    merge(description, base, MergeSection(base="original", dtype="float32", prompts=1, new_tokens=1), tokenizer, folder)
+    state_turn_end(folder, tokenizer)
+    model = load_base(folder, ModelSection(dtype="float32", attn_implementation="sdpa", threads=1), None)
+    answers = []
+    for arguments in (recipe.prompt.chat_template_kwargs, {}):
+        prompts = encode(tokenizer, [PROMPT], arguments)
+        [answer] = generate(model, tokenizer, prompts, recipe.evaluate.sampling, batch_size=1, seed=0, progress="t")
+        answers.append(answer.text)
+    return answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asset", "architecture", "before"),
+    [("tiny", "causal", "Ada has 3 cups. "), ("tiny-mt5", "seq2seq", "Answer with 7. " * 9)],
+)
+def test_the_program_on_the_card_answers_as_the_evaluation_did(
+    tmp_path: Path, asset: str, architecture: str, before: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(ROOT / f"assets/{asset}/model", base)
+    defaults = json.loads((base / "generation_config.json").read_text())
+    own = {"do_sample": True, "temperature": 0.7, "top_k": 20, "repetition_penalty": 1.3}  # many bases bring such
+    write_json(base / "generation_config.json", defaults | own)
+    template = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").write_text("{{ before }}" + template)
+    recipe = short(prompt={"chat_template_kwargs": {"before": before}})
+    model_json = described(tmp_path, architecture, base)
+    expected, without = merged_and_expected(base, model_json, recipe, tmp_path / "merged")
+    assert expected != without  # or a program that forgets the template's arguments would pass
+
+    text = card("merged", facts() | {"prompt": PROMPT} | programs(recipe, model_json, PROMPT))
+    program = re.findall(r"With Transformers:\n\n```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "program.py").write_text(*program)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], cwd=tmp_path / "merged", env=environment, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == expected + "\n"
+
+
+def test_the_programs_load_the_repository_that_is_pushed_to_or_the_cards_own_folder(tmp_path: Path) -> None:
+    model_json = described(tmp_path, "causal", tmp_path)
+    for repository, place in (("somebody/model", "somebody/model-merged"), (None, ".")):
+        made = programs(short(publish={"repository": repository}), model_json, PROMPT)
+        text = card("merged", facts() | made)
+        assert f'pipeline("text-generation", model="{place}")' in text and f'LLM(model="{place}")' in text
+        assert ("Start them in this folder" in text) == (repository is None)
+        assert "## Use" not in card("adapter", facts() | made)
+
+
+def test_vllm_is_left_out_where_it_cannot_answer_so(tmp_path: Path) -> None:
+    beams = short(evaluate={"sampling": {"max_new_tokens": 4, "num_beams": 2}})
+    for recipe, architecture, shown in (
+        (short(), "causal", True),
+        (beams, "causal", False),
+        (short(), "seq2seq", False),
+    ):
+        made = programs(recipe, described(tmp_path, architecture, tmp_path), PROMPT)
+        assert ("With vLLM" in card("merged", facts() | made)) == shown

@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from grpo_cot.common.files import read_json, write_json
 from grpo_cot.merging.shards import WholeModelNeededError, merge_shards
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import load_adapter, load_base
 from grpo_cot.recipes.recipe import MergeSection
+
+TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
 
 
 def merge(
@@ -22,7 +25,8 @@ def merge(
     """Write the trained model with full weights in the section's 16-bit type, on the base that the section names.
 
     It is done shard by shard, in memory for one shard, or else in one piece. Returned is the reason for one piece, in
-    words that follow "because", or None. The folder also gets the tokenizer and the base's generation defaults.
+    words that follow "because", or None. The folder also gets the tokenizer, and of the base's generation defaults the
+    tokens that start, end and pad.
 
     Raises:
         InputError: the weights or their base are missing or corrupt, or do not fit.
@@ -43,7 +47,9 @@ def merge(
         (folder / "generation_config.json").unlink(missing_ok=True)
     defaults = Path(description.base) / "generation_config.json"
     if defaults.is_file():
-        (folder / defaults.name).write_bytes(defaults.read_bytes())
+        # The base's own sampling and penalties are left out, as training and evaluation leave them out.
+        stated = {name: value for name, value in read_json(defaults).items() if name in TOKENS}
+        write_json(folder / defaults.name, stated)
     tokenizer.save_pretrained(folder)
     return reason
 

@@ -1,7 +1,7 @@
 """Publishing: adapter and merged model in the Hub's layout, each with a complete model card, and the push itself."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import get_session, hf_raise_for_status, yaml_dump
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.common.files import read_json, read_jsonl, write_json, write_text
+from grpo_cot.common.files import Message, read_json, read_jsonl, write_json, write_text
 from grpo_cot.hub.errors import hub_errors
 from grpo_cot.hub.names import refused_repository
 from grpo_cot.models.description import read_description
 from grpo_cot.publishing.card import card
+from grpo_cot.publishing.programs import transformers_program, vllm_program
 from grpo_cot.publishing.results import leaderboard_entries
 from grpo_cot.recipes.recipe import Recipe
 
@@ -55,9 +56,20 @@ def card_facts(recipe: Recipe, model_json: Path, base_source: Path) -> dict[str,
     }  # fmt: skip
 
 
-def first_prompt(prompts: Path) -> list[dict[str, str]]:
+def programs(recipe: Recipe, model_json: Path, prompt: Sequence[Message]) -> dict[str, str | None]:
+    """The merged model's place, its repository or the card's own folder, and the card's programs that load it."""
+    place = f"{recipe.publish.repository}-merged" if recipe.publish.repository else "."
+    asked = (prompt, recipe.evaluate.sampling, recipe.prompt.chat_template_kwargs)
+    architecture = read_description(model_json).architecture
+    return {
+        "place": place, "transformers_program": transformers_program(place, architecture, *asked),
+        "vllm_program": vllm_program(place, architecture, *asked),
+    }  # fmt: skip
+
+
+def first_prompt(prompts: Path) -> list[Message]:
     """The messages of the first test problem, as prepare made them."""
-    messages: list[dict[str, str]] = read_jsonl(prompts / "eval-test.jsonl")[0]["messages"]
+    messages: list[Message] = read_jsonl(prompts / "eval-test.jsonl")[0]["messages"]
     return messages
 
 
