@@ -274,7 +274,7 @@ def test_a_template_that_fails_names_the_source_file_of_its_base(tmp_path: Path)
     pins = {name: file_hash(tmp_path / "assets/tiny/model" / name) for name in tiny["sha256"]}
     write(tmp_path / TINY, tiny | {"sha256": pins})
     said = [sentence for sentence in checked(tmp_path) if "no date" in sentence]
-    assert said and all("as chat_template in sources/bases/tiny.yaml" in sentence for sentence in said)
+    assert said and all("sources/bases/tiny.yaml" in sentence for sentence in said)
 
 
 def test_more_tokens_than_embeddings_and_two_runs_of_different_sets(tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def test_memory_is_that_of_this_program_in_bytes(monkeypatch: pytest.MonkeyPatch
         held[page] = 1
     before = resident_memory()
     del held
-    assert before - resident_memory() == pytest.approx(64 * 2**20, rel=0.1)
+    # A system that is short of memory takes some more of the program's pages meanwhile.
+    assert 0.9 * 64 * 2**20 < before - resident_memory() < 4 * 64 * 2**20
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=7 + who))
     kilobytes = int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
     assert 0.99 * before <= peak_memory() == pytest.approx(1024 * kilobytes, rel=0.01)

@@ -113,8 +113,7 @@ def test_the_longest_batch_is_run_and_training_is_to_the_byte_as_without(
     probed.train()
     if method == "grpo":
         batches = wanted.phases[0].settings["gradient_accumulation_steps"]
-        # A batch holds two groups of four, unless TRL mixes it with others.
-        prompts, row = (2, (2, 199 + 4 * 12)) if batches == 1 else (16, (8, 199 + 12))
+        prompts, row = 2 * batches, (2, 199 + 4 * 12)  # a batch holds two groups of four
         # The prompts and the last token of sampling, the comparison of both ways to score, and every backward pass.
         assert seen[:2] == [(prompts, 200), (8 * batches, 1)]
         assert seen[2:4] == [(8, 200 + 12), row] and set(seen[4:]) == {row}

@@ -38,6 +38,7 @@ def trainer_of(model: Any) -> Any:
 
     trainer = SimpleNamespace(
         temperature=0.7, _entropy_bonus_enabled=False, aux_loss_enabled=False, use_liger_kernel=False, use_vllm=False,
+        num_generations=4, args=SimpleNamespace(steps_per_generation=1, per_device_train_batch_size=8),
         model=model, accelerator=SimpleNamespace(unwrap_model=lambda model: model),
         model_kwarg_keys={"logits_to_keep"},
     )  # fmt: skip
@@ -142,6 +143,33 @@ def test_a_model_that_comes_out_otherwise_is_scored_in_trls_way(capsys: pytest.C
     read_prompts_once(trainer)
     assert torch.equal(trainer._full_logits_logps(model, ids, mask, 6)[0], plain[0])
     assert "nats apart on average" in capsys.readouterr().out
+
+
+def test_batches_of_one_sampling_hold_whole_groups_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from trl.trainer import grpo_trainer
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    trainer = trainer_of(loaded())
+    trainer.args.steps_per_generation = 3
+    own = grpo_trainer.shuffle_sequence_dict
+    trainer._prepare_inputs = lambda batch: grpo_trainer.shuffle_sequence_dict(batch)
+    read_prompts_once(trainer)
+    prompts = torch.arange(6).repeat_interleave(4)[:, None]
+    sampled = {
+        "prompt_ids": prompts, "completion_ids": torch.arange(24)[:, None], "texts": [str(row) for row in range(24)],
+        "num_items_in_batch": torch.tensor(7), "absent": None,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    mixed = trainer._prepare_inputs(sampled)
+    groups = mixed["prompt_ids"].reshape(6, 4)
+    assert bool((groups == groups[:, :1]).all()) and sorted(groups[:, 0].tolist()) == list(range(6))
+    assert groups[:, 0].tolist() != list(range(6))
+    assert [int(text) for text in mixed["texts"]] == mixed["completion_ids"].flatten().tolist()
+    assert bool((mixed["completion_ids"] // 4 == mixed["prompt_ids"]).all())
+    assert mixed["num_items_in_batch"] == 7 and mixed["absent"] is None
+    assert grpo_trainer.shuffle_sequence_dict is own
 
 
 @pytest.mark.parametrize("attention", ["eager"])

@@ -57,7 +57,7 @@ def attested_trainer(arguments: Mapping[str, Any], rollouts: RolloutsSection, en
         return kind(*positional, engine=engine, configuration=arguments["args"], **settings)
 
     # The constructor names the class itself: for as long as it runs, the name means ours.
-    with _replaced(grpo_trainer, "VLLMGeneration", generation):
+    with replaced(grpo_trainer, "VLLMGeneration", generation):
         trainer = GRPOTrainer(**arguments)
     _stop_at_turn_ends(trainer)
     attestation = SyncAttestation(rollouts.log_probability_gap)
@@ -116,7 +116,7 @@ class Generation(vllm_generation.VLLMGeneration):
         # A process that looks like one of several would make the next phase a distributed one.
         environment = {name: os.environ.get(name) for name in LAUNCHED}
         try:
-            with _replaced(vllm_generation, "LLM", started):
+            with replaced(vllm_generation, "LLM", started):
                 super()._init_vllm()
         finally:
             for name, value in environment.items():
@@ -209,7 +209,7 @@ def _scratch(size: int, otherwise: Path) -> "TemporaryDirectory[str]":
 
 
 @contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
     """A module's global name with another meaning, for the length of the block."""
     previous = getattr(module, name)
     setattr(module, name, value)

@@ -14,8 +14,10 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+from trl.trainer import grpo_trainer
 from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_entropy
 
+from grpo_cot.training.rollouts import replaced
 from grpo_cot.training.workload import Workload
 
 # The largest mean difference, in nats a token, of a first batch's log-probabilities.
@@ -75,6 +77,11 @@ def read_prompts_once(trainer: Any) -> None:
         return
     if not trainer.use_vllm:
         _share_keys(model)
+    if (
+        trainer.args.steps_per_generation > 1
+        and trainer.args.per_device_train_batch_size % trainer.num_generations == 0
+    ):
+        _keep_groups(trainer)
     _share_rows(trainer)
 
 
@@ -114,6 +121,27 @@ def _share_keys(model: Any) -> None:
         return generate(input_ids=input_ids, attention_mask=attention_mask, **settings)
 
     model.generate = shared
+
+
+def _keep_groups(trainer: Any) -> None:
+    """Have the trainer mix groups, where it mixes completions before it cuts what it sampled into batches."""
+    prepare, size = trainer._prepare_inputs, trainer.num_generations
+
+    def mixed(batch: dict[str, Any]) -> dict[str, Any]:
+        rows = len(batch["prompt_ids"])
+        order = (torch.randperm(rows // size)[:, None] * size + torch.arange(size)).flatten()
+        # A value is one number a completion, or one for all of them.
+        return {
+            name: value if value is None or (isinstance(value, torch.Tensor) and value.ndim == 0)
+            else value[order] if isinstance(value, torch.Tensor) else [value[place] for place in order]
+            for name, value in batch.items()
+        }  # fmt: skip
+
+    def prepared(*arguments: Any) -> Any:
+        with replaced(grpo_trainer, "shuffle_sequence_dict", mixed):
+            return prepare(*arguments)
+
+    trainer._prepare_inputs = prepared
 
 
 def _share_rows(trainer: Any) -> None:

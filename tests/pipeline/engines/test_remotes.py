@@ -130,7 +130,7 @@ def small_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A pipeline of a second, with what `make verify` needs."""
     folder = tmp_path_factory.mktemp("small")
     library = (f"src/grpo_cot/{name}.py" for name in ("__init__", "common/__init__", "common/errors", "common/files"))
-    for name in ("Makefile", "workflow/verify.py", *library):
+    for name in ("Makefile", "workflow/checkout.py", "workflow/verify.py", *library):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(ROOT / ".venv")

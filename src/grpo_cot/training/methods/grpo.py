@@ -99,8 +99,7 @@ def workload(recipe: Recipe, phase: GrpoPhase, settings: Mapping[str, Any], *, f
     prompt, targets = recipe.prompt.max_prompt_length, settings["max_completion_length"]
     generations = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
     rows, group = settings["per_device_train_batch_size"], settings["num_generations"]
-    # TRL mixes the completions before it cuts them into batches.
-    whole = recipe.backend == "transformers" and generations == 1 and rows % group == 0
+    whole = recipe.backend == "transformers" and rows % group == 0
     return {
         "length": prompt + targets, "targets": targets, "loss": "selected", "temperature": settings["temperature"],
         "drawn": 0 if settings["use_vllm"] else rows * generations, "group": group if whole else 1,
