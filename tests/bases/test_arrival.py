@@ -333,10 +333,10 @@ def test_a_truncated_gguf_file_and_one_that_is_none_are_refused(gguf_model: Path
         cut_off.write_bytes(gguf_model.read_bytes()[:length])
         file = {"path": "cut.gguf", "sha256": file_hash(cut_off)}
         source = write_source(tmp_path / "mine.yaml", kind="gguf", folder=str(tmp_path), file=file)
-        assert "cut.gguf: Transformers cannot read this GGUF file (" in refusal(source, tmp_path)
+        assert "cut.gguf: this GGUF file cannot be read (" in refusal(source, tmp_path)
     cut_off.write_bytes(b"not a model")
     write_json(tmp_path / "config.json", {})
     source = write_source(
         tmp_path / "mine.yaml", kind="gguf", folder=str(tmp_path), file=file | {"sha256": file_hash(cut_off)}
     )
-    assert "cut.gguf: Transformers cannot read this GGUF file (" in refusal(source, tmp_path)
+    assert "cut.gguf: this GGUF file cannot be read (" in refusal(source, tmp_path)
