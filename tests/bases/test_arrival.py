@@ -23,6 +23,7 @@ from bases.made import (
 )
 from support import ROOT
 
+from grpo_cot.bases.examination import COMPUTED, QUESTION
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import file_hash, read_json, write_json
 
@@ -97,6 +98,15 @@ def weights(break_them: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any
     return apply
 
 
+def inner(change_it: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        content = read_json(folder / "tokenizer.json")
+        change_it(content)
+        write_json(folder / "tokenizer.json", content)
+
+    return apply
+
+
 def cut(folder: Path) -> None:
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(5000)
@@ -129,6 +139,13 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "vocabulary larger than the embeddings": (sizes(vocab_size=200), "for the numbers 0 to 199 alone"),
     "embeddings larger than the configuration says": (
         sizes(vocab_size=300), "weight lm_head.weight has the shape (259, 32), but its config.json makes it (300, 32)"
+    ),
+    "tokenizer with another kind's settings": (
+        inner(lambda content: content["model"].update(byte_fallback=True)), "but has no tokens for them (<0x00> to <0xF"
+    ),
+    "tokenizer without a digit": (
+        inner(lambda content: content["model"]["vocab"].update({"seven": content["model"]["vocab"].pop("7")})),
+        "89\\n</reasoning>\\n<answer>\\n10\\n</answer>', so that no answer could be read",
     ),
     "layer that is not there": (sizes(num_hidden_layers=2), "its files lack 9 of the weights"),
     "output matrix that is not there": (
@@ -206,6 +223,16 @@ def test_what_is_only_good_to_know_is_a_remark(folder: Path, tmp_path: Path) -> 
     assert arrive(source, tmp_path)["remarks"] == [
         "its chat template refuses a system message (no system): prompt.system must be null",
         "its greedy answer to 'What is 2 + 3? Answer with the number alone.' did not end within 64 tokens",
+    ]
+
+
+def test_white_space_that_a_tokenizer_joins_is_a_remark(folder: Path, tmp_path: Path) -> None:
+    joined = {"type": "Replace", "pattern": {"String": "\n\n"}, "content": " "}
+    inner(lambda content: content.update(normalizer=joined))(folder)
+    source = write_source(tmp_path / "mine.yaml", kind="folder", folder=str(folder), sha256=pinned(folder))
+    back = [(text, text.replace("\n\n", " ")) for text in (COMPUTED, QUESTION)]
+    assert arrive(source, tmp_path)["remarks"] == [
+        f"its tokenizer gives {text!r} back as {less!r}" for text, less in back
     ]
 
 
