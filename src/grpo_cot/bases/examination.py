@@ -21,6 +21,7 @@ QUESTION = 'Ann has 3 < 5 & "two"  pens.\n\n\tLan có 2,5 kg – how many?'
 SUM = "What is 2 + 3? Answer with the number alone."
 LIMIT = 64  # tokens for the answer to that
 PLAIN = "chat_template: \"{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}\""
+COMPUTED = worked("0 + 1 - 2 * 3 / 4 = 5.6,\n\n7  89", "10")
 PARTS = {"system": SYSTEM_PROMPT, "user": QUESTION, "assistant": worked("3 + 2 = 5", "5")}
 
 
@@ -37,6 +38,7 @@ def examine(folder: Path, *, answer: bool = True) -> list[str]:
     end = _check_end(tokenizer, folder)
     remarks += _check_padding(tokenizer, end)
     check_vocabulary(folder, tokenizer)
+    remarks += check_text(tokenizer)
     if too_large := _too_large(folder):
         return [*remarks, too_large]
     model = _load(folder)
@@ -174,6 +176,33 @@ def check_vocabulary(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None
             f"0 to {rows - 1} alone (vocab_size in its config.json); take a copy of the base whose embeddings were "
             "resized to its tokenizer"
         )
+
+
+def check_text(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Check that a text comes out of the tokenizer as it went in: a completion of the schema at least but for its white
+    space, which some tokenizers join, and that no other kind of tokenizer's settings are in its file.
+
+    Raises:
+        InputError: they are, or characters of the schema or digits are lost.
+    """
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    single = {f"<0x{byte:02X}>" for byte in range(256)}
+    if getattr(model, "byte_fallback", False) and single.isdisjoint(tokenizer.get_vocab()):
+        raise InputError(
+            "its tokenizer is set to write unknown characters as single bytes (byte_fallback in tokenizer.json), but "
+            "has no tokens for them (<0x00> to <0xFF>): the settings are another tokenizer's; take a copy whose "
+            "tokenizer.json is the model's own"
+        )
+    remarks = []
+    for text in (COMPUTED, QUESTION):
+        back = str(tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))).strip()
+        if text == COMPUTED and "".join(text.split()) != "".join(back.split()):
+            raise InputError(
+                f"its tokenizer gives {text!r} back as {back!r}, so that no answer could be read: take another base"
+            )
+        if text != back:
+            remarks.append(f"its tokenizer gives {text!r} back as {back!r}")
+    return remarks
 
 
 def _too_large(folder: Path) -> str:
