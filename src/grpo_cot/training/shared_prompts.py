@@ -176,7 +176,8 @@ def _scores(
     logits = model(
         input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions,
         logits_to_keep=packed.slots * length, use_cache=False,
-    ).logits.reshape(-1, length, model.config.vocab_size)  # fmt: skip
+    ).logits  # fmt: skip
+    logits = logits.reshape(-1, length, logits.shape[-1])
     labels, mask = (values.new_zeros(len(logits), length) for values in (input_ids, attention_mask))
     labels[packed.place], mask[packed.place] = input_ids[:, -length:], attention_mask[:, -length:]
     settings = {"temperature": trainer.temperature, "row_mask": mask}
