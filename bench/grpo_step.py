@@ -1,6 +1,6 @@
 """One GRPO step through the pipeline's training against a bare TRL script with the same configuration, alternating.
 
-    python bench/grpo_step.py [ROUNDS] [--recipe laptop --base FOLDER] [--steps N]
+    python bench/grpo_step.py [ROUNDS] [--recipe NAME --base FOLDER] [--steps N]
 
 The last phase of the recipe is timed, started from the base. Both run in this process on the same prompts with the
 same seed, so they sample completions of the same lengths. A step's time is from the start of one training step to the
