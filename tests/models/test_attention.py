@@ -28,6 +28,22 @@ def test_it_gives_what_transformers_gives(queries: int, masked: bool, shared: in
     torch.testing.assert_close(found, expected)
 
 
+def test_a_bias_of_the_positions_and_values_of_another_size_are_transformers_own() -> None:
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    from grpo_cot.models.attention import attention
+
+    torch.manual_seed(0)
+    query, key, value = torch.randn(4, 9, 1, 8), torch.randn(4, 3, 12, 8), torch.randn(4, 3, 12, 5)
+    module: Any = SimpleNamespace(num_key_value_groups=3, is_causal=True, training=False)
+    for given, settings in (
+        ((module, query, key, value, None), {}),
+        ((module, query, key, key, None), {"position_bias": torch.randn(4, 9, 1, 12)}),
+    ):
+        torch.testing.assert_close(attention(*given, **settings)[0], sdpa_attention_forward(*given, **settings)[0])
+
+
 def test_models_that_ask_for_torchs_attention_get_it() -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

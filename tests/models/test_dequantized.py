@@ -49,3 +49,28 @@ def test_answers_and_gradients_are_the_same_to_the_byte(held: str, computed: str
         assert torch.equal(found[0][1], found[1][1])
     calls = [name for name, module in ours.named_modules() if isinstance(module, Linear4bit)]
     assert calls and all("forward" in vars(ours.get_submodule(name)) for name in calls)
+
+
+def test_a_bias_or_a_weight_that_is_changed_later_counts() -> None:
+    """The merge gate sets biases to 0 for a moment; PEFT merges an adapter into a new packed weight."""
+    import copy
+    import pickle
+
+    import torch
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    from grpo_cot.models.loading import _keep_dequantized
+
+    torch.manual_seed(0)
+    layer = Linear4bit(64, 64, compute_dtype=torch.float32).to("cpu")
+    values = torch.randn(2, 64)
+    layer(values)
+    _keep_dequantized(layer)
+    layer.bias.data.zero_()
+    plain = layer(values)
+    layer.bias.data += 1
+    torch.testing.assert_close(layer(values), plain + 1)
+    assert torch.equal(copy.deepcopy(layer)(values), layer(values))
+    assert pickle.dumps(layer)
+    layer.weight = Params4bit(torch.zeros(64, 64), requires_grad=False, quant_type="nf4").to("cpu")
+    torch.testing.assert_close(layer(values), layer.bias.expand(2, -1))

@@ -38,7 +38,10 @@ def trainer_of(model: Any) -> Any:
 
     trainer = SimpleNamespace(
         temperature=0.7, _entropy_bonus_enabled=False, aux_loss_enabled=False, use_liger_kernel=False, use_vllm=False,
-        num_generations=4, args=SimpleNamespace(steps_per_generation=1, per_device_train_batch_size=8),
+        num_generations=4, is_fsdp_enabled=False, is_deepspeed_enabled=False,
+        args=SimpleNamespace(
+            steps_per_generation=1, per_device_train_batch_size=8, gradient_accumulation_steps=1, loss_type="dapo"
+        ),
         model=model, accelerator=SimpleNamespace(unwrap_model=lambda model: model),
         model_kwarg_keys={"logits_to_keep"},
     )  # fmt: skip
@@ -145,6 +148,125 @@ def test_a_model_that_comes_out_otherwise_is_scored_in_trls_way(capsys: pytest.C
     assert "nats apart on average" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_cache": False}, {"prefill_chunk_size": 2}, {"num_beams": 2, "do_sample": False},
+        {"num_return_sequences": 2}, {"cache_implementation": "dynamic"},
+    ],
+)  # fmt: skip
+def test_a_generation_that_does_not_go_on_from_given_keys_is_transformers_own(settings: dict[str, Any]) -> None:
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = loaded().eval()
+    ids, mask = (part[:, :-1] for part in batch((3, 2), 1))
+    settings = {"max_new_tokens": 5, "do_sample": True, "pad_token_id": 0} | settings
+    torch.manual_seed(1)
+    plain = model.generate(input_ids=ids, attention_mask=mask, **settings)
+    read_prompts_once(trainer_of(model))
+    torch.manual_seed(1)
+    assert torch.equal(model.generate(input_ids=ids, attention_mask=mask, **settings), plain)
+
+
+def test_prompts_of_one_token_and_copies_of_the_model_are_sampled_as_ever() -> None:
+    import copy
+
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = loaded().eval()
+    read_prompts_once(trainer_of(model))
+    settings = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
+    one = torch.full((2, 1), 7)
+    assert model.generate(input_ids=one, attention_mask=torch.ones_like(one), **settings).shape == (2, 4)
+    assert model.generate(one, **settings).shape == (2, 4)
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.data += torch.randn_like(parameter)
+    ids, mask = (part[:, :-1] for part in batch((3, 2), 1))
+    own = type(other).generate(other, input_ids=ids, attention_mask=mask, **settings)
+    assert torch.equal(other.generate(input_ids=ids, attention_mask=mask, **settings), own)
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulated", "loss", "whole"),
+    [(1, 1, "bnpo", True), (2, 2, "dapo", True), (2, 4, "grpo", True), (2, 2, "bnpo", False), (4, 1, "dapo", False)],
+)
+def test_groups_stay_whole_where_a_step_learns_from_the_same_completions(
+    batches: int, accumulated: int, loss: str, whole: bool
+) -> None:
+    from grpo_cot.training.shared_prompts import keeps_groups
+
+    settings = {
+        "steps_per_generation": batches, "gradient_accumulation_steps": accumulated, "loss_type": loss,
+        "per_device_train_batch_size": 8,
+    }  # fmt: skip
+    assert keeps_groups(settings, 4) is whole
+    assert not keeps_groups(settings, 3)
+
+
+def test_positions_that_count_from_each_prompts_own_start_are_right_where_trls_are_not() -> None:
+    """GPT-2 has a position for each place, and TRL gives none, so that padding on the left moves all of them."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 200, "n_positions": 64, "initializer_range": 0.5}
+    model = GPT2LMHeadModel(GPT2Config(**sizes)).eval()
+    ids, mask = batch((3, 2))
+    ids = ids.clamp(max=199)
+    trainer = trainer_of(model)
+    read_prompts_once(trainer)
+    scores, _, _ = trainer._full_logits_logps(model, ids, mask, 6)
+    assert trainer.shares_rows
+    for row, held, found in zip(ids, mask.bool(), scores, strict=True):
+        text, answer = row[held][None], int(held[-6:].sum())
+        logits = model(text).logits[0, -answer - 1 : -1] / trainer.temperature
+        expected = logits.log_softmax(-1).gather(1, text[0, -answer:, None]).squeeze(1)
+        torch.testing.assert_close(found[:answer], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_first_batch_without_a_completion_decides_nothing() -> None:
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = loaded()
+    model.get_input_embeddings().eval()
+    trainer = trainer_of(model.train())
+    model.lm_head.eval()
+    ids, mask = batch((4, 4))
+    read_prompts_once(trainer)
+    nothing = mask.clone()
+    nothing[:, -6:] = 0
+    trainer._full_logits_logps(model, ids, nothing, 6)
+    assert trainer.shares_rows is None
+    sizes: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda module, given, named: sizes.append(len(named["input_ids"])), with_kwargs=True
+    )
+    trainer._full_logits_logps(model, ids, mask, 6, batch_size=4)
+    hook.remove()
+    assert trainer.shares_rows and max(sizes) == 4
+    assert model.training and not model.lm_head.training
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_alibi_is_left_to_trl() -> None:
+    from transformers import FalconConfig, FalconForCausalLM
+
+    from grpo_cot.training.shared_prompts import can_share
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
+    assert not can_share(FalconForCausalLM(FalconConfig(**sizes, alibi=True)))
+    assert can_share(FalconForCausalLM(FalconConfig(**sizes, alibi=False)))
+
+
 def test_batches_of_one_sampling_hold_whole_groups_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from trl.trainer import grpo_trainer
@@ -152,7 +274,7 @@ def test_batches_of_one_sampling_hold_whole_groups_in_another_order(monkeypatch:
     from grpo_cot.training.shared_prompts import read_prompts_once
 
     trainer = trainer_of(loaded())
-    trainer.args.steps_per_generation = 3
+    trainer.args.steps_per_generation = trainer.args.gradient_accumulation_steps = 3
     own = grpo_trainer.shuffle_sequence_dict
     trainer._prepare_inputs = lambda batch: grpo_trainer.shuffle_sequence_dict(batch)
     read_prompts_once(trainer)

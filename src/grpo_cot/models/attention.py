@@ -23,7 +23,11 @@ def attention(
     rows, heads, queries, size = query.shape
     shared = key.shape[1]
     one = queries == 1 and shared < heads and not dropout and query.device.type == "cpu"
-    if not one or (attention_mask is not None and attention_mask.shape[1] != 1):
+    if (
+        not one
+        or settings.get("position_bias") is not None
+        or (attention_mask is not None and attention_mask.shape[1] != 1)
+    ):
         found, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
         )
@@ -31,4 +35,4 @@ def attention(
     grouped = torch.nn.functional.scaled_dot_product_attention(
         query.reshape(rows, shared, heads // shared, size), key, value, attn_mask=attention_mask, scale=scaling
     )
-    return grouped.reshape(rows, 1, heads, size), None
+    return grouped.reshape(rows, 1, heads, value.shape[-1]), None

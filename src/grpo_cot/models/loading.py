@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,16 @@ def _keep_dequantized(layer: Linear4bit) -> None:
     state = copy.copy(packed.quant_state)
     state.dtype = layer.compute_dtype
     weight = dequantize_4bit(packed.data, state)
-    bias = None if layer.bias is None else layer.bias.to(layer.compute_dtype)
+    layer.forward = partial(_dequantized, layer, packed, weight)  # type: ignore[method-assign]
 
-    def forward(values: torch.Tensor) -> torch.Tensor:
-        return linear(values.to(weight.dtype), weight, bias).to(values.dtype)
 
-    layer.forward = forward  # type: ignore[method-assign,assignment]
+def _dequantized(layer: Linear4bit, packed: torch.Tensor, weight: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The layer's answer from the weight that was dequantized, as long as the packed one is the layer's."""
+    if layer.weight is not packed:  # an adapter was merged into it
+        own: torch.Tensor = type(layer).forward(layer, values)
+        return own
+    bias = None if layer.bias is None else layer.bias.to(weight.dtype)
+    return linear(values.to(weight.dtype), weight, bias).to(values.dtype)
 
 
 def check_attention(settings: ModelSection) -> None:

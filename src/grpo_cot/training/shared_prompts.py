@@ -7,7 +7,9 @@ log-probabilities are the same but for the order of sums; the first batch is sco
 """
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -75,14 +77,21 @@ def read_prompts_once(trainer: Any) -> None:
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if not can_share(base) or trainer.aux_loss_enabled or trainer.use_liger_kernel:
         return
-    if not trainer.use_vllm:
-        _share_keys(model)
-    if (
-        trainer.args.steps_per_generation > 1
-        and trainer.args.per_device_train_batch_size % trainer.num_generations == 0
-    ):
+    # Where weights are sharded, all processes run the model equally often.
+    if not (trainer.use_vllm or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        model.generate = partial(_generate, model)
+    settings = trainer.args
+    if settings.steps_per_generation > 1 and keeps_groups(vars(settings), trainer.num_generations):
         _keep_groups(trainer)
     _share_rows(trainer)
+
+
+def keeps_groups(settings: Mapping[str, Any], size: int) -> bool:
+    """Whether a batch can hold whole groups of `size` completions: with them a step learns from the completions that it
+    would learn from without, and each counts the same."""
+    batches = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
+    one_step = settings["gradient_accumulation_steps"] % batches == 0 and settings["loss_type"] != "bnpo"
+    return bool(settings["per_device_train_batch_size"] % size == 0 and (batches == 1 or one_step))
 
 
 def can_share(model: Any) -> bool:
@@ -91,7 +100,7 @@ def can_share(model: Any) -> bool:
     known = inspect.signature(model.forward).parameters
     whole = set(getattr(configuration, "layer_types", None) or ["full_attention"]) == {"full_attention"}
     window = getattr(configuration, "sliding_window", None)
-    sdpa = configuration._attn_implementation == "sdpa"
+    sdpa = configuration._attn_implementation == "sdpa" and not getattr(configuration, "alibi", False)
     return sdpa and whole and window is None and {"position_ids", "logits_to_keep"} <= known.keys()
 
 
@@ -101,26 +110,44 @@ def as_read(work: Workload, model: Any) -> Workload:
     return work if can_share(base) else replace(work, group=1)
 
 
-def _share_keys(model: Any) -> None:
-    """Have `generate` read each different prompt once, but for its last token."""
-    generate = model.generate
+def _generate(model: Any, *positional: Any, **settings: Any) -> Any:
+    """The model's `generate`, reading each different prompt once, but for its last token."""
+    plain = partial(type(model).generate, model)
+    if positional or not _can_share_keys(model, settings):
+        return plain(*positional, **settings)
+    held = torch.where(settings["attention_mask"].bool(), settings["input_ids"], -1)
+    prompts, row = torch.unique(held, dim=0, return_inverse=True)
+    cache = DynamicCache(config=model.config)
+    if len(prompts) < len(row) and all(type(layer) is DynamicLayer for layer in cache.layers):
+        mask = (prompts >= 0).long()
+        model(
+            input_ids=prompts[:, :-1].clamp(min=0), attention_mask=mask[:, :-1], position_ids=_positions(mask)[:, :-1],
+            past_key_values=cache, use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        cache.batch_select_indices(row)
+        settings["past_key_values"] = cache
+    return plain(**settings)
 
-    def shared(*, input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings: Any) -> Any:
-        held = torch.where(attention_mask.bool(), input_ids, -1)
-        prompts, row = torch.unique(held, dim=0, return_inverse=True)
-        cache = DynamicCache(config=model.config)
-        if len(prompts) < len(row) and all(type(layer) is DynamicLayer for layer in cache.layers):
-            mask = (prompts >= 0).long()
-            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-            model(
-                input_ids=prompts[:, :-1].clamp(min=0), attention_mask=mask[:, :-1], position_ids=positions[:, :-1],
-                past_key_values=cache, use_cache=True, logits_to_keep=1,
-            )  # fmt: skip
-            cache.batch_select_indices(row)
-            settings["past_key_values"] = cache
-        return generate(input_ids=input_ids, attention_mask=attention_mask, **settings)
 
-    model.generate = shared
+def _can_share_keys(model: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether `generate` with these settings goes on from keys and values that it is given."""
+    configuration = settings.get("generation_config") or model.generation_config
+
+    def value(name: str) -> Any:
+        return settings.get(name, getattr(configuration, name, None))
+
+    ids = settings.get("input_ids")
+    return (
+        ids is not None and ids.shape[1] > 1 and settings.get("attention_mask") is not None
+        and value("use_cache") is not False
+        and all(value(name) in (None, 1) for name in ("num_beams", "num_return_sequences"))
+        and all(value(name) is None for name in ("cache_implementation", "prefill_chunk_size", "past_key_values"))
+    )  # fmt: skip
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """Each token's place in its text, padding on the left left out, as `generate` counts."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 def _keep_groups(trainer: Any) -> None:
@@ -145,18 +172,16 @@ def _keep_groups(trainer: Any) -> None:
 
 
 def _share_rows(trainer: Any) -> None:
-    """Have the trainer score completions in rows of one prompt each, if the first batch comes out the same."""
+    """Have the trainer score completions in rows of one prompt each, if a first batch comes out the same."""
     plain = trainer._full_logits_logps
-    shares: bool | None = None
+    trainer.shares_rows = None  # not known yet
 
     def scored(model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **settings: Any) -> Any:
-        nonlocal shares
-        arguments = (model, input_ids, attention_mask, logits_to_keep)
-        if shares is None:
-            shares = _agrees(plain, trainer, arguments)
-        if not shares:
-            return plain(*arguments, **settings)
         entropy, size = settings.get("compute_entropy", False), settings.get("batch_size") or len(input_ids)
+        if trainer.shares_rows is None:
+            trainer.shares_rows = _agrees(trainer, model, input_ids[:size], attention_mask[:size], logits_to_keep)
+        if not trainer.shares_rows:
+            return plain(model, input_ids, attention_mask, logits_to_keep, **settings)
         parts = [
             _scores(trainer, model, input_ids[start : start + size], attention_mask[start : start + size],
                     logits_to_keep, entropy=entropy)
@@ -189,14 +214,24 @@ def _scores(
 
 
 @torch.no_grad()
-def _agrees(plain: Any, trainer: Any, arguments: tuple[Any, ...]) -> bool:
-    """Whether a batch's log-probabilities are those of TRL's own way."""
-    model, _, attention_mask, length = arguments
-    mode = model.training
+def _agrees(
+    trainer: Any, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, length: int
+) -> bool | None:
+    """Whether a batch's log-probabilities are those of a prompt for each completion; None: it has no completion."""
+    counted = attention_mask[:, -length:].bool()
+    if not counted.any():
+        return None
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()  # dropout would differ, and move the random state
-    apart = (plain(*arguments)[0] - _scores(trainer, *arguments, entropy=False)[0]).abs()
-    model.train(mode)
-    gap = apart[attention_mask[:, -length:].bool()].float().mean().item()
+    logits = model(
+        input_ids=input_ids, attention_mask=attention_mask, position_ids=_positions(attention_mask),
+        logits_to_keep=length + 1, use_cache=False,
+    ).logits[:, :-1]  # fmt: skip
+    alone = selective_log_softmax(logits, input_ids[:, -length:], temperature=trainer.temperature)
+    shared, _ = _scores(trainer, model, input_ids, attention_mask, length, entropy=False)
+    for module, mode in modes:
+        module.training = mode
+    gap = (alone - shared).abs()[counted].float().mean().item()
     if gap <= LARGEST_GAP:
         return True
     print(

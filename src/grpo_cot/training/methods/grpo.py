@@ -19,7 +19,7 @@ from grpo_cot.training.curves import ends, mean
 from grpo_cot.training.groups import log_phantoms
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.rollouts import rollout_trainer
-from grpo_cot.training.shared_prompts import read_prompts_once
+from grpo_cot.training.shared_prompts import keeps_groups, read_prompts_once
 
 COLUMNS = ("gold", "locale", "id")  # of a row, for the rewards
 
@@ -99,7 +99,7 @@ def workload(recipe: Recipe, phase: GrpoPhase, settings: Mapping[str, Any], *, f
     prompt, targets = recipe.prompt.max_prompt_length, settings["max_completion_length"]
     generations = settings["steps_per_generation"] or settings["gradient_accumulation_steps"]
     rows, group = settings["per_device_train_batch_size"], settings["num_generations"]
-    whole = recipe.backend == "transformers" and rows % group == 0
+    whole = recipe.backend == "transformers" and keeps_groups(settings, group)
     return {
         "length": prompt + targets, "targets": targets, "loss": "selected", "temperature": settings["temperature"],
         "drawn": 0 if settings["use_vllm"] else rows * generations, "group": group if whole else 1,
