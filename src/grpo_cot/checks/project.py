@@ -53,6 +53,10 @@ def problems(root: Path) -> tuple[int, list[str]]:
     for path in tables:
         with heard():
             params = load_params(path, root)
+            if not (params.runs or params.datasets or params.bases):
+                raise InputError(
+                    f"{path}: 'runs', 'datasets' and 'bases' are empty: nothing would be built; name a run"
+                )
             # What is wrong with a run's file is said of the file already.
             runs = {name: run for name, run in params.runs.items() if _files(root, run) <= sound}
             for name, run in runs.items():

@@ -88,7 +88,8 @@ def _check_origins(suite: Suite) -> None:
         where = "splits" if position < 0 else f"evaluation.{position}.splits"
         for split in source.splits:
             origins[split] = _origin(source, split, f"{where}.{split}")
-    for (name, one), (other, two) in combinations(origins.items(), 2):
+    in_order = sorted(origins.items(), key=lambda item: item[0] != "train")
+    for (name, one), (other, two) in combinations(in_order, 2):
         if one.table != two.table:
             continue
         remedy = "name another file or split there, or take it out"

@@ -97,7 +97,9 @@ def _from_files(source: FilesSource, name: str, root: Path) -> dict[str, _Raw]:
             )
         sha256 = file_hash(path)
         if sha256 != file.sha256:
-            raise InputError(f"{path}: its sha256 is {sha256}, expected {file.sha256}: not the pinned file")
+            raise InputError(
+                f"{path}: its sha256 is {sha256}, expected {file.sha256}: not the pinned file; get that, or pin this"
+            )
         raw[split] = _Raw(_table(path, file.fields), file.path, sha256)
     return raw
 
@@ -298,11 +300,17 @@ def read_table(
         if split != "train":
             refuse_repeats(rows, content.where)
         ids += [_identifier(row, split, at, source.columns.id) for at, row in enumerate(content.rows)]
-        sets[split] = _facts(source, split) | {"sha256": content.sha256, "dropped": len(content.rows) - len(rows)}
+        dropped = len(content.rows) - len(rows)
+        if dropped and split in source.benchmarks:
+            raise InputError(
+                f"data set {name}: benchmarks.{split} is published of all its problems, but {dropped} of {split!r} are "
+                "left out by 'drop' or 'drop_where'; take the benchmark out, or keep them"
+            )
+        sets[split] = _facts(source, split) | {"sha256": content.sha256, "dropped": dropped}
     if unknown := set(source.drop) - set(ids):
         raise InputError(
             f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}; the first row's is "
-            f"{ids[0]!r}"
+            f"{ids[0]!r}; correct them, or take them out"
         )
     for column, text in source.drop_where.items():
         if not any(row[column] == text for content in raw.values() for row in content.rows):
