@@ -9,6 +9,7 @@ from data.test_rows import GOOD, pinned
 
 from grpo_cot.common.errors import InputError, validated
 from grpo_cot.data.examination import examine
+from grpo_cot.data.rows import load
 from grpo_cot.data.sources import SOURCE_FILE
 
 COMMIT = "a" * 40
@@ -70,6 +71,26 @@ def test_a_benchmark_is_no_slice(tmp_path: Path) -> None:
     benchmark = {"test": {"id": "owner/rows", "task_id": "rows"}}
     with pytest.raises(InputError, match=r"benchmarks.test: splits.test is 'test\[:9\]', and .* of all its problems"):
         examined(HUB | {"splits": {"train": "train", "test": "test[:9]"}, "benchmarks": benchmark}, tmp_path)
+
+
+def test_a_benchmark_belongs_to_one_set(tmp_path: Path) -> None:
+    benchmarks = {name: {"id": "owner/rows", "task_id": "rows"} for name in ("test", "more")}
+    splits = {"train": "train", "test": "test", "more": "more"}
+    with pytest.raises(InputError, match="'benchmarks' names owner/rows rows of two splits, but one figure is"):
+        examined(HUB | {"splits": splits, "benchmarks": benchmarks}, tmp_path)
+
+
+def test_the_step_reads_a_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library reads a folder by the same call as an id on the Hub."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    lines = [json.dumps({"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"}) for n in range(10)]
+    (folder / "train.jsonl").write_text("\n".join(lines))
+    suite = validated(SOURCE_FILE, HUB | {"splits": {"train": "train[:80%]", "test": "train[80%:]"}}, "toy.yaml")
+    rows, _ = load(suite.model_copy(update={"id": str(folder)}), "toy")
+    assert [row["gold"] for row in rows["train"]] == list("12345678")
+    assert [row["gold"] for row in rows["test"]] == ["9", "10"]
 
 
 def test_more_validation_rows_than_a_known_data_set_has_are_refused_before_it_is_downloaded(tmp_path: Path) -> None:
