@@ -89,4 +89,9 @@ def load_params(path: Path, root: Path) -> Params:
         for field, run_name in (("a", comparison.a), ("b", comparison.b)):
             if run_name not in params.runs:
                 raise InputError(f"{path}: comparisons.{name}.{field} is {run_name!r}, which 'runs' lacks")
+        if params.runs[comparison.a] == params.runs[comparison.b]:
+            raise InputError(
+                f"{path}: comparisons.{name}: the runs {comparison.a!r} and {comparison.b!r} are the same in all but "
+                "name, so that nothing would differ; give one another recipe, base or seed"
+            )
     return params

@@ -1,6 +1,7 @@
 """A checkout in miniature: one file of every kind that `make check` reads, all of them right."""
 
 import copy
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,26 @@ PARAMS = {
     "bases": {"tiny": "cpu", "drawn": "cpu"},
     "comparisons": {"both": {"a": "one", "b": "two"}},
 }
+LOCAL = {  # rows of the data set `local`, and what its columns are called
+    "train.jsonl": "".join(f'{{"question": "What is {n} + 1?", "answer": "#### {n + 1}"}}\n' for n in range(9)),
+    "test.jsonl": '{"question": "What is 20 + 1?", "answer": "#### 21"}\n',
+    "more.tsv": "7\tWhat is 30 + 1?\t31\n8\tWhat is 40 + 1?\t41\n",
+}
+HASHES = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in LOCAL.items()}
 DATASETS: dict[str, Any] = {
+    "local": {
+        "kind": "files", "folder": "rows", "licence": "MIT", "drop": {"train-3": "too easy"},
+        "splits": {name: {"path": f"{name}.jsonl", "sha256": HASHES[f"{name}.jsonl"]} for name in ("train", "test")},
+        "evaluation": [
+            {
+                "kind": "files", "folder": "rows", "licence": "MIT", "drop_where": {"gold": "41"},
+                "splits": {
+                    "more": {"path": "more.tsv", "sha256": HASHES["more.tsv"], "fields": ["key", "ask", "gold"]}
+                },
+                "columns": {"id": "key", "question": "ask", "gold": "gold"},
+            }
+        ],
+    },
     "few": {"kind": "generator", "problems": "basic", "seed": 7, "splits": {"train": 40, "test": 24}, "licence": "MIT"},
     "files": {
         "kind": "files",
@@ -123,6 +143,9 @@ def contents() -> dict[str, Any]:
 def write_project(root: Path) -> None:
     """Write all files, and the embedded base's beside them."""
     shutil.copytree(ROOT / "assets/tiny/model", root / "assets/tiny/model")
+    (root / "rows").mkdir()
+    for name, text in LOCAL.items():
+        (root / "rows" / name).write_bytes(text.encode())
     for path, content in contents().items():
         write(root / path, content)
 

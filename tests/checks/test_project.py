@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from checks.small_project import HASH, changed, contents, places, write, write_project
+from checks.wrong_data_sets import FEW, FILES, HUB, WRONG_DATA_SETS
 
 from grpo_cot.common.files import file_hash
 
 pytestmark = pytest.mark.slow
 SHORT, PLAIN = "experiments/short.yaml", "experiments/plain.yaml"
-FEW, FILES, HUB = (f"sources/datasets/{name}.yaml" for name in ("few", "files", "hub"))
 TINY, DRAWN, TRAINED, FAR = (f"sources/bases/{name}.yaml" for name in ("tiny", "drawn", "trained", "far"))
 PACKED, ELSEWHERE = "sources/bases/packed.yaml", "sources/bases/elsewhere.yaml"
 PARAMS = "params.yaml"
@@ -149,6 +149,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (HUB, "id", "/data/rows", "id: names a folder"),
     (HUB, "id", "owner/rows/more", "id: not the id of a repository on the Hub"),
     (HUB, "revision", "main", "expected the commit to read, its 40 hexadecimal digits"),
+    *WRONG_DATA_SETS,
     (TINY, "path", "assets/none", "path is 'assets/none', and there is no such folder"),
     (TINY, "sha256", {"config.json": "c" * 64}, "not the pinned file"),
     (TINY, "sha256", {"../config.json": "c" * 64}, "sha256"),
@@ -215,6 +216,13 @@ def checked(root: Path) -> list[str]:
     from grpo_cot.checks.project import problems
 
     return problems(root)[1]
+
+
+def test_params_that_build_nothing_are_refused(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    write(tmp_path / PARAMS, {"runs": {}, "datasets": [], "bases": {}, "comparisons": {}})
+    said = "params.yaml: 'runs', 'datasets' and 'bases' are empty: nothing would be built; name a run"
+    assert checked(tmp_path) == [said]
 
 
 def test_the_right_files_have_no_problem(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from grpo_cot.checks.dashboards import check_dashboards
 from grpo_cot.checks.recipe import check_recipe
 from grpo_cot.checks.runs import check_comparison, check_run
 from grpo_cot.common.errors import InputError
+from grpo_cot.data.examination import examine
 from grpo_cot.data.rows import read_source
 from grpo_cot.params import Run, load_params
 from grpo_cot.publishing.publish import check_repository
@@ -42,15 +43,20 @@ def problems(root: Path) -> tuple[int, list[str]]:
             recipe = load_recipe(path)
             check_recipe(recipe, path)
             check_repository(recipe, None, path)
+    listed = _listed_datasets(root)
     for path in datasets:
         with heard(path):
-            read_source(path)
+            examine(read_source(path), path, root, outside=path.stem in listed)
     for path in bases:
         with heard(path):
             check_base(root, path.stem)
     for path in tables:
         with heard():
             params = load_params(path, root)
+            if not (params.runs or params.datasets or params.bases):
+                raise InputError(
+                    f"{path}: 'runs', 'datasets' and 'bases' are empty: nothing would be built; name a run"
+                )
             # What is wrong with a run's file is said of the file already.
             runs = {name: run for name, run in params.runs.items() if _files(root, run) <= sound}
             for name, run in runs.items():
@@ -64,6 +70,14 @@ def problems(root: Path) -> tuple[int, list[str]]:
                     with heard():
                         check_comparison(root, path, name, runs[comparison.a], runs[comparison.b])
     return len(recipes) + len(datasets) + len(bases) + len(tables), list(said)
+
+
+def _listed_datasets(root: Path) -> list[str]:
+    """The data sets that `dvc repro` makes; what is wrong with params.yaml itself is said elsewhere."""
+    try:
+        return load_params(root / "params.yaml", root).datasets
+    except InputError:
+        return []
 
 
 def _files(root: Path, run: Run) -> set[Path]:

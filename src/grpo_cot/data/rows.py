@@ -10,7 +10,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 from grpo_cot.common.errors import InputError, validated
 from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml, unmarked
 from grpo_cot.data.overlap import normalised, refuse_repeats
-from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite
+from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite, tables
 from grpo_cot.hub.errors import hub_errors
 from grpo_cot.numbers import numeric_value
-from grpo_cot.problems.generators import GENERATORS, Split
+from grpo_cot.problems.generators import GENERATORS, Problem, Split
 from grpo_cot.schema import gold
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations, <<48/2=24>>
@@ -46,14 +46,22 @@ def read_source(path: Path) -> Suite:
     return validated(SOURCE_FILE, read_yaml(path), path)
 
 
+def _different(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The problems whose question did not come before, as they are drawn: a million of them need not all be kept."""
+    seen = set()
+    for problem in problems:
+        if problem.question not in seen:
+            seen.add(problem.question)
+            yield problem
+
+
 def _generated(suite: GeneratorSuite) -> dict[str, list[Row]]:
     counts = {str(split): count for split, count in suite.splits.items()}
     splits: dict[str, list[Row]] = {}
     streams: dict[Split, tuple[str, ...]] = {"train": ("train", "validation"), "test": ("test",)}
     for stream, parts in streams.items():
         total = sum(counts.get(part, 0) for part in parts)
-        problems = itertools.islice(GENERATORS[suite.problems](stream, suite.seed), 2 * total)
-        different = iter({problem.question: problem for problem in problems}.values())
+        different = _different(itertools.islice(GENERATORS[suite.problems](stream, suite.seed), 2 * total))
         for part in parts:
             rows = [
                 {
@@ -69,10 +77,11 @@ def _generated(suite: GeneratorSuite) -> dict[str, list[Row]]:
     return splits
 
 
-def _from_files(source: FilesSource, name: str) -> dict[str, _Raw]:
-    folder = source.folder
+def _from_files(source: FilesSource, name: str, root: Path) -> dict[str, _Raw]:
+    folder, named = source.folder or ".", f"the folder {source.folder or '.'!r}"
     if source.folder_variable:
-        folder = os.environ.get(source.folder_variable)
+        folder = os.environ.get(source.folder_variable, "")
+        named = f"the folder {folder!r} ({source.folder_variable})"
         if not folder:
             raise InputError(
                 f"data set {name}: set the environment variable {source.folder_variable} to the folder that holds "
@@ -80,12 +89,17 @@ def _from_files(source: FilesSource, name: str) -> dict[str, _Raw]:
             )
     raw = {}
     for split, file in source.splits.items():
-        path = Path(folder or ".") / file.path
+        path = root / folder / file.path
         if not path.is_file():
-            raise InputError(f"{path}: no such file (data set {name}, split {split})")
+            raise InputError(
+                f"data set {name}: splits.{split}.path is {file.path!r}, and {named} has no such file; correct one of "
+                "them, or put the file there"
+            )
         sha256 = file_hash(path)
         if sha256 != file.sha256:
-            raise InputError(f"{path}: its sha256 is {sha256}, expected {file.sha256}: not the pinned file")
+            raise InputError(
+                f"{path}: its sha256 is {sha256}, expected {file.sha256}: not the pinned file; get that, or pin this"
+            )
         raw[split] = _Raw(_table(path, file.fields), file.path, sha256)
     return raw
 
@@ -271,6 +285,56 @@ def _check_contained(splits: dict[str, list[Row]], inner: str, outer: str, name:
         )
 
 
+def read_table(
+    source: FilesSource | HubSource, name: str, root: Path = Path()
+) -> tuple[dict[str, list[Row]], dict[str, dict[str, Any]]]:
+    """Rows that others wrote, and the record of their origin, by split; a `folder` is relative to `root`.
+
+    Raises:
+        InputError: see `load`.
+    """
+    raw = _from_files(source, name, root) if isinstance(source, FilesSource) else _from_hub(source, name)
+    splits, sets, ids = {}, {}, []
+    for split, content in raw.items():
+        rows = splits[split] = uniform_rows(content.rows, split, source, content.where)
+        if split != "train":
+            refuse_repeats(rows, content.where)
+        ids += [_identifier(row, split, at, source.columns.id) for at, row in enumerate(content.rows)]
+        dropped = len(content.rows) - len(rows)
+        if dropped and split in source.benchmarks:
+            raise InputError(
+                f"data set {name}: benchmarks.{split} is published of all its problems, but {dropped} of {split!r} are "
+                "left out by 'drop' or 'drop_where'; take the benchmark out, or keep them"
+            )
+        sets[split] = _facts(source, split) | {"sha256": content.sha256, "dropped": dropped}
+    if unknown := set(source.drop) - set(ids):
+        raise InputError(
+            f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}; the first row's is "
+            f"{ids[0]!r}; correct them, or take them out"
+        )
+    for column, text in source.drop_where.items():
+        if not any(row[column] == text for content in raw.values() for row in content.rows):
+            raise InputError(
+                f"data set {name}: 'drop_where' leaves out rows whose {column!r} is {text!r} (text), and there is none;"
+                " correct it, or take it out"
+            )
+    return splits, sets
+
+
+def arrange(suite: Suite, splits: dict[str, list[Row]], name: str) -> None:
+    """Hold the validation rows out, and compare each set with the one that has all of its rows, where both were read.
+
+    Raises:
+        InputError: there are too few training rows, or a set has other rows.
+    """
+    if not isinstance(suite, GeneratorSuite) and suite.validation and "train" in splits:
+        splits["train"], splits["validation"] = _hold_out(splits["train"], suite.validation, name)
+    for source in suite.evaluation:
+        for split in source.splits:
+            if source.contains and {split, source.contains} <= splits.keys():
+                _check_contained(splits, split, source.contains, name)
+
+
 def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]:
     """Every split's rows, and the record of their origin (pins, hashes, licences, dropped ids).
 
@@ -280,32 +344,17 @@ def load(suite: Suite, name: str) -> tuple[dict[str, list[Row]], dict[str, Any]]
     """
     splits: dict[str, list[Row]] = {}
     sets: dict[str, dict[str, Any]] = {}
-    sources: list[FilesSource | HubSource] = [*suite.evaluation]
     if isinstance(suite, GeneratorSuite):
         splits |= _generated(suite)
         sets |= {split: _facts(suite, split) for split in splits}
-    else:
-        sources.insert(0, suite)
-    for source in sources:
-        raw = _from_files(source, name) if isinstance(source, FilesSource) else _from_hub(source, name)
-        ids = set()
-        for split, content in raw.items():
-            rows = splits[split] = uniform_rows(content.rows, split, source, content.where)
-            if split != "train":
-                refuse_repeats(rows, content.where)
-            ids |= {_identifier(row, split, at, source.columns.id) for at, row in enumerate(content.rows)}
-            sets[split] = _facts(source, split) | {
-                "sha256": content.sha256, "dropped": len(content.rows) - len(rows),
-            }  # fmt: skip
-        if unknown := set(source.drop) - ids:
-            raise InputError(f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}")
+    for source in tables(suite):
+        rows, origin = read_table(source, name)
+        splits, sets = splits | rows, sets | origin
+    arrange(suite, splits, name)
     if not isinstance(suite, GeneratorSuite) and suite.validation:
-        splits["train"], splits["validation"] = _hold_out(splits["train"], suite.validation, name)
         sets["validation"] = sets["train"] | {"dropped": 0, "held_out": suite.validation.model_dump()}
     for split, facts in sets.items():
         facts["rows"] = len(splits[split])
-        if facts["contains"]:
-            _check_contained(splits, split, facts["contains"], name)
     record = {
         "name": name,
         **{key: value for key, value in sets["train"].items() if key not in _OF_A_SET},

@@ -5,11 +5,13 @@ A data set is a suite: all rows of a run's training and evaluation, each part pi
 """
 
 import re
-from pathlib import Path
+from collections import Counter
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
+from grpo_cot.common.errors import nearest
 from grpo_cot.common.fields import Seed, Sha256, Text
 from grpo_cot.hub.licences import Licence
 from grpo_cot.hub.names import RepositoryId
@@ -19,6 +21,13 @@ Locale = Literal["en", "vi"]  # how numbers are written: 70,000 and 2.5, or 70.0
 SetName = Annotated[
     str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
 ]  # names a file: SET.jsonl, eval-SET.jsonl
+
+
+# So many generated problems take five minutes and 1.8 GB at worst, where the step asks a scheduler for 2. The
+# generators have many more different ones, and the steps that map, judge and count rows take longer.
+MOST_ROWS = 1_000_000
+# Training rows of Hub data sets as published; vi_gsm8k is GSM8K's rows translated.
+PUBLISHED_ROWS = {"openai/gsm8k": 7473, "hllj/vi_gsm8k": 7473}
 
 
 class _Model(BaseModel):
@@ -46,19 +55,35 @@ class Columns(_Model):
             raise ValueError("names a 'solution' without 'gold': a worked answer that ends in '#### GOLD' is 'answer'")
         if not self.gold and not self.answer:
             self.answer = "answer"
+        if twice := [name for name, count in Counter(self.names()).items() if count > 1]:
+            raise ValueError(f"the column {twice[0]!r} is named twice; name it where it belongs, once")
         return self
+
+    def names(self) -> list[str]:
+        """All columns, the question's first."""
+        questions = [self.question] if isinstance(self.question, str) else self.question
+        return [*questions, *(name for name in (self.answer, self.gold, self.solution, self.id) if name is not None)]
 
 
 class HeldOut(_Model):
     """Training rows held out for checkpoint selection: how many, drawn with which seed."""
 
-    rows: int = Field(gt=0)
+    rows: int = Field(gt=0, le=MOST_ROWS)
     seed: Seed
 
 
 def _table_name(value: str) -> str:
-    if Path(value).suffix not in (".jsonl", ".json", ".csv", ".tsv"):
+    path = PurePosixPath(value)
+    if path.suffix not in (".jsonl", ".json", ".csv", ".tsv"):
         raise ValueError("expected a name that ends in .jsonl, .json, .csv or .tsv")
+    if path.is_absolute() or ".." in path.parts or "\\" in value:  # a container sees the folder alone
+        raise ValueError("expected a path within the folder; name another folder in 'folder' or 'folder_variable'")
+    return value
+
+
+def _reason(value: str) -> str:
+    if not value.strip():
+        raise ValueError("expected the reason why the row is left out, in words")
     return value
 
 
@@ -82,7 +107,7 @@ class Benchmark(_Model):
     """A benchmark of the Hub, whose page ranks models: a data set there, and a task that its `eval.yaml` defines."""
 
     id: RepositoryId
-    task_id: str = Field(min_length=1)
+    task_id: Text
 
 
 class _Table(_Model):
@@ -91,10 +116,10 @@ class _Table(_Model):
     licence: Licence
     locale: Locale = "en"
     columns: Columns = Columns()
-    drop: dict[str, str] = {}  # row id: why it is left out
-    drop_where: dict[str, str] = {}  # column: the text that marks rows to leave out
+    drop: dict[Text, Annotated[str, AfterValidator(_reason)]] = {}  # row id: why it is left out
+    drop_where: dict[Text, str] = {}  # column: the text that marks rows to leave out
     benchmarks: dict[SetName, Benchmark] = {}  # split: the benchmark whose problems, all of them, it holds
-    note: str | None = None  # for readers of the figures; shown in the report and the model card
+    note: Text | None = None  # for readers of the figures; shown in the report and the model card
 
 
 class FilesSource(_Table):
@@ -130,10 +155,14 @@ class HubSource(_Table):
     revision: Annotated[str, BeforeValidator(_commit)] = Field(default="", validate_default=True)
     splits: dict[SetName, Text] = Field(min_length=1)
 
+    def published_rows(self) -> int | None:
+        """The number of training rows of a data set that the repository knows."""
+        return PUBLISHED_ROWS.get(self.id) if self.splits.get("train") == "train" else None
+
 
 class _Evaluation(_Model):
     # A split of this suite in which every row of the set occurs, so that the two are not independent evidence; checked.
-    contains: str | None = None
+    contains: Text | None = None
 
 
 class FilesEvaluation(FilesSource, _Evaluation):
@@ -158,9 +187,14 @@ class GeneratorSuite(_Suite):
     problems: Generator = "basic"
     seed: Seed
     licence: Licence
-    # More would take hours and gigabytes before it shows whether there are so many different ones.
-    splits: dict[Literal["train", "validation", "test"], Annotated[int, Field(gt=0, le=1_000_000)]]
+    splits: dict[Literal["train", "validation", "test"], Annotated[int, Field(gt=0, le=MOST_ROWS)]]
     locale: ClassVar[Locale] = "en"
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> "GeneratorSuite":
+        if (total := sum(self.splits.values())) > MOST_ROWS:
+            raise ValueError(f"'splits' asks for {total} problems in all, expected at most {MOST_ROWS}; lower a number")
+        return self
 
 
 class FilesSuite(FilesSource, _Suite):
@@ -186,22 +220,79 @@ def evaluation_sets(suite: Suite) -> list[str]:
     return names + [name for source in suite.evaluation for name in source.splits]
 
 
+def tables(suite: Suite) -> list[FilesSource | HubSource]:
+    """The sources whose rows others wrote, the suite's own first."""
+    return [*([] if isinstance(suite, GeneratorSuite) else [suite]), *suite.evaluation]
+
+
 def _complete_and_distinct(suite: Suite) -> Suite:
     names = evaluation_sets(suite)
-    if missing := {"train", "test"} - {*names, *suite.splits}:
-        raise ValueError(f"'splits' lacks {' and '.join(sorted(missing))}")
-    if twice := sorted({name for name in [*names, "train"] if [*names, "train"].count(name) > 1}):
-        raise ValueError(f"two splits are named {twice[0]!r}")
-    for source in [*([] if isinstance(suite, GeneratorSuite) else [suite]), *suite.evaluation]:
-        if unknown := source.benchmarks.keys() - (source.splits.keys() - {"train"}):
-            raise ValueError(f"'benchmarks' names {min(unknown)!r}, which is no evaluation set of the same 'splits'")
-    for source in suite.evaluation:
-        if source.contains and source.contains not in names:
+    if "train" not in suite.splits or "test" not in names:
+        missing = [name for name, there in (("train", suite.splits), ("test", names)) if name not in there]
+        raise ValueError(f"'splits' lacks {' and '.join(missing)}")
+    seen: dict[str, str] = {}
+    for name in ["train", *names]:
+        if (other := seen.get(name.lower())) is not None:
+            if other == name:
+                raise ValueError(f"two splits are named {name!r}")
             raise ValueError(
-                f"evaluation: {next(iter(source.splits))} contains {source.contains!r}, which is no evaluation set of "
-                f"the suite; it has {', '.join(names)}"
+                f"the splits {other!r} and {name!r} differ in capitals alone, and may be one file; rename one"
             )
+        seen[name.lower()] = name
+    for source in tables(suite):
+        _check_table(source)
+    claims = Counter((claim.id, claim.task_id) for source in tables(suite) for claim in source.benchmarks.values())
+    if twice := [claim for claim, count in claims.items() if count > 1]:
+        raise ValueError(f"'benchmarks' names {' '.join(twice[0])} of two splits, but one figure is published of it")
+    _check_containers(suite, names)
     return suite
+
+
+def _check_table(source: FilesSource | HubSource) -> None:
+    """Refuse what names a split, a row or a column that the source cannot have."""
+    if unknown := source.benchmarks.keys() - (source.splits.keys() - {"train"}):
+        raise ValueError(f"'benchmarks' names {min(unknown)!r}, which is no evaluation set of the same 'splits'")
+    if source.columns.id is None:
+        position = re.compile(rf"({'|'.join(map(re.escape, source.splits))})-(0|[1-9]\d*)")
+        if strange := [identifier for identifier in source.drop if not position.fullmatch(identifier)]:
+            raise ValueError(
+                f"'drop' names {strange[0]!r}, but rows without 'columns.id' are called SPLIT-POSITION, "
+                f"{next(iter(source.splits))}-0 the first; name the row so"
+            )
+    if isinstance(source, FilesSource):
+        used = [*source.columns.names(), *source.drop_where]
+        for split, file in source.splits.items():
+            if file.fields and (absent := [name for name in used if name not in file.fields]):
+                raise ValueError(
+                    f"'columns' or 'drop_where' names {absent[0]!r}, which splits.{split}.fields lacks; "
+                    f"{nearest(absent[0], file.fields)}"
+                )
+
+
+def _check_containers(suite: Suite, names: list[str]) -> None:
+    """Refuse `contains` where no set, or no independent one, holds the rows."""
+    holders = {split: source.contains for source in suite.evaluation for split in source.splits if source.contains}
+    for split, holder in holders.items():
+        if holder not in names:
+            raise ValueError(
+                f"evaluation: {split} contains {holder!r}, which is no evaluation set of the suite; it has "
+                f"{', '.join(names)}"
+            )
+        if holder == "validation":
+            raise ValueError(
+                f"evaluation: {split} contains 'validation', on which checkpoints are chosen; expected an evaluation "
+                "set that shares no question with it"
+            )
+        chain = [split]
+        while holder in holders and holder not in chain:
+            chain.append(holder)
+            holder = holders[holder]
+        if holder == split:
+            circle = f" (by way of {', '.join(chain[1:])})" if chain[1:] else ""
+            raise ValueError(
+                f"evaluation: {split} contains {split!r}{circle}, itself; 'contains' names a larger set "
+                "that has all of these rows, too: take one of them out"
+            )
 
 
 SOURCE_FILE: TypeAdapter[Suite] = TypeAdapter(

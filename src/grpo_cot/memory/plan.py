@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 CARDS = (8, 16, 24, 48, 80)  # GiB
 VLLM_WORKSPACE = 2**30  # for its own forward pass and CUDA graphs; a guess, not measured
-# Training rows of Hub data sets as published; vi_gsm8k is GSM8K's rows translated.
-PUBLISHED_ROWS = {"openai/gsm8k": 7473, "hllj/vi_gsm8k": 7473}
 
 
 @dataclass(frozen=True)
@@ -175,8 +173,8 @@ def training_rows(suite: Suite, data: Path) -> Rows:
         file = Path(folder) / name
         if folder and file.suffix == ".jsonl" and file.is_file():
             return Rows(len(read_jsonl(file)) - held_out - len(suite.drop), f"counted in {name}{suffix}")
-    elif isinstance(suite, HubSource) and suite.id in PUBLISHED_ROWS:
-        return Rows(PUBLISHED_ROWS[suite.id] - held_out - len(suite.drop), f"as {suite.id} was published{suffix}")
+    elif isinstance(suite, HubSource) and (published := suite.published_rows()):
+        return Rows(published - held_out - len(suite.drop), f"as {suite.id} was published{suffix}")
     return Rows(None, "not known before the step download")
 
 
