@@ -10,11 +10,15 @@ ifeq ($(shell uname -sm),Linux x86_64)
 VLLM := .venv/vllm/.ready
 endif
 
-.PHONY: demo repro plan test prove mutants check lint images recover report bench bench-scheduling verify push lock clean
+.PHONY: demo laptop repro plan test prove mutants check lint images recover report bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python workflow/index.py
 	@for page in runs/*/report.html; do echo "The report: file://$(CURDIR)/$$page"; done
+
+laptop: .venv/.ready ## teach a pretrained model of 135 million parameters to reason (an hour on two cores), and show the report
+	@python workflow/suite.py laptop
+	@$(MAKE) --no-print-directory demo
 
 repro: check ## run what params.yaml asks for; only what changed runs again
 	@dvc repro || { dvc checkout --quiet; exit 1; }
