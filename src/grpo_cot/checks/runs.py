@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grpo_cot.bases.sources import Base, files_here
+from grpo_cot.checks.amounts import check_experts, check_rows, check_tokens
 from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.data.rows import read_source
@@ -52,7 +53,11 @@ def check_comparison(root: Path, where: Path, name: str, a: Run, b: Run) -> None
 
 
 def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
-    splits = set(evaluation_sets(read_source(root / f"sources/datasets/{run.dataset}.yaml")))
+    source = read_source(root / f"sources/datasets/{run.dataset}.yaml")
+    splits = set(evaluation_sets(source))
+    if source.kind == "generator":
+        with naming(path):
+            check_rows(recipe, source.splits["train"], run.dataset)
     judged = any(phase.settings.get("eval_strategy", "no") != "no" for phase in recipe.phases)
     if judged and "validation" not in splits:
         raise InputError(
@@ -114,9 +119,12 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"the libraries make no model of it on the base {run.base!r}: {reason}") from None
         check_names(
-            recipe.phases[0].lora or {}, model.modules, model.vocabulary, f"phases.1.lora (the base {run.base!r})"
-        )
+            recipe.phases[0].lora or {}, model.modules, model.vocabulary, f"phases.1.lora (the base {run.base!r})",
+            model.model.targeted_module_names if model.lora else None,
+        )  # fmt: skip
         _check_skipped(recipe, model.modules, run.base)
+        check_tokens(recipe, model.vocabulary, run.base)
+        check_experts(recipe, configuration, run.base)
         stated = {**(source.config or {}), **(source.shape or {})}
         for folder in (root / f"models/{run.base}", *([here] if here else [])):
             if (folder / "config.json").is_file():
@@ -125,6 +133,8 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
         if configuration.is_encoder_decoder:  # prompt and answer have places of their own, or relative ones
             return
         places = [stated.get(key) for key in ("max_position_embeddings", "n_positions")]
+        if source.config:  # of which the class's own default is made
+            places.append(getattr(configuration, "max_position_embeddings", None))
         _check_positions(recipe, max((place for place in places if isinstance(place, int)), default=None), run.base)
 
 
@@ -158,6 +168,12 @@ def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> Non
             f"prompt.max_prompt_length is {recipe.prompt.max_prompt_length}, and a prompt with two words in it is "
             "longer; raise it"
         )
+    for number, question in enumerate(recipe.check.questions, start=1):
+        if not map_rows([{**row, "question": question}], tokenizer, recipe.prompt)[0]:
+            raise InputError(
+                f"check.questions.{number} makes a prompt of more tokens than the {recipe.prompt.max_prompt_length} of "
+                "prompt.max_prompt_length; shorten it, or raise that"
+            )
     for number, phase in enumerate(recipe.phases, start=1):
         if (longest := phase.settings.get("max_length")) is not None and prompts[0]["tokens"] >= longest:
             raise InputError(
