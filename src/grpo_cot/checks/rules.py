@@ -137,9 +137,10 @@ def _check_schedule(settings: LibrarySettings, where: str) -> None:
 
 def _check_packing(recipe: Recipe, settings: LibrarySettings, where: str) -> None:
     """Refuse rows that share a sequence where TRL does not vouch that they are kept apart."""
-    apart = settings.get("packing_strategy", "bfd") != "wrapped"  # whose rows see each other by intention
-    for name, asked in (("packing", apart), ("eval_packing", apart), ("padding_free", True)):
-        if settings.get(name) and asked and recipe.model.attn_implementation != "flash_attention_2":
+    if settings.get("packing_strategy") == "wrapped":  # whose rows see each other by intention
+        return
+    for name in ("packing", "eval_packing"):
+        if settings.get(name) and recipe.model.attn_implementation != "flash_attention_2":
             raise InputError(
                 f"{where}.{name} is true, but model.attn_implementation is {recipe.model.attn_implementation!r}: TRL "
                 "keeps the rows of one sequence reliably apart with Flash Attention only, and one would read the "

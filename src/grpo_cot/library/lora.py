@@ -91,22 +91,34 @@ def single_alternatives(expression: str) -> Iterator[tuple[str, str]]:
         r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?#[^)]*\)|\((?:\?(?:P<\w+>|<?[=!]|>|[a-zA-Z-]*:))?|[)|]", re.DOTALL
     )
     open_groups: list[list[int]] = [[0]]  # where the alternatives of each begin
-    groups: list[tuple[list[int], int]] = []
+    groups: list[list[tuple[int, int]]] = []  # the places of the alternatives of each, inner groups first
     for found in part.finditer(expression):
         if found[0] == "|":
             open_groups[-1].append(found.end())
         elif found[0] == ")":
-            groups.append((open_groups.pop(), found.start()))
+            groups.append(_places(open_groups.pop(), found.start()))
         elif found[0][0] == "(" and not found[0].endswith(")"):
             open_groups.append([found.end()])
-    groups.append((open_groups[0], len(expression)))
-    repeated = [(starts[0], end) for starts, end in groups if expression[end + 1 : end + 2] in ("*", "+", "{")]
-    for starts, end in groups:
-        if len(starts) == 1 or any(first <= starts[0] and end <= last for first, last in repeated):
+    groups.append(_places(open_groups[0], len(expression)))
+    for number, group in enumerate(groups):
+        around = [
+            other for other in groups[number + 1 :] if other[0][0] <= group[0][0] and group[-1][1] <= other[-1][1]
+        ]
+        if any(expression[other[-1][1] + 1 :][:1] in ("*", "+", "{") for other in (group, *around)):
             continue
-        for start, stop in zip(starts, [*(later - 1 for later in starts[1:]), end], strict=True):
-            if alternative := expression[start:stop]:
-                yield alternative, expression[: starts[0]] + alternative + expression[end:]
+        for start, stop in group if len(group) > 1 else ():
+            alone, left, right = expression[start:stop], group[0][0], group[-1][1]
+            for other in around:  # of these only the alternative that holds it is left
+                [(first, last)] = [place for place in other if place[0] <= left and right <= place[1]]
+                alone = expression[first:left] + alone + expression[right:last]
+                left, right = other[0][0], other[-1][1]
+            if start < stop:
+                yield expression[start:stop], expression[:left] + alone + expression[right:]
+
+
+def _places(starts: Sequence[int], end: int) -> list[tuple[int, int]]:
+    """The start and the end of each alternative, between which there are bars."""
+    return list(zip(starts, [*(later - 1 for later in starts[1:]), end], strict=True))
 
 
 def _check_expressions(lora: Mapping[str, Any], modules: Sequence[str], ends: set[str], where: str) -> None:

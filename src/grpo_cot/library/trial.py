@@ -33,6 +33,11 @@ def try_sampling(sampling: Mapping[str, Any], where: str) -> None:
             f"{where}.cache_implementation is 'paged', with which Transformers answers in another form and order than "
             "the steps read; take it out, or name another one"
         )
+    if sampling.get("cache_implementation") == "quantized":
+        raise InputError(
+            f"{where}.cache_implementation is 'quantized', which needs a package that the images lack; take it out, or "
+            "name another one"
+        )
     settings = {key: value for key, value in sampling.items() if key not in WAYS}
     settings["max_new_tokens"] = min(2, settings.get("max_new_tokens", 2))
     if problem := _sampling_problem(json.dumps(settings, sort_keys=True)):

@@ -37,6 +37,8 @@ ALLOWED: dict[str, Any] = {
     "ddp_timeout": Annotated[int, Field(gt=0)],
     "ref_model_sync_steps": Annotated[int, Field(gt=0)],
     "ref_model_mixup_alpha": Annotated[float, Field(ge=0, le=1)],
+    "ld_alpha": Annotated[float, Field(ge=0, le=1)] | None,
+    "neftune_noise_alpha": Annotated[float, Field(ge=0, le=1000)] | None,
     "off_policy_mask_threshold": Annotated[float, Field(gt=0)] | None,
     "epsilon": Annotated[float, Field(gt=0)],
     "delta": Annotated[float, Field(gt=1)] | None,  # a bound on a ratio that is 1 where nothing changed
