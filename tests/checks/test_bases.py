@@ -1,4 +1,4 @@
-"""What `make check` says of a base from elsewhere, of its image and its places, and of the modules that a recipe names."""
+"""What `make check` says of a base from elsewhere, of its image and places, and of the modules that recipes name."""
 
 from pathlib import Path
 

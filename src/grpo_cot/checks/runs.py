@@ -10,6 +10,7 @@ from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import evaluation_sets
 from grpo_cot.library.lora import check_names
+from grpo_cot.library.values import MOST_TOKENS
 from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.phases import GrpoPhase
@@ -101,11 +102,11 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
     source = validated(Base, read_yaml(where), where)
     here = files_here(source, root)
     tokenizer = root / source.tokenizer.path if source.tokenizer and source.tokenizer.path else here
-    folders = [root / f"models/{run.base}", *([tokenizer] if tokenizer else [])]
+    folders, asked = [root / f"models/{run.base}", *([tokenizer] if tokenizer else [])], 0
     with naming(path):
         for folder in folders:
             if (folder / "tokenizer_config.json").is_file():
-                _check_prompts(recipe, folder, source, run.base)
+                asked = _check_prompts(recipe, folder, source, run.base)
                 break
         if not (source.config or source.shape or (root / f"models/{run.base}/config.json").is_file() or here):
             return
@@ -135,7 +136,14 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
         places = [stated.get(key) for key in ("max_position_embeddings", "n_positions")]
         if source.config:  # of which the class's own default is made
             places.append(getattr(configuration, "max_position_embeddings", None))
-        _check_positions(recipe, max((place for place in places if isinstance(place, int)), default=None), run.base)
+        positions = max((place for place in places if isinstance(place, int)), default=None)
+        _check_positions(recipe, positions, run.base)
+        limit = recipe.check.sampling["max_new_tokens"]
+        if positions is not None and asked + limit > positions:
+            raise InputError(
+                f"check.questions makes a prompt of {asked} tokens, which with check.sampling.max_new_tokens ({limit}) "
+                f"is more than the {positions} positions of the base {run.base!r}; shorten it"
+            )
 
 
 def _check_skipped(recipe: Recipe, modules: Sequence[str], base: str) -> None:
@@ -150,8 +158,8 @@ def _check_skipped(recipe: Recipe, modules: Sequence[str], base: str) -> None:
             )
 
 
-def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> None:
-    """Map a question to a prompt, as the step prepare will."""
+def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> int:
+    """Map a question to a prompt, as the step prepare will; the tokens of the longest prompt of the step check."""
     from grpo_cot.models.tokenizers import load_tokenizer
     from grpo_cot.models.turns import use_turn_end
     from grpo_cot.prompts import map_rows
@@ -168,18 +176,15 @@ def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> Non
             f"prompt.max_prompt_length is {recipe.prompt.max_prompt_length}, and a prompt with two words in it is "
             "longer; raise it"
         )
-    for number, question in enumerate(recipe.check.questions, start=1):
-        if not map_rows([{**row, "question": question}], tokenizer, recipe.prompt)[0]:
-            raise InputError(
-                f"check.questions.{number} makes a prompt of more tokens than the {recipe.prompt.max_prompt_length} of "
-                "prompt.max_prompt_length; shorten it, or raise that"
-            )
     for number, phase in enumerate(recipe.phases, start=1):
         if (longest := phase.settings.get("max_length")) is not None and prompts[0]["tokens"] >= longest:
             raise InputError(
                 f"phases.{number}.{phase.section}.max_length is {longest}, and a prompt with two words in it has "
                 f"{prompts[0]['tokens']} tokens, so that no answer would be left; raise it"
             )
+    boundless = recipe.prompt.model_copy(update={"max_prompt_length": MOST_TOKENS})
+    asked, _ = map_rows([{**row, "question": text} for text in recipe.check.questions], tokenizer, boundless)
+    return max(prompt["tokens"] for prompt in asked) if len(asked) == len(recipe.check.questions) else MOST_TOKENS
 
 
 def _check_positions(recipe: Recipe, positions: int | None, base: str) -> None:
