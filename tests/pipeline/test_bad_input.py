@@ -48,7 +48,7 @@ RECIPE_ERRORS = [
     ("correctness: 1.0", "correctness: .inf", "rewards.correctness: expected a finite number"),
     ("optim: adamw_torch", "optim: adamw_torch\n      use_cpu: true", "use_cpu: this is set by the machine"),
     ("do_sample: false", "do_sample: true", "do_sample is true, but accuracies are of greedy answers"),
-    ("temperature: 0.8", "temperature: 0.0", "temperature: expected greater than 0"),
+    ("temperature: 0.8", "temperature: 0.0", "temperature: expected greater than or equal to 0.001"),
     ("lora_alpha: 8", "lora_alpha: 8\n      init_lora_weights: x", "init_lora_weights: expected boolean or one of"),
     ("logging_steps: 1", "logging_steps: 1\n      steps_per_generation: 0", "steps_per_generation"),
     ("sets: [test]", "sets: [test, test]", "names a set twice"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from grpo_cot.checks.bases import check_base
+from grpo_cot.checks.bases import check_base, check_image
 from grpo_cot.checks.dashboards import check_dashboards
 from grpo_cot.checks.recipe import check_recipe
 from grpo_cot.checks.runs import check_comparison, check_run
@@ -65,6 +65,10 @@ def problems(root: Path) -> tuple[int, list[str]]:
                     if path == tables[0]:  # and not what is in store for later
                         place = root / f"experiments/{run.recipe}.yaml"
                         check_dashboards(load_recipe(place), place)
+            for name, image in params.bases.items():
+                if root / f"sources/bases/{name}.yaml" in sound:
+                    with heard():
+                        check_image(root, name, image, f"{path}: bases.{name}")
             for name, comparison in params.comparisons.items():
                 if {comparison.a, comparison.b} <= runs.keys():
                     with heard():

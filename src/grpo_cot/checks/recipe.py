@@ -7,7 +7,7 @@ from typing import Any
 from grpo_cot.checks.audit import broken, judge
 from grpo_cot.checks.processes import check_accelerate
 from grpo_cot.checks.rollouts import check_rollouts
-from grpo_cot.checks.rules import check_merge, check_selection, check_training_sections
+from grpo_cot.checks.rules import check_batches, check_merge, check_selection, check_training_sections
 from grpo_cot.checks.unsloth import check_unsloth
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_yaml
@@ -37,6 +37,7 @@ def check_recipe(recipe: Recipe, where: object) -> None:
         raise InputError(f"{where}: published_row is {recipe.published_row!r}, no row of the published tables; {hint}")
     check_selection(recipe, where)
     check_merge(recipe, where)
+    check_batches(recipe, where)
     check_sampling(recipe.check.sampling, f"{where}: check.sampling")
     check_evaluate(recipe.evaluate, where)
     if recipe.evaluate.engine == "vllm":

@@ -5,6 +5,14 @@ from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings
 from grpo_cot.recipes.recipe import Recipe
 
 MOST_PROCESSES = 1024  # on one machine
+MOST_ROWS = 2**20  # of a batch
+MOST_WEIGHT = 10**6  # of a reward: in float32 the squares of sums of it are still numbers
+# What schedules leave out.
+UNREAD = {
+    "constant": ("warmup_steps", "lr_scheduler_kwargs"),
+    "reduce_lr_on_plateau": ("warmup_steps",),
+    "greedy": ("warmup_steps",),
+}
 
 
 def check_training_sections(recipe: Recipe, where: object) -> None:
@@ -27,6 +35,21 @@ def check_selection(recipe: Recipe, where: object) -> None:
         raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which a phase chooses its checkpoint")
 
 
+def check_batches(recipe: Recipe, where: object) -> None:
+    """Check that no batch of the steps that answer questions is beyond all machines.
+
+    Raises:
+        InputError: one is.
+    """
+    sizes = {"evaluate.batch_size": recipe.evaluate.batch_size}
+    for number, phase in enumerate(recipe.phases, start=1):
+        if phase.own_samples:
+            sizes[f"phases.{number}.samples.batch_size"] = phase.own_samples.batch_size
+    for field, size in sizes.items():
+        if size > MOST_ROWS:
+            raise InputError(f"{where}: {field} is {size}, expected at most {MOST_ROWS}; lower it")
+
+
 def check_merge(recipe: Recipe, where: object) -> None:
     """Check that what the step merge makes is what the step publish takes.
 
@@ -43,6 +66,12 @@ def check_merge(recipe: Recipe, where: object) -> None:
 def _check_sections(recipe: Recipe) -> None:
     if any(phase.method == "grpo" for phase in recipe.phases) and not any(recipe.rewards.values()):
         raise InputError("'rewards' pays nothing: give at least one reward a weight other than 0")
+    for name, weight in recipe.rewards.items():
+        if abs(weight) > MOST_WEIGHT:
+            raise InputError(
+                f"rewards.{name} is {weight:g}, expected at most {MOST_WEIGHT} either way: sums of more overflow; only "
+                "the weights' proportions count"
+            )
     processes = 1 if recipe.accelerate is None else recipe.accelerate.get("num_processes")
     if type(processes) is not int or (recipe.accelerate is not None and not 2 <= processes <= MOST_PROCESSES):
         raise InputError(
@@ -59,12 +88,16 @@ def _check_sections(recipe: Recipe) -> None:
     for number, phase in enumerate(recipe.phases, start=1):
         where = f"phases.{number}"
         _check_log(phase.settings, f"{where}.{phase.section}")
+        _check_schedule(phase.settings, f"{where}.{phase.section}")
+        if recipe.backend == "transformers":  # Unsloth packs in another way
+            _check_packing(recipe, phase.settings, f"{where}.{phase.section}")
         if phase.lora is None and number == 1 and recipe.quantization:
             raise InputError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
         if phase.lora is not None and number > 1:
             raise InputError(f"{where}.lora must be null: a later phase continues what the first one trains")
         if isinstance(phase, GrpoPhase):
             _check_batch(phase.grpo, processes, f"{where}.grpo")
+            _check_unread(phase.grpo, f"{where}.grpo")
             _check_rollouts(recipe, phase, f"{where}.rollouts")
         if phase.own_samples and recipe.accelerate is not None:
             raise InputError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
@@ -83,6 +116,47 @@ def _check_log(settings: LibrarySettings, where: str) -> None:
         raise InputError(
             f"{where}.logging_steps is {steps}, more than the {last} of max_steps: no loss would be logged"
         )
+
+
+def _check_schedule(settings: LibrarySettings, where: str) -> None:
+    """Refuse a warm-up that the schedule leaves out, or that does not end."""
+    schedule = str(settings.get("lr_scheduler_type", "linear"))
+    for name in UNREAD.get(schedule, ()):
+        if value := settings.get(name):
+            raise InputError(
+                f"{where}.{name} is {value!r}, which the schedule {schedule!r} (lr_scheduler_type) does not read; take "
+                "it out, or take another schedule, such as constant_with_warmup"
+            )
+    warmup, last = settings.get("warmup_steps"), settings.get("max_steps")
+    if isinstance(warmup, int | float) and isinstance(last, int) and 0 < last < warmup:
+        raise InputError(
+            f"{where}.warmup_steps is {warmup}, more than the {last} of max_steps: the learning rate would never be "
+            "reached; lower it (below 1 it is a share of all steps)"
+        )
+
+
+def _check_packing(recipe: Recipe, settings: LibrarySettings, where: str) -> None:
+    """Refuse rows that share a sequence where TRL does not vouch that they are kept apart."""
+    if settings.get("packing_strategy") == "wrapped":  # whose rows see each other by intention
+        return
+    for name in ("packing", "eval_packing"):
+        if settings.get(name) and recipe.model.attn_implementation != "flash_attention_2":
+            raise InputError(
+                f"{where}.{name} is true, but model.attn_implementation is {recipe.model.attn_implementation!r}: TRL "
+                "keeps the rows of one sequence reliably apart with Flash Attention only, and one would read the "
+                f"other; set {name} to false, or model.attn_implementation to flash_attention_2"
+            )
+
+
+def _check_unread(grpo: LibrarySettings, where: str) -> None:
+    """Refuse settings of an engine or of a loss that the phase does not use."""
+    loss = grpo.get("loss_type")
+    for name in sorted(grpo):
+        if name.startswith("vllm_") and not grpo.get("use_vllm"):
+            raise InputError(f"{where}.{name} is given, but use_vllm is not true; take it out, or set use_vllm")
+        prefix = name.partition("_")[0]
+        if prefix in ("sapo", "vespo") and loss != prefix:
+            raise InputError(f"{where}.{name} is of the loss {prefix!r}, but loss_type is {loss!r}; take it out")
 
 
 def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:

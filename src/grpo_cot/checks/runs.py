@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grpo_cot.bases.sources import Base, files_here
+from grpo_cot.checks.amounts import check_experts, check_rows, check_tokens
 from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import evaluation_sets
 from grpo_cot.library.lora import check_names
+from grpo_cot.library.values import MOST_TOKENS
 from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.phases import GrpoPhase
@@ -52,7 +54,11 @@ def check_comparison(root: Path, where: Path, name: str, a: Run, b: Run) -> None
 
 
 def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
-    splits = set(evaluation_sets(read_source(root / f"sources/datasets/{run.dataset}.yaml")))
+    source = read_source(root / f"sources/datasets/{run.dataset}.yaml")
+    splits = set(evaluation_sets(source))
+    if source.kind == "generator":
+        with naming(path):
+            check_rows(recipe, source.splits["train"], run.dataset)
     judged = any(phase.settings.get("eval_strategy", "no") != "no" for phase in recipe.phases)
     if judged and "validation" not in splits:
         raise InputError(
@@ -96,11 +102,11 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
     source = validated(Base, read_yaml(where), where)
     here = files_here(source, root)
     tokenizer = root / source.tokenizer.path if source.tokenizer and source.tokenizer.path else here
-    folders = [root / f"models/{run.base}", *([tokenizer] if tokenizer else [])]
+    folders, asked = [root / f"models/{run.base}", *([tokenizer] if tokenizer else [])], 0
     with naming(path):
         for folder in folders:
             if (folder / "tokenizer_config.json").is_file():
-                _check_prompts(recipe, folder, source, run.base)
+                asked = _check_prompts(recipe, folder, source, run.base)
                 break
         if not (source.config or source.shape or (root / f"models/{run.base}/config.json").is_file() or here):
             return
@@ -114,9 +120,12 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"the libraries make no model of it on the base {run.base!r}: {reason}") from None
         check_names(
-            recipe.phases[0].lora or {}, model.modules, model.vocabulary, f"phases.1.lora (the base {run.base!r})"
-        )
+            recipe.phases[0].lora or {}, model.modules, model.vocabulary, f"phases.1.lora (the base {run.base!r})",
+            model.model.targeted_module_names if model.lora else None,
+        )  # fmt: skip
         _check_skipped(recipe, model.modules, run.base)
+        check_tokens(recipe, model.vocabulary, run.base)
+        check_experts(recipe, configuration, run.base)
         stated = {**(source.config or {}), **(source.shape or {})}
         for folder in (root / f"models/{run.base}", *([here] if here else [])):
             if (folder / "config.json").is_file():
@@ -125,7 +134,16 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
         if configuration.is_encoder_decoder:  # prompt and answer have places of their own, or relative ones
             return
         places = [stated.get(key) for key in ("max_position_embeddings", "n_positions")]
-        _check_positions(recipe, max((place for place in places if isinstance(place, int)), default=None), run.base)
+        if source.config:  # of which the class's own default is made
+            places.append(getattr(configuration, "max_position_embeddings", None))
+        positions = max((place for place in places if isinstance(place, int)), default=None)
+        _check_positions(recipe, positions, run.base)
+        limit = recipe.check.sampling["max_new_tokens"]
+        if positions is not None and asked + limit > positions:
+            raise InputError(
+                f"check.questions makes a prompt of {asked} tokens, which with check.sampling.max_new_tokens ({limit}) "
+                f"is more than the {positions} positions of the base {run.base!r}; shorten it"
+            )
 
 
 def _check_skipped(recipe: Recipe, modules: Sequence[str], base: str) -> None:
@@ -140,8 +158,8 @@ def _check_skipped(recipe: Recipe, modules: Sequence[str], base: str) -> None:
             )
 
 
-def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> None:
-    """Map a question to a prompt, as the step prepare will."""
+def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> int:
+    """Map a question to a prompt, as the step prepare will; the tokens of the longest prompt of the step check."""
     from grpo_cot.models.tokenizers import load_tokenizer
     from grpo_cot.models.turns import use_turn_end
     from grpo_cot.prompts import map_rows
@@ -164,6 +182,9 @@ def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> Non
                 f"phases.{number}.{phase.section}.max_length is {longest}, and a prompt with two words in it has "
                 f"{prompts[0]['tokens']} tokens, so that no answer would be left; raise it"
             )
+    boundless = recipe.prompt.model_copy(update={"max_prompt_length": MOST_TOKENS})
+    asked, _ = map_rows([{**row, "question": text} for text in recipe.check.questions], tokenizer, boundless)
+    return max(prompt["tokens"] for prompt in asked) if len(asked) == len(recipe.check.questions) else MOST_TOKENS
 
 
 def _check_positions(recipe: Recipe, positions: int | None, base: str) -> None:

@@ -5,7 +5,7 @@ merge rest on it. So every adapter starts beside the base and leaves it alone.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from peft import LoraConfig
@@ -50,6 +50,11 @@ def check_lora(lora: Mapping[str, Any], where: str) -> None:
                 )
         elif name not in CARRIED and value != getattr(LoraConfig(), name):
             raise InputError(f"{where}.{name}: this pipeline does not carry it from training to the merge; take it out")
+    for field, name, expression in _expressions(lora):
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise InputError(f"{where}.{field}: {name!r} is no regular expression: {error}") from None
 
 
 def check_served(lora: Mapping[str, Any], where: str, instead: str) -> None:
@@ -63,7 +68,76 @@ def check_served(lora: Mapping[str, Any], where: str, instead: str) -> None:
             raise InputError(f"{where}.{name} is {value!r}, which vLLM cannot apply; take it out, or {instead}")
 
 
-def check_names(lora: Mapping[str, Any], modules: Sequence[str], vocabulary: int, where: str) -> None:
+def _expressions(lora: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The regular expressions of an adapter's settings: the field, the text, and how PEFT fits it to a whole name."""
+    for field in ("target_modules", "exclude_modules"):
+        if isinstance(name := lora.get(field), str) and name not in ("", "all-linear"):
+            yield field, name, name
+    for field in ("rank_pattern", "alpha_pattern"):
+        for name in lora.get(field) or ():
+            yield field, name, rf"(.*\.)?({name})"
+
+
+def single_alternatives(expression: str) -> Iterator[tuple[str, str]]:
+    r"""Every alternative of a regular expression, with the expression in which it stands without the others.
+
+    Left out are those in a part that may be repeated, which fit together.
+
+    >>> list(single_alternatives(r"h\.(0|1)\.x"))
+    [('0', 'h\\.(0)\\.x'), ('1', 'h\\.(1)\\.x')]
+    """
+    # What counts: an escaped character, a class of characters, a comment, a group's start with its kind, an end, a bar.
+    part = re.compile(
+        r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?#[^)]*\)|\((?:\?(?:P<\w+>|<?[=!]|>|[a-zA-Z-]*:))?|[)|]", re.DOTALL
+    )
+    open_groups: list[list[int]] = [[0]]  # where the alternatives of each begin
+    groups: list[list[tuple[int, int]]] = []  # the places of the alternatives of each, inner groups first
+    for found in part.finditer(expression):
+        if found[0] == "|":
+            open_groups[-1].append(found.end())
+        elif found[0] == ")":
+            groups.append(_places(open_groups.pop(), found.start()))
+        elif found[0][0] == "(" and not found[0].endswith(")"):
+            open_groups.append([found.end()])
+    groups.append(_places(open_groups[0], len(expression)))
+    for number, group in enumerate(groups):
+        around = [
+            other for other in groups[number + 1 :] if other[0][0] <= group[0][0] and group[-1][1] <= other[-1][1]
+        ]
+        if any(expression[other[-1][1] + 1 :][:1] in ("*", "+", "{") for other in (group, *around)):
+            continue
+        for start, stop in group if len(group) > 1 else ():
+            alone, left, right = expression[start:stop], group[0][0], group[-1][1]
+            for other in around:  # of these only the alternative that holds it is left
+                [(first, last)] = [place for place in other if place[0] <= left and right <= place[1]]
+                alone = expression[first:left] + alone + expression[right:last]
+                left, right = other[0][0], other[-1][1]
+            if start < stop:
+                yield expression[start:stop], expression[:left] + alone + expression[right:]
+
+
+def _places(starts: Sequence[int], end: int) -> list[tuple[int, int]]:
+    """The start and the end of each alternative, between which there are bars."""
+    return list(zip(starts, [*(later - 1 for later in starts[1:]), end], strict=True))
+
+
+def _check_expressions(lora: Mapping[str, Any], modules: Sequence[str], ends: set[str], where: str) -> None:
+    """Refuse a regular expression that no module fits, or one of whose alternatives none fits."""
+    for field, name, expression in _expressions(lora):
+        for alternative, alone in [("", expression), *single_alternatives(expression)]:
+            if any(re.fullmatch(alone, module) for module in modules):
+                continue
+            part = f"the alternative {alternative!r} of {name!r}" if alternative else f"{name!r}"
+            word = max(re.findall(r"\w+", alternative or name), key=len, default="")
+            there = next((module for module in modules if word in module.split(".")), modules[-1])
+            known = word in ends or not word or word.isdigit()
+            hint = f"a module's name is {there!r}" if known else nearest(word, ends)
+            raise InputError(f"{where}.{field}: {part} fits no module; {hint}")
+
+
+def check_names(
+    lora: Mapping[str, Any], modules: Sequence[str], vocabulary: int, where: str, targeted: Sequence[str] | None = None
+) -> None:
     """Refuse names, layers and tokens that the base does not have, each by itself: PEFT leaves such a one out, in
     silence where another one fits.
 
@@ -72,6 +146,7 @@ def check_names(lora: Mapping[str, Any], modules: Sequence[str], vocabulary: int
         modules: The names of the base's modules, `model.layers.0.mlp.up_proj`.
         vocabulary: How many tokens the base has an embedding of.
         where: What a sentence begins with.
+        targeted: The modules that PEFT gives an adapter, where that is known.
 
     Raises:
         InputError: the first one, and the nearest that there is.
@@ -90,6 +165,11 @@ def check_names(lora: Mapping[str, Any], modules: Sequence[str], vocabulary: int
             fits = re.compile(rf"{start}({name if pattern else re.escape(name)})$")
             if not any(fits.match(module) for module in modules):
                 raise InputError(f"{where}.{field} names {name!r}, which no module is called; {nearest(name, ends)}")
+    _check_expressions(lora, modules, ends, where)
+    for field in ("rank_pattern", "alpha_pattern") if targeted is not None else ():
+        for name in lora.get(field) or ():
+            if not any(re.fullmatch(rf"(.*\.)?({name})", module) for module in targeted or ()):
+                raise InputError(f"{where}.{field} names {name!r}, which target_modules does not; add it there")
     layers = {int(part) for module in modules for part in module.split(".") if part.isdigit()}
     asked = lora.get("layers_to_transform") or []
     for layer in [asked] if isinstance(asked, int) else asked:

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from grpo_cot.common.errors import InputError, nearest, shown
+from grpo_cot.common.errors import InputError, shown
+from grpo_cot.library.names import hint
 from grpo_cot.library.trial import reason_of, try_sampling
 from grpo_cot.library.values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE, OWNED_SAMPLING
 from grpo_cot.recipes.phases import PHASES
@@ -31,6 +32,7 @@ CONFIGURATIONS = {
     "sampling": "transformers.GenerationConfig",
     "accelerate": "accelerate.commands.config.config_args.ClusterConfig",
 }
+LAUNCHER = "accelerate launch"  # which reads fsdp_config and deepspeed_config
 
 
 def configuration_class(section: str) -> Any:
@@ -82,7 +84,8 @@ def check_section(section: str, settings: Mapping[str, Any], where: str) -> None
         if key in owned and key in {**accepted, "task_type": str}:
             raise InputError(f"{where}.{key}: this is set by {owned[key]}; take it out of the recipe")
         if key not in accepted:
-            raise InputError(f"{where}: unknown key {key!r}; {nearest(key, accepted.keys() - owned.keys())}")
+            owner = TRAINERS[section].configuration if section in TRAINERS else CONFIGURATIONS.get(section, LAUNCHER)
+            raise InputError(f"{where}: unknown key {key!r}; {hint(key, accepted.keys() - owned.keys(), owner)}")
         _check_value(accepted[key], value, f"{where}.{key}")
     if section not in TRAINERS:
         return

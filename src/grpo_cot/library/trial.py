@@ -6,6 +6,7 @@ the libraries, so a model of a few numbers is sampled from, and an optimiser of 
 """
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -27,6 +28,16 @@ def try_sampling(sampling: Mapping[str, Any], where: str) -> None:
     Raises:
         InputError: the library, or the pipeline, cannot sample so.
     """
+    if sampling.get("cache_implementation") == "paged":
+        raise InputError(
+            f"{where}.cache_implementation is 'paged', with which Transformers answers in another form and order than "
+            "the steps read; take it out, or name another one"
+        )
+    if sampling.get("cache_implementation") == "quantized":
+        raise InputError(
+            f"{where}.cache_implementation is 'quantized', which needs a package that the images lack; take it out, or "
+            "name another one"
+        )
     settings = {key: value for key, value in sampling.items() if key not in WAYS}
     settings["max_new_tokens"] = min(2, settings.get("max_new_tokens", 2))
     if problem := _sampling_problem(json.dumps(settings, sort_keys=True)):
@@ -70,7 +81,7 @@ def try_optimiser(configuration: Any, where: str) -> None:
     """Make the optimiser and the schedule of a trainer's configuration, for one parameter.
 
     Raises:
-        InputError: the library cannot make one.
+        InputError: the library cannot make one, or the optimiser does not read a setting.
     """
     import torch
     from transformers import Trainer, get_scheduler
@@ -89,6 +100,45 @@ def try_optimiser(configuration: Any, where: str) -> None:
                 )  # fmt: skip
     except Exception as error:  # the libraries raise what they like
         raise InputError(f"{where}: no optimiser or schedule can be made so: {reason_of(error)}") from None
+    with quiet():
+        unread = _unread(configuration)
+    if unread:
+        raise InputError(
+            f"{where}.{unread}, which the optimiser {str(configuration.optim.value)!r} does not read; take it out, or "
+            "set optim to one that does"
+        )
+
+
+def _unread(configuration: Any) -> str | None:
+    """A setting of the optimiser that changes nothing of it, by trying other values: only its code knows which it
+    reads."""
+    given = [part for part in (configuration.optim_args or "").replace(" ", "").split(",") if part]
+    for part in given:
+        name, others = part.partition("=")[0], [other for other in given if other != part]
+        without = _optimiser(configuration, optim_args=",".join(others))
+        # Where a number is expected text fails, and where a truth is expected one of these is another one.
+        tried = [_optimiser(configuration, optim_args=",".join([*others, f"{name}={text}"])) for text in ("true", "?")]
+        if all(outcome == without for outcome in tried):
+            return f"optim_args names {name!r}"
+    fields = type(configuration).__dataclass_fields__
+    for name in ("optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon"):
+        value, default = getattr(configuration, name), fields[name].default
+        if value != default and _optimiser(configuration) == _optimiser(configuration, **{name: default}):
+            return f"{name} is {value!r}"
+    return None
+
+
+def _optimiser(configuration: Any, **changes: Any) -> str:
+    """The class and the arguments of a configuration's optimiser, or the refusal, as text that can be compared."""
+    from transformers import Trainer
+
+    changed = copy.copy(configuration)
+    for name, value in changes.items():
+        setattr(changed, name, value)
+    try:
+        return repr(Trainer.get_optimizer_cls_and_kwargs(changed, tiny(TOKENS)[0]))
+    except Exception as error:  # the libraries raise what they like
+        return repr(error)
 
 
 def reason_of(error: Exception) -> str:

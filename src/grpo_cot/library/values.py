@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+MOST_STEPS, MOST_TOKENS, MOST_FACTOR = 10**8, 2**20, 10**6  # more of it is a slip of the pen
+Token = Annotated[int, Field(ge=0)]
 # What the libraries' code compares against, where their annotation says no more than `str` or nothing at all.
 ALLOWED: dict[str, Any] = {
     "scale_rewards": Literal["group", "batch", "none"],
@@ -12,21 +14,32 @@ ALLOWED: dict[str, Any] = {
     "vllm_mode": Literal["colocate", "server"],
     "vllm_importance_sampling_mode": Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
     "report_to": Literal["none", "wandb", "tensorboard"] | list[Literal["wandb", "tensorboard"]],
-    "learning_rate": Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    "beta": Annotated[float, Field(ge=0, allow_inf_nan=False)],
-    "max_steps": Annotated[int, Field(gt=0)],
-    "max_completion_length": Annotated[int, Field(gt=0)],
-    "max_length": Annotated[int, Field(gt=0)],
-    "num_train_epochs": Annotated[float, Field(gt=0)],
+    "learning_rate": Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)],  # 1 for optimisers that scale it
+    "beta": Annotated[float, Field(ge=0, le=MOST_FACTOR, allow_inf_nan=False)],
+    "max_steps": Annotated[int, Field(gt=0, le=MOST_STEPS)],
+    "max_completion_length": Annotated[int, Field(gt=0, le=MOST_TOKENS)],
+    "max_length": Annotated[int, Field(gt=0, le=MOST_TOKENS)],
+    "num_train_epochs": Annotated[float, Field(gt=0, le=MOST_FACTOR)],
     "per_device_train_batch_size": Annotated[int, Field(gt=0, le=2**20)],
-    "per_device_eval_batch_size": Annotated[int, Field(gt=0)],
+    "per_device_eval_batch_size": Annotated[int, Field(gt=0, le=2**20)],
     "gradient_accumulation_steps": Annotated[int, Field(gt=0, le=2**20)],
     "warmup_steps": Annotated[float, Field(ge=0)],
-    "weight_decay": Annotated[float, Field(ge=0)],
+    "weight_decay": Annotated[float, Field(ge=0, le=100)],
     "max_grad_norm": Annotated[float, Field(ge=0)],
     "save_steps": Annotated[float, Field(gt=0)],
     "save_total_limit": Annotated[int, Field(gt=0)] | None,
-    "dataloader_num_workers": Annotated[int, Field(ge=0)],
+    "dataloader_num_workers": Annotated[int, Field(ge=0, le=256)],
+    "dataset_num_proc": Annotated[int, Field(gt=0, le=256)] | None,
+    "pad_to_multiple_of": Annotated[int, Field(gt=0, le=2**16)] | None,
+    "packing_strategy": Literal["bfd", "bfd_split", "wrapped"],
+    "train_sampling_strategy": Literal["random", "sequential", "group_by_length", "batch_rebalance"],
+    "torch_compile_mode": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
+    "ddp_timeout": Annotated[int, Field(gt=0)],
+    "ref_model_sync_steps": Annotated[int, Field(gt=0)],
+    "ref_model_mixup_alpha": Annotated[float, Field(ge=0, le=1)],
+    "ld_alpha": Annotated[float, Field(ge=0, le=1)] | None,
+    "neftune_noise_alpha": Annotated[float, Field(ge=0, le=1000)] | None,
+    "off_policy_mask_threshold": Annotated[float, Field(gt=0)] | None,
     "epsilon": Annotated[float, Field(gt=0)],
     "delta": Annotated[float, Field(gt=1)] | None,  # a bound on a ratio that is 1 where nothing changed
     "top_entropy_quantile": Annotated[float, Field(gt=0, le=1)],
@@ -40,8 +53,10 @@ ALLOWED: dict[str, Any] = {
     "vllm_importance_sampling_clip_max": Annotated[float, Field(gt=0)],
     "num_generations": Annotated[int, Field(ge=2)],
     "logging_steps": Annotated[int, Field(gt=0)],
-    "r": Annotated[int, Field(gt=0)],
-    "lora_alpha": Annotated[int, Field(gt=0)],
+    "r": Annotated[int, Field(gt=0, le=2**16)],
+    "lora_alpha": Annotated[int, Field(gt=0, le=MOST_FACTOR)],
+    "rank_pattern": dict[str, Annotated[int, Field(gt=0, le=2**16)]],
+    "alpha_pattern": dict[str, Annotated[int, Field(gt=0, le=MOST_FACTOR)]],
     "lora_dropout": Annotated[float, Field(ge=0, lt=1)],
     "llm_int8_threshold": float,
     "load_in_4bit": bool,
@@ -52,15 +67,31 @@ ALLOWED: dict[str, Any] = {
     "bnb_4bit_compute_dtype": Literal["float32", "bfloat16", "float16"],
     "bnb_4bit_quant_storage": Literal["uint8", "float16", "bfloat16", "float32"],
     "do_sample": bool,
-    "max_new_tokens": Annotated[int, Field(gt=0)],
+    "max_new_tokens": Annotated[int, Field(gt=0, le=MOST_TOKENS)],
     "min_new_tokens": Annotated[int, Field(ge=0)],
-    "num_beams": Annotated[int, Field(gt=0)],
+    "num_beams": Annotated[int, Field(gt=0, le=1024)],
     "stop_strings": list[Annotated[str, Field(min_length=1)]],
-    "temperature": Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    "temperature": Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)],  # of 16-bit logits, too
     "top_k": Annotated[int, Field(ge=0)],
     "top_p": Annotated[float, Field(gt=0, le=1)],
     "min_p": Annotated[float, Field(ge=0, le=1)] | None,
-    "repetition_penalty": Annotated[float, Field(gt=0)],
+    "repetition_penalty": Annotated[float, Field(gt=0, le=1000)],
+    "encoder_repetition_penalty": Annotated[float, Field(gt=0, le=1000)],
+    # Beyond these bounds the library leaves them out in silence.
+    "typical_p": Annotated[float, Field(gt=0, le=1)],
+    "epsilon_cutoff": Annotated[float, Field(ge=0, lt=1)],
+    "eta_cutoff": Annotated[float, Field(ge=0, lt=1)],
+    "no_repeat_ngram_size": Annotated[int, Field(ge=0)],
+    "encoder_no_repeat_ngram_size": Annotated[int, Field(ge=0)],
+    "prefill_chunk_size": Annotated[int, Field(gt=0)],
+    "use_cache": bool,
+    "renormalize_logits": bool,
+    "remove_invalid_values": bool,
+    "disable_compile": bool,
+    "suppress_tokens": list[Token],
+    "begin_suppress_tokens": list[Token],
+    "forced_bos_token_id": Token,
+    "forced_eos_token_id": Token | list[Token],
     # Accelerate, by its configuration file. The other kinds of processes are for hardware that the images do not serve.
     "distributed_type": Literal["MULTI_CPU", "MULTI_GPU", "FSDP", "DEEPSPEED"],
     "mixed_precision": Literal["no", "fp16", "bf16"],
@@ -85,15 +116,18 @@ ALLOWED: dict[str, Any] = {
     "offload_param_nvme_path": str,
     "deepspeed_moe_layer_cls_names": str,
 }
+UNREAD = Annotated[float, Field(ge=0, le=0)]  # by the loss of this trainer
 # The same where sections give one key different meanings.
 ALLOWED_IN: dict[str, dict[str, Any]] = {
     "grpo": {
         "loss_type": Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"],
         "remove_unused_columns": Literal[False],  # rewards read the rows' other columns
+        "label_smoothing_factor": UNREAD,
     },
     "sft": {"loss_type": Literal["nll", "chunked_nll", "dft"]},
     "dpo": {
-        "beta": Annotated[float, Field(gt=0, allow_inf_nan=False)],  # 0 leaves the loss without a gradient
+        "beta": Annotated[float, Field(gt=0, le=MOST_FACTOR, allow_inf_nan=False)],  # 0 leaves the loss flat
+        "label_smoothing_factor": UNREAD,
         "loss_type": list[
             Literal[
                 "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
@@ -126,6 +160,13 @@ OWNED = {
         ("ignore_data_skip", "save_only_model", "restore_callback_states_from_checkpoint"),
         "the step, which goes on where it was interrupted, as if it had not been",
     ),
+    **dict.fromkeys(("do_train", "do_eval", "do_predict"), "the step, whose trainer does not read it"),
+    "local_rank": "the step, which starts its processes",
+    # It would cast all weights, the adapter's too, and take half of the memory.
+    **dict.fromkeys(
+        ("use_transformers_paged", "use_transformers_continuous_batching", "transformers_continuous_batching_config"),
+        "nobody: completions come from Transformers' generate, or with use_vllm and rollouts from vLLM",
+    ),
     "hub_token": "the environment of the step publish",
     "task_type": "the pipeline (CAUSAL_LM)",
     "inference_mode": "the step",
@@ -153,7 +194,23 @@ OWNED_SAMPLING = {
     "max_length": "max_new_tokens, which would take its place",
     "min_length": "min_new_tokens, which would take its place",
     "max_time": "nobody: answers would depend on the machine's speed",
-}
+    "max_cache_len": "the step, by the prompts and max_new_tokens",
+    "bos_token_id": "the model",
+    "decoder_start_token_id": "the model",
+    "transformers_version": "the library",
+    "continuous_batching_config": "nobody: completions come from Transformers' generate",
+    **dict.fromkeys(
+        ("low_memory", "penalty_alpha", "dola_layers", "diversity_penalty", "num_beam_groups", "constraints",
+         "force_words_ids"),
+        "nobody: Transformers no longer has it, and what is left is code from the Hub",
+    ),
+    **dict.fromkeys(
+        ("is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+         "assistant_early_exit", "assistant_ensemble_weight", "assistant_lookbehind", "target_lookbehind",
+         "max_matching_ngram_size", "speculation_type", "use_mtp"),
+        "nobody: no second model drafts tokens here",
+    ),
+}  # fmt: skip
 # The same for the section 'accelerate', whose keys have other meanings.
 ONE_MACHINE = "the step, which starts its processes on one machine"
 OTHER_HARDWARE = "nobody: the images serve CPUs and NVIDIA GPUs"

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_cot.bases.sources import Base, files_here
-from grpo_cot.common.errors import InputError, nearest, validated
+from grpo_cot.common.errors import InputError, validated
 from grpo_cot.common.files import read_json, read_yaml
+from grpo_cot.library.names import hint
 from grpo_cot.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -56,5 +57,7 @@ def architecture(root: Path, base: str, source: Base | None = None) -> "tuple[Pr
         raise InputError(f"{path}: shape: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
     known = type(configuration)().to_dict()
     if unknown := sorted(settings.keys() - known.keys()):
-        raise InputError(f"{path}: shape: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
+        part = "config" if source.config and unknown[0] in source.config else "shape"
+        near = hint(unknown[0], known, f"transformers.{type(configuration).__name__}")
+        raise InputError(f"{path}: {part}: unknown key {unknown[0]!r}; {near}")
     return configuration, settings.get("tie_word_embeddings") is False
