@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-from grpo_cot.checks.dashboards import check_dashboards
+from grpo_cot.checks.backends.dashboards import check_dashboards
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_yaml
 from grpo_cot.recipes.recipe import Recipe

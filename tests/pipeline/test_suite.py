@@ -26,7 +26,7 @@ def test_a_suite_takes_the_place_of_another(tmp_path: Path, params: str | None) 
 
 def test_runs_of_the_users_own_are_not_lost(tmp_path: Path) -> None:
     root = files(tmp_path, "runs: {mine: {}}\n")
-    with pytest.raises(InputError, match="copy it to suites/MINE.yaml"):
+    with pytest.raises(InputError, match="copy it to suites/MINE"):
         use_suite(root, "laptop")
     assert (root / "params.yaml").read_text() == "runs: {mine: {}}\n"
 

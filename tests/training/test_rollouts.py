@@ -48,7 +48,7 @@ ZERO3 = {"num_processes": 2, "distributed_type": "DEEPSPEED", "deepspeed_config"
     ],
 )
 def test_what_vllm_would_sample_otherwise_is_refused(given: Callable[[], Recipe], said: str) -> None:
-    from grpo_cot.checks.rollouts import check_rollouts
+    from grpo_cot.checks.backends.rollouts import check_rollouts
 
     with pytest.raises(InputError, match=said):
         check_rollouts(given(), grpo_phase(given()), "phases.1")

@@ -20,7 +20,7 @@ from grpo_cot.recipes.recipe import ModelSection, Recipe, load_recipe
 
 
 def test_what_unsloth_can_train_passes_and_other_backends_are_not_asked() -> None:
-    from grpo_cot.checks.unsloth import check_unsloth
+    from grpo_cot.checks.backends.unsloth import check_unsloth
 
     check_unsloth(recipe(), "r.yaml")
     check_unsloth(recipe(quantization=None), "r.yaml")
@@ -70,7 +70,7 @@ def test_what_unsloth_can_train_passes_and_other_backends_are_not_asked() -> Non
     ],
 )  # fmt: skip
 def test_what_unsloth_would_do_otherwise_is_refused_in_one_sentence(changes: dict[str, Any], says: str) -> None:
-    from grpo_cot.checks.unsloth import check_unsloth
+    from grpo_cot.checks.backends.unsloth import check_unsloth
 
     with pytest.raises(InputError, match=f"^r.yaml: .*{says}"):
         check_unsloth(recipe(**changes), "r.yaml")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from grpo_cot.checks.backends.dashboards import check_dashboards
 from grpo_cot.checks.bases import check_base, check_image
-from grpo_cot.checks.dashboards import check_dashboards
 from grpo_cot.checks.recipe import check_recipe
 from grpo_cot.checks.runs import check_comparison, check_run
 from grpo_cot.common.errors import InputError

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from grpo_cot.checks.audit import broken, judge
-from grpo_cot.checks.processes import check_accelerate
-from grpo_cot.checks.rollouts import check_rollouts
+from grpo_cot.checks.backends.processes import check_accelerate
+from grpo_cot.checks.backends.rollouts import check_rollouts
+from grpo_cot.checks.backends.unsloth import check_unsloth
 from grpo_cot.checks.rules import check_batches, check_merge, check_selection, check_training_sections
-from grpo_cot.checks.unsloth import check_unsloth
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_yaml
 from grpo_cot.library.lora import check_lora, check_served

@@ -1,8 +1,8 @@
 """The backend `unsloth`: TRL's trainers on Unsloth's model classes, which compute faster on one GPU.
 
 Unsloth rewrites trl, transformers and peft when it is imported, so `enable` comes before any of them is, and importing
-this module imports none. Where a recipe shows that it would change the run, `grpo_cot.checks.unsloth` refuses it.
-Where a stated value prevents the change, `explicit` states it. Where it happens anyway, `faithful` finds it.
+this module imports none. Where a recipe shows that it would change the run, `grpo_cot.checks.backends.unsloth` refuses
+it. Where a stated value prevents the change, `explicit` states it. Where it happens anyway, `faithful` finds it.
 """
 
 import dataclasses
