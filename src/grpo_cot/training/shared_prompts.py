@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_entropy
 
+from grpo_cot.models.sampling_layers import in_few_operations
 from grpo_cot.training.rollouts import replaced
 from grpo_cot.training.workload import Workload
 
@@ -110,11 +111,16 @@ def as_read(work: Workload, model: Any) -> Workload:
     return work if can_share(base) else replace(work, group=1)
 
 
+@torch.no_grad()
 def _generate(model: Any, *positional: Any, **settings: Any) -> Any:
     """The model's `generate`, reading each different prompt once, but for its last token."""
-    plain = partial(type(model).generate, model)
-    if positional or not _can_share_keys(model, settings):
-        return plain(*positional, **settings)
+    with in_few_operations(model):
+        if positional or not _can_share_keys(model, settings):
+            return type(model).generate(model, *positional, **settings)
+        return _generate_from_shared(model, settings)
+
+
+def _generate_from_shared(model: Any, settings: dict[str, Any]) -> Any:
     held = torch.where(settings["attention_mask"].bool(), settings["input_ids"], -1)
     prompts, row = torch.unique(held, dim=0, return_inverse=True)
     cache = DynamicCache(config=model.config)
@@ -126,7 +132,7 @@ def _generate(model: Any, *positional: Any, **settings: Any) -> Any:
         )  # fmt: skip
         cache.batch_select_indices(row)
         settings["past_key_values"] = cache
-    return plain(**settings)
+    return type(model).generate(model, **settings)
 
 
 def _can_share_keys(model: Any, settings: Mapping[str, Any]) -> bool:
