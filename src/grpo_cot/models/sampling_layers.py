@@ -1,8 +1,8 @@
 """LoRA layers in few operations, while completions are sampled on a CPU in bfloat16.
 
-A new token asks each adapted layer for a little work. PEFT multiplies it by the base's weight, casts it to the adapter's
-float32, multiplies twice, scales, adds and casts back: seven operations, and Python's way to each. For the length of a
-sampling the adapter is held in bfloat16, so that three are left.
+A new token asks each adapted layer for a little work. PEFT multiplies it by the base's weight, casts it to float32, to
+be the adapter's, multiplies twice, scales, adds and casts back: seven operations, and Python's way to each. For the
+length of a sampling the adapter is held in bfloat16, so that three are left.
 
 The sampled policy is the trained one but for rounding. What is rounded is the adapter by itself, and bfloat16 has
 float32's exponents: the error is 2^-9 of the adapter's own effect, however small that is. (A merge would round the sum

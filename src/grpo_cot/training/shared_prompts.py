@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_entropy
 
+from grpo_cot.models.drawing import draws, roomy_cache, sample
 from grpo_cot.models.sampling_layers import in_few_operations
 from grpo_cot.training.rollouts import replaced
 from grpo_cot.training.workload import Workload
@@ -121,17 +120,19 @@ def _generate(model: Any, *positional: Any, **settings: Any) -> Any:
 
 
 def _generate_from_shared(model: Any, settings: dict[str, Any]) -> Any:
-    held = torch.where(settings["attention_mask"].bool(), settings["input_ids"], -1)
-    prompts, row = torch.unique(held, dim=0, return_inverse=True)
-    cache = DynamicCache(config=model.config)
-    if len(prompts) < len(row) and all(type(layer) is DynamicLayer for layer in cache.layers):
-        mask = (prompts >= 0).long()
-        model(
-            input_ids=prompts[:, :-1].clamp(min=0), attention_mask=mask[:, :-1], position_ids=_positions(mask)[:, :-1],
-            past_key_values=cache, use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
-        cache.batch_select_indices(row)
-        settings["past_key_values"] = cache
+    cache = roomy_cache(model)
+    if cache is not None:
+        held = torch.where(settings["attention_mask"].bool(), settings["input_ids"], -1)
+        prompts, row = torch.unique(held, dim=0, return_inverse=True)
+        if len(prompts) < len(row):
+            mask = (prompts >= 0).long()
+            model(
+                input_ids=prompts[:, :-1].clamp(min=0), attention_mask=mask[:, :-1],
+                position_ids=_positions(mask)[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
+            cache.batch_select_indices(row)
+        own = {"custom_generate": sample} if draws(model, settings) else {}
+        settings |= {"past_key_values": cache, **own}
     return type(model).generate(model, **settings)
 
 
