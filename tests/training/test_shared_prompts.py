@@ -152,6 +152,29 @@ def test_sampling_in_bfloat16_leaves_out_pefts_casts_and_training_does_not(
     assert model(input_ids=ids).logits.requires_grad and called
 
 
+@pytest.mark.parametrize(("dtype", "shares"), [("bfloat16", True), ("float32", False)])
+def test_the_rounding_of_16_bits_is_no_reason_to_read_each_prompt_again(dtype: str, shares: bool) -> None:
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    torch.manual_seed(0)
+    model = loaded().to(getattr(torch, dtype))
+    ids, mask = batch((4, 4))
+    trainer = trainer_of(model)
+    read_prompts_once(trainer)
+    forward = model.forward
+
+    def rounded(**given: Any) -> Any:
+        found = forward(**given)
+        found.logits = found.logits + 0.025 * torch.randn(found.logits.shape)
+        return found
+
+    model.forward = rounded
+    trainer._full_logits_logps(model, ids, mask, 6)
+    assert trainer.shares_rows is shares
+
+
 def test_a_model_that_comes_out_otherwise_is_scored_in_trls_way(capsys: pytest.CaptureFixture[str]) -> None:
     """As one would whose positions are not what they are given as."""
     import torch
