@@ -18,10 +18,19 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback, ProgressCallback
+from transformers import (
+    AttentionInterface,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PrinterCallback,
+    ProgressCallback,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from trl import GRPOConfig, GRPOTrainer
 
 from grpo_cot.common.files import Row
+from grpo_cot.models.attention import attention
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems
 from grpo_cot.prompts import map_rows
@@ -88,6 +97,8 @@ def main() -> None:
     for number in range(-1, rounds):  # the first pair warms up and does not count
         for name in ("ours", "bare") if number % 2 == 0 else ("bare", "ours"):
             starts.clear()
+            # Ours is in Transformers' place for the whole process.
+            AttentionInterface.register("sdpa", attention if name == "ours" else sdpa_attention_forward)
             with tempfile.TemporaryDirectory() as folder:
                 if name == "ours":
                     train_phases(recipe, prompts, [], base, 1, Path(folder), {})

@@ -127,6 +127,54 @@ def test_sampling_reads_a_prompt_once_and_writes_the_same() -> None:
     assert read[:2] == [(2, 8), (5, 1)]
 
 
+@pytest.mark.parametrize(("dtype", "calls"), [("bfloat16", False), ("float32", True)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_sampling_in_bfloat16_leaves_out_pefts_casts_and_training_does_not(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, calls: bool, shared: bool
+) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import Linear
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    model = get_peft_model(loaded().to(getattr(torch, dtype)), LoraConfig(task_type="CAUSAL_LM", r=2))
+    read_prompts_once(trainer_of(model))
+    if dtype == "bfloat16" and shared:
+        monkeypatch.delattr(torch, "multinomial")  # a number for each token of the vocabulary
+    own, called = Linear.forward, []
+    monkeypatch.setattr(Linear, "forward", lambda layer, *given, **named: (called.append(1), own(layer, *given))[1])
+    ids, mask = (part[:, :-1] for part in batch((3, 2), 1))
+    settings = {"max_new_tokens": 3, "do_sample": True, "pad_token_id": 0, "use_cache": shared}
+    model.generate(input_ids=ids, attention_mask=mask, **settings)
+    assert bool(called) is calls
+    called.clear()
+    assert model(input_ids=ids).logits.requires_grad and called
+
+
+@pytest.mark.parametrize(("dtype", "shares"), [("bfloat16", True), ("float32", False)])
+def test_the_rounding_of_16_bits_is_no_reason_to_read_each_prompt_again(dtype: str, shares: bool) -> None:
+    import torch
+
+    from grpo_cot.training.shared_prompts import read_prompts_once
+
+    torch.manual_seed(0)
+    model = loaded().to(getattr(torch, dtype))
+    ids, mask = batch((4, 4))
+    trainer = trainer_of(model)
+    read_prompts_once(trainer)
+    forward = model.forward
+
+    def rounded(**given: Any) -> Any:
+        found = forward(**given)
+        found.logits = found.logits + 0.025 * torch.randn(found.logits.shape)
+        return found
+
+    model.forward = rounded
+    trainer._full_logits_logps(model, ids, mask, 6)
+    assert trainer.shares_rows is shares
+
+
 def test_a_model_that_comes_out_otherwise_is_scored_in_trls_way(capsys: pytest.CaptureFixture[str]) -> None:
     """As one would whose positions are not what they are given as."""
     import torch

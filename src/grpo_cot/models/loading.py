@@ -112,6 +112,15 @@ def _dequantized(layer: Linear4bit, packed: torch.Tensor, weight: torch.Tensor, 
     return linear(values.to(weight.dtype), weight, bias).to(values.dtype)
 
 
+def kept_weight(layer: Linear4bit) -> torch.Tensor | None:
+    """The dequantized weight (outputs, inputs) that a layer answers from; None: it answers from the packed one."""
+    forward = vars(layer).get("forward")
+    if not isinstance(forward, partial) or forward.func is not _dequantized:
+        return None
+    owner, packed, weight = forward.args
+    return weight if owner is layer and layer.weight is packed else None
+
+
 def check_attention(settings: ModelSection) -> None:
     """Refuse Flash Attention 2 where it cannot run, before any weights are read.
 
