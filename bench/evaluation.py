@@ -1,15 +1,17 @@
 """Evaluating base and trained on 500 problems, as the pipeline's step does, against two runs of lm-evaluation-harness.
 
-    python bench/evaluation.py [ROUNDS]
+    python bench/evaluation.py [ROUNDS] [--recipe NAME --base FOLDER] [--adapter FOLDER] [--problems N]
 
-Both start as processes and read the same prompts, in float32, 64 at a time, greedy, with the same stop string and
-longest completion. The harness answers and matches answers; our step answers and scores the gold solutions, too.
-Then generation alone, in one process: the harness's `HFLM.generate_until` against `generate`, which must write the
-same. The trained model is the embedded base with an adapter of small noise.
+Both start as processes and read the same prompts, in the recipe's number format, 64 at a time, greedy, with the same
+stop string and longest completion. The harness answers and matches answers; our step answers and scores the gold
+solutions, too. Then generation alone, in one process: the harness's `HFLM.generate_until` against `generate`, which
+must write the same. The trained model is the base with an adapter, of small noise where none is given.
 """
 
+import argparse
 import itertools
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, get_peft_model
 
-from grpo_cot.common.files import read_jsonl, read_yaml, write_json, write_jsonl
+from grpo_cot.common.files import read_json, read_jsonl, read_yaml, write_json, write_jsonl
 from grpo_cot.data.rows import plain_solution
 from grpo_cot.evaluation.pairs import both
 from grpo_cot.models.description import ModelDescription
@@ -32,25 +34,34 @@ from grpo_cot.models.loading import load, load_base
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems
 from grpo_cot.prompts import map_rows
-from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.recipes.recipe import ModelSection, load_recipe
 from grpo_cot.schema import gold
 
 ROOT = Path(__file__).parent.parent
-BASE = ROOT / "assets/tiny/model"
-PROBLEMS = 500
 BATCH = 64
 NEW_TOKENS = 72
 STOP = "</answer>"
 
 
-def prepare(folder: Path) -> None:
+def arguments() -> argparse.Namespace:
+    """The command line's."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rounds", type=int, nargs="?", default=3)
+    parser.add_argument("--recipe", default="tiny-grpo")
+    parser.add_argument("--base", type=Path, default=ROOT / "assets/tiny/model")
+    parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--problems", type=int, default=500)
+    return parser.parse_args()
+
+
+def prepare(folder: Path, given: argparse.Namespace) -> None:
     """What both read: recipe, prompts and a trained model for the step, a task for the harness."""
-    recipe = read_yaml(ROOT / "experiments/tiny-grpo.yaml") | {"quantization": None}
+    recipe = read_yaml(ROOT / f"experiments/{given.recipe}.yaml") | {"quantization": None}
     sampling = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "stop_strings": [STOP]}
     recipe["evaluate"] |= {"sample": None, "batch_size": BATCH, "sampling": sampling, "samples": None}
     write_json(folder / "recipe.yaml", recipe)  # JSON is YAML
     section = load_recipe(folder / "recipe.yaml").prompt
-    tokenizer = load_tokenizer(BASE)
+    tokenizer = load_tokenizer(given.base)
     rows = [
         {
             "id": str(number),
@@ -59,7 +70,7 @@ def prepare(folder: Path) -> None:
             "locale": "en",
             "solution": plain_solution(problem.answer),
         }
-        for number, problem in enumerate(itertools.islice(problems("test", 7), PROBLEMS))
+        for number, problem in enumerate(itertools.islice(problems("test", 7), given.problems))
     ]
     prompts, _ = map_rows(rows, tokenizer, section)
     write_jsonl(folder / "prompts/eval-test.jsonl", prompts)
@@ -85,19 +96,27 @@ def prepare(folder: Path) -> None:
         },
     )
     settings = load_recipe(folder / "recipe.yaml").model
+    if given.adapter:
+        shutil.copytree(given.adapter, folder / "train/01-grpo")
+    else:
+        add_noise(folder / "train/01-grpo", given.base, settings)
+    description = ModelDescription(
+        kind="adapter", architecture="causal", path="01-grpo", base=str(given.base), model=settings, quantization=None
+    )
+    write_json(folder / "train/model.json", description.model_dump())
+
+
+def add_noise(folder: Path, base: Path, settings: ModelSection) -> None:
+    """Write an adapter whose effect is small."""
     torch.manual_seed(0)
     adapted = get_peft_model(
-        load_base(BASE, settings, None),
+        load_base(base, settings, None),
         LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear"),
     )
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.002)
-    adapted.save_pretrained(folder / "train/01-grpo")
-    description = ModelDescription(
-        kind="adapter", architecture="causal", path="01-grpo", base=str(BASE), model=settings, quantization=None
-    )
-    write_json(folder / "train/model.json", description.model_dump())
+    adapted.save_pretrained(folder)
 
 
 def step(folder: Path) -> float:
@@ -110,14 +129,21 @@ def step(folder: Path) -> float:
 
 def harness(folder: Path) -> float:
     """Seconds of the harness's two runs."""
+    base, dtype = model_of(folder)
     total = 0.0
     for adapter in ("", f",peft={folder / 'train/01-grpo'}"):
         total += seconds(
             sys.executable, "-m", "lm_eval", "run", "--model", "hf",
-            "--model_args", f"pretrained={BASE},dtype=float32{adapter}",
+            "--model_args", f"pretrained={base},dtype={dtype}{adapter}",
             "--tasks", "problems", "--include_path", folder / "tasks", "--device", "cpu", "--batch_size", str(BATCH),
         )  # fmt: skip
     return total
+
+
+def model_of(folder: Path) -> tuple[str, str]:
+    """The base's folder and its number format."""
+    description = read_json(folder / "train/model.json")
+    return description["base"], description["model"]["dtype"]
 
 
 def seconds(*command: str | Path) -> float:
@@ -133,6 +159,7 @@ def seconds(*command: str | Path) -> float:
 def generation(folder: Path, rounds: int) -> None:
     """Print seconds a problem of both ways of generating, alternating, and how many completions are the same."""
     recipe = load_recipe(folder / "recipe.yaml")
+    base, dtype = model_of(folder)
     model, tokenizer, description = load(folder / "train/model.json")
     messages = [row["messages"] for row in read_jsonl(folder / "prompts/eval-test.jsonl")]
     requests = [
@@ -144,7 +171,7 @@ def generation(folder: Path, rounds: int) -> None:
     ]  # fmt: skip
     for name, asked in both(model, description):
         adapter = {"peft": str(folder / "train/01-grpo")} if name == "trained" else {}
-        peer = HFLM(pretrained=str(BASE), dtype="float32", device="cpu", batch_size=BATCH, **adapter)
+        peer = HFLM(pretrained=base, dtype=dtype, device="cpu", batch_size=BATCH, **adapter)
         torch.set_num_threads(recipe.model.threads)
 
         def ours(asked: Any = asked) -> list[str]:
@@ -183,18 +210,18 @@ def show(figures: dict[str, list[float]], unit: str) -> None:
 
 def main() -> None:
     """Alternate both ways, processes first."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    given = arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder)
+        prepare(folder, given)
         times: dict[str, list[float]] = {"ours": [], "lm-eval": []}
         ways = {"ours": step, "lm-eval": harness}
-        for number in range(rounds):
+        for number in range(given.rounds):
             for way in ways if number % 2 == 0 else reversed(ways):
                 times[way].append(ways[way](folder))
-        print(f"base and trained on {PROBLEMS} problems, our step against two runs of the harness")
+        print(f"base and trained on {given.problems} problems, our step against two runs of the harness")
         show(times, "s")
-        generation(folder, rounds)
+        generation(folder, given.rounds)
 
 
 if __name__ == "__main__":
