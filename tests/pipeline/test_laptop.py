@@ -21,7 +21,8 @@ def shortened(project: Project) -> None:
     supervised, grpo = recipe["phases"]
     supervised["sft"] |= {"max_steps": 2, "per_device_train_batch_size": 2, "save_steps": 1}
     grpo["grpo"] |= {
-        "max_steps": 2, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 16, "save_steps": 1
+        "max_steps": 2, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 16,
+        "save_steps": 1,
     }  # fmt: skip
     recipe["check"]["questions"] = recipe["check"]["questions"][:1]
     recipe["check"]["sampling"]["max_new_tokens"] = recipe["evaluate"]["sampling"]["max_new_tokens"] = 24

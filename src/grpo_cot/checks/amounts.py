@@ -49,7 +49,7 @@ def check_experts(recipe: Recipe, configuration: "PreTrainedConfig", base: str) 
 
 
 def check_rows(recipe: Recipe, rows: int, dataset: str) -> None:
-    """Check that a data set of so many training rows has enough of them for one step of GRPO.
+    """Check that a data set of so many training rows has enough of them for what GRPO samples at once.
 
     Raises:
         InputError: it has fewer.
@@ -58,13 +58,13 @@ def check_rows(recipe: Recipe, rows: int, dataset: str) -> None:
         if not isinstance(phase, GrpoPhase):
             continue
         settings = phase.grpo
-        completions = settings["per_device_train_batch_size"] * settings.get("gradient_accumulation_steps", 1)
-        groups = completions * recipe.processes // settings["num_generations"]
+        batches = settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1)
+        completions = settings["per_device_train_batch_size"] * batches * recipe.processes
+        groups = completions // settings["num_generations"]
         if groups > rows:
             raise InputError(
-                f"phases.{number}.grpo asks {groups} prompts a step (per_device_train_batch_size x "
-                f"gradient_accumulation_steps / num_generations), but the data set {dataset!r} has {rows} training "
-                "rows; lower the batch"
+                f"phases.{number}.grpo samples {groups} prompts at once (per_device_train_batch_size x {batches} "
+                f"batches / num_generations), but the data set {dataset!r} has {rows} training rows; lower the batch"
             )
 
 

@@ -89,8 +89,6 @@ def _check_sections(recipe: Recipe) -> None:
         where = f"phases.{number}"
         _check_log(phase.settings, f"{where}.{phase.section}")
         _check_schedule(phase.settings, f"{where}.{phase.section}")
-        if recipe.backend == "transformers":  # Unsloth packs in another way
-            _check_packing(recipe, phase.settings, f"{where}.{phase.section}")
         if phase.lora is None and number == 1 and recipe.quantization:
             raise InputError(f"{where}.lora is null: a quantized base can only be trained through an adapter")
         if phase.lora is not None and number > 1:
@@ -133,19 +131,6 @@ def _check_schedule(settings: LibrarySettings, where: str) -> None:
             f"{where}.warmup_steps is {warmup}, more than the {last} of max_steps: the learning rate would never be "
             "reached; lower it (below 1 it is a share of all steps)"
         )
-
-
-def _check_packing(recipe: Recipe, settings: LibrarySettings, where: str) -> None:
-    """Refuse rows that share a sequence where TRL does not vouch that they are kept apart."""
-    if settings.get("packing_strategy") == "wrapped":  # whose rows see each other by intention
-        return
-    for name in ("packing", "eval_packing"):
-        if settings.get(name) and recipe.model.attn_implementation != "flash_attention_2":
-            raise InputError(
-                f"{where}.{name} is true, but model.attn_implementation is {recipe.model.attn_implementation!r}: TRL "
-                "keeps the rows of one sequence reliably apart with Flash Attention only, and one would read the "
-                f"other; set {name} to false, or model.attn_implementation to flash_attention_2"
-            )
 
 
 def _check_unread(grpo: LibrarySettings, where: str) -> None:

@@ -16,6 +16,12 @@ from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 
+# These keep the rows of a packed sequence apart without Flash Attention, too: by positions that begin anew. A test
+# compares.
+KEPT_APART = {
+    "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3",
+}  # fmt: skip
+
 
 def check_run(root: Path, name: str, run: Run) -> None:
     """Check one line of params.yaml.
@@ -126,6 +132,7 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
         _check_skipped(recipe, model.modules, run.base)
         check_tokens(recipe, model.vocabulary, run.base)
         check_experts(recipe, configuration, run.base)
+        _check_packing(recipe, configuration.get_text_config().model_type, run.base)
         stated = {**(source.config or {}), **(source.shape or {})}
         for folder in (root / f"models/{run.base}", *([here] if here else [])):
             if (folder / "config.json").is_file():
@@ -156,6 +163,22 @@ def _check_skipped(recipe: Recipe, modules: Sequence[str], base: str) -> None:
                 f"quantization.llm_int8_skip_modules names {name!r}, and the base {base!r} has no such module; "
                 f"{nearest(name, {module.rpartition('.')[2] for module in modules if not module[-1:].isdigit()})}"
             )
+
+
+def _check_packing(recipe: Recipe, kind: str, base: str) -> None:
+    """Refuse rows that share a sequence where one would read the other."""
+    attention = recipe.model.attn_implementation
+    if kind in KEPT_APART or attention == "flash_attention_2" or recipe.backend == "unsloth":  # which packs in its way
+        return
+    for number, phase in enumerate(recipe.phases, start=1):
+        for name in ("packing", "eval_packing"):
+            # Rows that are `wrapped` see each other by intention.
+            if phase.settings.get(name) and phase.settings.get("packing_strategy") != "wrapped":
+                raise InputError(
+                    f"phases.{number}.{phase.section}.{name} is true, but it is not known that the base {base!r} "
+                    f"({kind}) keeps the rows of one sequence apart where model.attn_implementation is {attention!r}: "
+                    f"one may read the other; set {name} to false, or model.attn_implementation to flash_attention_2"
+                )
 
 
 def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> int:

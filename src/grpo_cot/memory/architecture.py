@@ -40,11 +40,14 @@ def architecture(root: Path, base: str, source: Base | None = None) -> "tuple[Pr
         if folder and (folder / "config.json").is_file():
             settings = read_json(folder / "config.json")
             return AutoConfig.from_pretrained(folder), settings.get("tie_word_embeddings") is False
-    settings = {**(source.config or {}), **(source.shape or {})}
+    settings, tokens = {**(source.config or {}), **(source.shape or {})}, {}
     if source.tokenizer and source.tokenizer.path:
         from grpo_cot.models.tokenizers import load_tokenizer
 
-        settings["vocab_size"] = len(load_tokenizer(root / source.tokenizer.path))
+        tokenizer = load_tokenizer(root / source.tokenizer.path)
+        settings["vocab_size"] = len(tokenizer)
+        # As the step base does: a class's own padding token may be beyond the vocabulary.
+        tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name in ("model_type", "vocab_size"):
         if name not in settings:
             raise InputError(
@@ -52,10 +55,12 @@ def architecture(root: Path, base: str, source: Base | None = None) -> "tuple[Pr
                 f"dvc repro base@{base} first"
             )
     try:
-        configuration = AutoConfig.for_model(**settings)
+        configuration = AutoConfig.for_model(**settings, **tokens)
     except Exception as error:  # its classes raise what they like
         raise InputError(f"{path}: shape: Transformers refuses it: {' '.join(str(error).split())[:200]}") from None
     known = type(configuration)().to_dict()
+    if not source.config:  # the config.json that a shape is copied from may have another name of a key
+        known |= type(configuration).attribute_map
     if unknown := sorted(settings.keys() - known.keys()):
         part = "config" if source.config and unknown[0] in source.config else "shape"
         near = hint(unknown[0], known, f"transformers.{type(configuration).__name__}")

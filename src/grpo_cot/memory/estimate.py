@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import convert_outputs_to_fp32
-from bitsandbytes.functional import quantize_4bit
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from bitsandbytes.nn.modules import Linear4bit
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import dora
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 from transformers import (
@@ -46,6 +47,7 @@ from grpo_cot.memory.live_bytes import LiveBytes
 from grpo_cot.recipes.phases import LibrarySettings
 from grpo_cot.recipes.recipe import ModelSection
 from grpo_cot.training.probe import lengthen, read_prompts, sampled_token
+from grpo_cot.training.rollouts import replaced
 from grpo_cot.training.shared_prompts import as_read
 from grpo_cot.training.workload import Workload, optimiser_state, optimiser_step
 
@@ -114,13 +116,18 @@ class Blueprint:
         if lora is not None:
             try:
                 adapter = LoraConfig(task_type="CAUSAL_LM", **lora)
-                self.model = get_peft_model(self.model, adapter, low_cpu_mem_usage=True)
+                with replaced(dora, "deepcopy", self._plain):
+                    self.model = get_peft_model(self.model, adapter, low_cpu_mem_usage=True)
             except ValueError as error:
                 raise InputError(f"lora: PEFT refuses it: {' '.join(str(error).split())[:200]}") from None
         self._inner = self.model.get_base_model() if self.lora else self.model
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._width = 4 if self.lora else self._dtype.itemsize
         self.model.train()  # also where it samples: so does a trainer's
+
+    def _plain(self, layer: Linear4bit) -> torch.nn.Linear:
+        """What DoRA takes the norms of, in place of a copy of a layer in 4 bits, which needs content."""
+        return torch.nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta", dtype=self._dtype)
 
     @property
     def trained_parameters(self) -> int:
@@ -287,7 +294,7 @@ class Blueprint:
         places: list[tuple[dict[str, Any], str, torch.Tensor]] = []
         frozen: list[torch.Tensor] = []
         trained: list[torch.Tensor] = []
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with FakeTensorMode(allow_non_fake_inputs=True), replaced(dora, "dequantize_module_weight", _dequantized):
             for module in self.model.modules():
                 owners: list[dict[str, Any]] = [module._parameters, module._buffers]
                 for tensors, name in [(owner, name) for owner in owners for name in owner if owner[name] is not None]:
@@ -322,6 +329,12 @@ class Blueprint:
         parameter = torch.nn.Parameter(packed, requires_grad=False)
         parameter.quant_state = state  # type: ignore[attr-defined]  # where bitsandbytes' layer looks for it
         return parameter
+
+
+def _dequantized(layer: torch.nn.Module) -> Any:
+    """The weight that DoRA computes with; PEFT knows one in 4 bits by its class, which it does not have here."""
+    weight: Any = layer.weight
+    return dequantize_4bit(weight, weight.quant_state) if isinstance(layer, Linear4bit) else weight
 
 
 class _FusedLogProbabilities(torch.autograd.Function):
