@@ -65,7 +65,7 @@ MODULES = [f"model.layers.{layer}.self_attn.{name}" for layer in (0, 1) for name
     [
         r".*\.(q_proj|k_proj)", r".*\.(q|(k|q))_proj", r"model\.layers\.[01]\.self_attn\.(?:q_proj|k_proj)",
         r"(model\.|layers\.|\d\.|self_attn\.)*q_proj", r".*[|(]?q_proj", r".*q_proj|.*k_proj", r".*(?#a|b)q_proj",
-        "all-linear",
+        "all-linear", r"(?i).*Q_PROJ|.*K_PROJ", r".*\.(?:(q)|k)_proj(?(1)|)",
     ],
 )  # fmt: skip
 def test_a_regular_expression_of_which_every_part_fits_is_taken(expression: str) -> None:

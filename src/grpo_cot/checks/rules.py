@@ -10,6 +10,7 @@ MOST_WEIGHT = 10**6  # of a reward: in float32 the squares of sums of it are sti
 # What schedules leave out.
 UNREAD = {
     "constant": ("warmup_steps", "lr_scheduler_kwargs"),
+    "constant_with_warmup": ("lr_scheduler_kwargs",),
     "reduce_lr_on_plateau": ("warmup_steps",),
     "greedy": ("warmup_steps",),
 }
@@ -69,8 +70,8 @@ def _check_sections(recipe: Recipe) -> None:
     for name, weight in recipe.rewards.items():
         if abs(weight) > MOST_WEIGHT:
             raise InputError(
-                f"rewards.{name} is {weight:g}, expected at most {MOST_WEIGHT} either way: sums of more overflow; only "
-                "the weights' proportions count"
+                f"rewards.{name} is {weight:g}, expected at most {MOST_WEIGHT} either way: sums of more overflow; "
+                "lower it"
             )
     processes = 1 if recipe.accelerate is None else recipe.accelerate.get("num_processes")
     if type(processes) is not int or (recipe.accelerate is not None and not 2 <= processes <= MOST_PROCESSES):
@@ -117,13 +118,13 @@ def _check_log(settings: LibrarySettings, where: str) -> None:
 
 
 def _check_schedule(settings: LibrarySettings, where: str) -> None:
-    """Refuse a warm-up that the schedule leaves out, or that does not end."""
+    """Refuse settings that the schedule leaves out, and a warm-up that does not end."""
     schedule = str(settings.get("lr_scheduler_type", "linear"))
     for name in UNREAD.get(schedule, ()):
         if value := settings.get(name):
             raise InputError(
                 f"{where}.{name} is {value!r}, which the schedule {schedule!r} (lr_scheduler_type) does not read; take "
-                "it out, or take another schedule, such as constant_with_warmup"
+                "it out, or take a schedule that reads it"
             )
     warmup, last = settings.get("warmup_steps"), settings.get("max_steps")
     if isinstance(warmup, int | float) and isinstance(last, int) and 0 < last < warmup:

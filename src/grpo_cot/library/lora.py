@@ -81,7 +81,7 @@ def _expressions(lora: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 def single_alternatives(expression: str) -> Iterator[tuple[str, str]]:
     r"""Every alternative of a regular expression, with the expression in which it stands without the others.
 
-    Left out are those in a part that may be repeated, which fit together.
+    Left out are those in a part that may be repeated, which fit together, and those that others refer to.
 
     >>> list(single_alternatives(r"h\.(0|1)\.x"))
     [('0', 'h\\.(0)\\.x'), ('1', 'h\\.(1)\\.x')]
@@ -90,6 +90,7 @@ def single_alternatives(expression: str) -> Iterator[tuple[str, str]]:
     part = re.compile(
         r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?#[^)]*\)|\((?:\?(?:P<\w+>|<?[=!]|>|[a-zA-Z-]*:))?|[)|]", re.DOTALL
     )
+    flags = re.findall(r"^\(\?[aiLmsux]+\)|^", expression)[0]  # which count for all of it
     open_groups: list[list[int]] = [[0]]  # where the alternatives of each begin
     groups: list[list[tuple[int, int]]] = []  # the places of the alternatives of each, inner groups first
     for found in part.finditer(expression):
@@ -112,8 +113,17 @@ def single_alternatives(expression: str) -> Iterator[tuple[str, str]]:
                 [(first, last)] = [place for place in other if place[0] <= left and right <= place[1]]
                 alone = expression[first:left] + alone + expression[right:last]
                 left, right = other[0][0], other[-1][1]
-            if start < stop:
-                yield expression[start:stop], expression[:left] + alone + expression[right:]
+            whole = expression[:left] + alone + expression[right:]
+            if start < stop and _compiles(whole := whole if whole.startswith(flags) else flags + whole):
+                yield expression[start:stop], whole
+
+
+def _compiles(expression: str) -> bool:
+    try:
+        re.compile(expression)
+    except re.error:
+        return False
+    return True
 
 
 def _places(starts: Sequence[int], end: int) -> list[tuple[int, int]]:
