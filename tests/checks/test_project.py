@@ -18,7 +18,10 @@ PACKED, ELSEWHERE = "sources/bases/packed.yaml", "sources/bases/elsewhere.yaml"
 PARAMS = "params.yaml"
 PARAMS_RUN = {"recipe": "short", "dataset": "few", "base": "tiny", "image": "cpu", "seed": 1}
 GRPO, SFT, DPO = "phases.0.grpo", "phases.0.sft", "phases.1.dpo"
-SFT_WITH_MIN_LR = contents()[PLAIN]["phases"][0]["sft"] | {
+LONG_GENERATION = contents()[SHORT]["phases"][0]["grpo"] | {
+    "num_generations": 2, "steps_per_generation": 6, "save_steps": 6
+}  # fmt: skip
+MIN_LR = contents()[PLAIN]["phases"][0]["sft"] | {
     "lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}
 }  # fmt: skip
 
@@ -153,12 +156,12 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, "evaluate.batch_size", 10**9, "evaluate.batch_size is 1000000000, expected at most 1048576"),
     (PLAIN, "phases.1.samples.batch_size", 10**9, "phases.2.samples.batch_size is 1000000000, expected at most"),
     (SHORT, f"{GRPO}.per_device_train_batch_size", 2**10, "samples 128 prompts at once (per_device_train_batch"),
-    (SHORT, f"{GRPO}.steps_per_generation", 24, "samples 48 prompts at once (per_device_train_batch_size x 24"),
+    (SHORT, GRPO, LONG_GENERATION, "samples 48 prompts at once (per_device_train_batch_size x 6 batches"),
     (SHORT, f"{GRPO}.use_transformers_paged", True, "use_transformers_paged: this is set by nobody: completions come"),
     (SHORT, f"{GRPO}.router_aux_loss_coef", 0.01, "router_aux_loss_coef is 0.01, but the base 'tiny' has no experts"),
     (SHORT, f"{GRPO}.warmup_steps", 3, "warmup_steps is 3, which the schedule 'constant' (lr_scheduler_type) does not"),
     (SHORT, f"{GRPO}.lr_scheduler_kwargs", {"num_cycles": 2}, "lr_scheduler_kwargs is {'num_cycles': 2}, which the"),
-    (PLAIN, f"{SFT}", SFT_WITH_MIN_LR, "which the schedule 'constant_with_warmup' (lr_scheduler_type) does not read"),
+    (PLAIN, SFT, MIN_LR, "which the schedule 'constant_with_warmup' (lr_scheduler_type) does not read"),
     (SHORT, f"{GRPO}.vllm_gpu_memory_utilization", 0.5, "memory_utilization is given, but use_vllm is not true"),
     (SHORT, f"{GRPO}.vespo_k_pos", 2.0, "vespo_k_pos is of the loss 'vespo', but loss_type is 'dapo'"),
     (SHORT, f"{GRPO}.label_smoothing_factor", 0.1, "label_smoothing_factor: expected less than or equal to 0"),

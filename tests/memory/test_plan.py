@@ -253,8 +253,8 @@ def test_the_recipes_at_full_size_fit_a_card_of_24_gb(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("group", [1, 4])
-def test_a_step_is_estimated_as_the_loaded_quantized_model_runs_it(group: int) -> None:
+@pytest.mark.parametrize(("group", "dora"), [(1, False), (4, False), (4, True)])
+def test_a_step_is_estimated_as_the_loaded_quantized_model_runs_it(group: int, dora: bool) -> None:
     """Bytes alive at the fullest moment of a forward and a backward pass with padding; bench/memory.py does more."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -270,6 +270,7 @@ def test_a_step_is_estimated_as_the_loaded_quantized_model_runs_it(group: int) -
     recipe = load_recipe(ROOT / "experiments/tiny-grpo.yaml")
     lora, quantization = recipe.phases[0].lora, recipe.quantization
     assert lora is not None and quantization is not None
+    lora |= {"use_dora": dora}
     blueprint = Blueprint(*architecture(ROOT, "tiny"), recipe.model, quantization, lora)
     work = replace(workload(recipe, 0, on_gpu=False), rows=4, length=128, targets=64, group=group)
     model = AutoModelForCausalLM.from_pretrained(
