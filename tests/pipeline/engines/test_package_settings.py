@@ -21,7 +21,7 @@ def test_a_base_from_a_package_brings_pips_settings_along(tmp_path: Path, monkey
     monkeypatch.setenv("PIP_INDEX_URL", "https://me:secret@example.org/simple")
     monkeypatch.setenv("PIP_FIND_LINKS", "")  # so that it is put back afterwards
     monkeypatch.delenv("PIP_FIND_LINKS")
-    (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = https://example.org\nfind-links = {tmp_path}/wheels\n")
+    (tmp_path / "pip.conf").write_text(f"[global]\nfind-links = {tmp_path}/wheels\n")
     commands: list[list[str]] = []
     for content in ("{wheel: {package: a}}", "{folder_variable: MODELS_DIR}"):
         (tmp_path / "mine.yaml").write_text(content)
