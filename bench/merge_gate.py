@@ -3,7 +3,8 @@
     python bench/merge_gate.py [--base FOLDER]
 
 The base is the embedded model, or a folder with another one. Adam moves a weight by about the learning rate at each
-step: 6e-4 is the size that the reference recipe reaches (5e-6 on a cosine, 250 steps). The output is a Markdown table.
+step: 6e-4 is the size that the reference recipe reaches (5e-6 on a cosine, 250 steps), 5e-5 one that a
+few steps make. The output is a Markdown table.
 """
 
 import argparse
@@ -30,7 +31,7 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 QUESTIONS = ("How many?", "Ada has 3 cups and buys 4 more. How many cups does she have?", "What is 12 + 30?")
 CONVERSATIONS = [[{"role": "user", "content": text}] for text in QUESTIONS]
-SIZES = (6e-4, 1e-2)
+SIZES = (5e-5, 6e-4, 1e-2)
 
 
 class Case(NamedTuple):
@@ -133,9 +134,10 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=TINY)
     base = parser.parse_args().base
     print(
-        "| computed in, stored in | adapter | merge | gate | weights off, worst layer | effect kept: logits, weights |"
+        "| computed in, stored in | adapter | merge | gate | weights off, worst layer | logits beyond rounding | "
+        "effect kept: logits, weights |"
     )
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for case in CASES:
         for size in SIZES:
             with tempfile.TemporaryDirectory() as folder:
@@ -144,6 +146,7 @@ def main() -> None:
                     computed = f"{case.dtype}{', 4 bits' if case.quantized else ''}"
                     print(
                         f"| {computed}, {case.stored} | {size:g} | {name} | {verdict} | {figures['misplaced']:.1%} | "
+                        f"{figures['beyond_rounding']:.2%} | "
                         f"{figures['kept']:.1%}, {figures['weights_kept']:.1%} |",
                         flush=True,
                     )

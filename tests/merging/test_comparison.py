@@ -12,12 +12,12 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "size"),
     [
-        (1, 6e-4), (2, 1e-2),
-        *(pytest.param(number, size, marks=pytest.mark.prove) for number in (0, 1, 2, 3, 4) for size in (6e-4, 1e-2)),
+        (1, 5e-5), (2, 1e-2),
+        *(pytest.param(number, size, marks=pytest.mark.prove) for number in range(5) for size in (5e-5, 6e-4, 1e-2)),
     ],
 )  # fmt: skip
 def test_the_gate_tells_a_right_merge_from_wrong_ones(tmp_path: Path, number: int, size: float) -> None:
-    """At the size that the reference recipe's adapter reaches, and above."""
+    """From the size that a few steps reach, and the reference recipe's, up."""
     from merge_gate import CASES, WRONG, merges
 
     case = CASES[number]
@@ -32,7 +32,8 @@ def test_the_gate_tells_a_right_merge_from_wrong_ones(tmp_path: Path, number: in
         assert right["weights_kept"] == pytest.approx(1, abs=0.01) and right["kept"] == pytest.approx(1, abs=0.1)
     assert "is not as training left it" in str(difference(found.pop("another base"), case.stored))
     for name, figures in found.items():
-        assert figures["misplaced"] > 0.1 and "are not the" in str(difference(figures, case.stored)), name
+        assert figures["misplaced"] > 0.015 and figures["beyond_rounding"] > 0.02, name
+        assert "are not the" in str(difference(figures, case.stored)), name
 
 
 @pytest.mark.parametrize(

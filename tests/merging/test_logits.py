@@ -72,14 +72,14 @@ def test_the_shares_are_those_of_the_effect() -> None:
     readings = [
         Reading(torch.zeros(2), logits)
         for logits in (
-            base, base + 2 * along, base + 1.5 * along + 0.4 * beside, base + 0.2 * beside,
+            base, base + 2 * along, base + 1.5 * along + 0.4 * beside, base + 1.5 * along + 0.2 * beside,
             base + 2 * along + 0.1 * beside,
         )
     ]  # fmt: skip
     found = shares(*readings)
     assert found == {
         "effect": pytest.approx(2 / 5), "kept": pytest.approx(0.75), "left_over": pytest.approx(0.2),
-        "storing_noise": pytest.approx(0.1), "arithmetic": pytest.approx(0.05),
+        "beyond_rounding": pytest.approx(0.1), "arithmetic": pytest.approx(0.05),
     }  # fmt: skip
 
 
@@ -91,5 +91,5 @@ def test_where_training_changed_no_logit_there_is_no_share_of_it() -> None:
     same = Reading(torch.zeros(1), torch.ones(1, 2))
     other = Reading(torch.zeros(1), torch.zeros(1, 2))
     assert shares(same, same, other, other, other) == {
-        "effect": 0.0, "kept": None, "left_over": None, "storing_noise": None, "arithmetic": None
+        "effect": 0.0, "kept": None, "left_over": None, "beyond_rounding": None, "arithmetic": None
     }  # fmt: skip

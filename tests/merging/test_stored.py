@@ -298,7 +298,7 @@ def test_a_base_that_is_not_the_one_of_the_training_is_named() -> None:
 
 
 @pytest.mark.parametrize("adapter", [True, False])
-def test_blurred_weights_are_off_by_up_to_half_a_step_and_the_others_are_rounded(adapter: bool) -> None:
+def test_rounded_weights_are_the_nearest_to_the_trained_ones(adapter: bool) -> None:
     import torch
 
     from grpo_cot.merging import stored
@@ -306,16 +306,12 @@ def test_blurred_weights_are_off_by_up_to_half_a_step_and_the_others_are_rounded
     model = network()
     for parameter in model.parameters():
         parameter.data = parameter.data / 7 + 0.001
-    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
-    core = stored.plain(adapt(model)) if adapter else model
-    stored.blur(core, torch.bfloat16)
-    after = {name.replace(".base_layer", ""): tensor for name, tensor in core.named_parameters() if "lora" not in name}
-    assert after.keys() == before.keys()
-    for name, old in before.items():
-        moved, half = (after[name] - old).abs(), stored.half_step(old, torch.bfloat16)
-        if adapter and name.startswith(("norm", "head")):
-            assert torch.equal(after[name], old.to(torch.bfloat16).float())
-        else:
-            assert bool((moved <= half * 1.001).all()) and 0.3 < float((moved / half).mean()) < 0.7, name
-            assert not torch.equal(after[name], old.to(torch.bfloat16).float())
-            assert bool(((after[name] - old) > 0).any()) and bool(((after[name] - old) < 0).any())
+    trained = adapt(model) if adapter else model
+    core = stored.plain(trained)
+    expected, before = stored.columns(core), stored.digests(core, torch.bfloat16)
+    rounded = stored.round_merged(trained, torch.bfloat16)
+    assert len(expected) == (3 if adapter else 0) and not list(stored.adapted(rounded))
+    assert stored.compare(expected, rounded, torch.bfloat16).misplaced == 0
+    after = stored.digests(rounded, torch.bfloat16)
+    assert {name: after[name] for name in before} == before
+    assert all(torch.equal(tensor, tensor.bfloat16().float()) for tensor in rounded.parameters())

@@ -77,7 +77,7 @@ def write_later_steps(run: Path) -> None:
         run / "merge.json",
         {
             "base": "dequantized", "dtype": "bfloat16", "parity_holds": True, "prompts": 100, "tokens": 4000,
-            "token_agreement": 0.998, "effect": 0.4, "kept": 0.83, "left_over": 0.05, "storing_noise": 0.06,
+            "token_agreement": 0.998, "effect": 0.4, "kept": 0.83, "left_over": 0.05, "beyond_rounding": 0.001,
             "loss": "Much",
         },
     )  # fmt: skip

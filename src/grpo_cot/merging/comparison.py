@@ -5,7 +5,6 @@ disk by plain Transformers. One model at a time is in memory.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ class Trained(NamedTuple):
     texts: list[tuple[list[int], list[int]]]  # prompts and the trained model's answers, as token ids
     base: Reading
     trained: Reading
-    blurred: Reading  # of the base, with weights off by up to half a step of the stored type
+    rounded: Reading  # of the trained model, with its weights rounded to the stored type
     own: Reading  # of the trained model, in the type that training computed in
     columns: dict[str, stored.Columns]
     digests: dict[str, str]
@@ -47,9 +46,9 @@ def parity(
     - `token_agreement`: the share of those tokens at which both would choose the same next token;
     - `effect`: ||trained - base|| / ||base|| of the answers' logits;
     - `kept`: the share of that effect that the merged model has: the projection of merged - base on trained - base;
-    - `left_over`: the part of merged - base beside it; `storing_noise`: the change that comes of weights which are off
-      by up to half a step of the stored type; `arithmetic`: the one between the trained model in its own type and in
-      float32. Each is relative to the effect, and like `kept` None where training changed no logit;
+    - `left_over`: the part of merged - base beside it; `beyond_rounding`: ||merged - rounded||, where rounded is the
+      trained model with its weights rounded to the stored type; `arithmetic`: the change between the trained model in
+      its own type and in float32. Each is relative to the effect, and like `kept` None where training changed no logit;
     - `misplaced`, `layer`, `layer_kept` and `weights_kept`, as in `grpo_cot.merging.stored.Stored`;
     - `changed`: the first tensor that training left alone and the merge did not, or None;
     - `dequantized_otherwise`: the first layer whose base is not the one that training computed with, or None.
@@ -85,15 +84,16 @@ def examine(
     exact = stored.in_float32(description, model_json.parent / description.path)
     columns, digests = stored.columns(stored.plain(exact)), stored.digests(stored.plain(exact), dtype)
     trained = read(exact, texts, "trained")
-    if description.kind == "full":
-        del exact
-        exact = stored.load_in_float32(Path(description.base), description)
-    with exact.disable_adapter() if description.kind == "adapter" else nullcontext():
-        base = read(exact, texts, "base")
-        stored.blur(stored.plain(exact), dtype)
-        blurred = read(exact, texts, "storing noise")
     otherwise, copies = stored.otherwise(held, columns), stored.has_copies(stored.plain(exact))
-    return Trained(texts, base, trained, blurred, own, columns, digests, otherwise, copies)
+    if description.kind == "adapter":
+        with exact.disable_adapter():
+            base = read(exact, texts, "base")
+    exact = stored.round_merged(exact, dtype)
+    rounded = read(exact, texts, "trained, rounded")
+    del exact
+    if description.kind == "full":
+        base = read(stored.load_in_float32(Path(description.base), description), texts, "base")
+    return Trained(texts, base, trained, rounded, own, columns, digests, otherwise, copies)
 
 
 def compare(trained: Trained, merged_folder: Path, section: MergeSection) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def compare(trained: Trained, merged_folder: Path, section: MergeSection) -> dic
     return {
         "tokens": len(reading.choices),
         "token_agreement": float((reading.choices == trained.trained.choices).float().mean()),
-        **shares(trained.base, trained.trained, reading, trained.blurred, trained.own),
+        **shares(trained.base, trained.trained, reading, trained.rounded, trained.own),
         **layers,
         "changed": next((name for name in sorted(alone) if digests.get(name) != alone[name]), None),
         "dequantized_otherwise": trained.otherwise,

@@ -40,22 +40,22 @@ def answer_logits(model: Any, prompt: torch.Tensor, answer: torch.Tensor) -> tor
     return whole[:, prompt.shape[1] - 1 : -1]
 
 
-def shares(base: Reading, trained: Reading, merged: Reading, blurred: Reading, own: Reading) -> dict[str, float | None]:
+def shares(base: Reading, trained: Reading, merged: Reading, rounded: Reading, own: Reading) -> dict[str, float | None]:
     """How much of the effect of training the merged model has, and what else it has, in shares of that effect.
 
-    `blurred` is the base with weights off by up to half a step of the stored type, `own` the trained model in the
-    arithmetic of its training. All but `effect` are None where training changed no logit.
+    `rounded` is the trained model with weights rounded to the stored type, `own` the trained model in the arithmetic of
+    its training. All but `effect` are None where training changed no logit.
     """
     effect = trained.logits - base.logits
     size = float(effect.norm())
     result: dict[str, float | None] = {"effect": size / float(base.logits.norm())}
     if size == 0:
-        return result | dict.fromkeys(("kept", "left_over", "storing_noise", "arithmetic"))
+        return result | dict.fromkeys(("kept", "left_over", "beyond_rounding", "arithmetic"))
     moved = merged.logits - base.logits
     kept = float((moved * effect).sum()) / size**2
     return result | {
         "kept": kept,
         "left_over": float((moved - kept * effect).norm()) / size,
-        "storing_noise": float((blurred.logits - base.logits).norm()) / size,
+        "beyond_rounding": float((merged.logits - rounded.logits).norm()) / size,
         "arithmetic": float((own.logits - trained.logits).norm()) / size,
     }

@@ -263,18 +263,16 @@ def otherwise(held: Mapping[str, torch.Tensor], expected: Mapping[str, Columns])
     return None
 
 
-def blur(model: nn.Module, dtype: torch.dtype) -> None:
-    """Round a model's weights to a type, and those under an adapter (without one: all) at random by up to half a step.
-
-    That is the noise of storing in this type: a weight that lies on one of its numbers is moved off it by the adapter.
-    """
-    layers = [without_adapter(layer) for _, layer in adapted(model)] or [model]
-    moved = {parameter for layer in layers for parameter in layer.parameters()}
-    generator = torch.Generator().manual_seed(0)
+def round_merged(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The trained model in float32 with its adapter in its weights, which are then rounded to a type. It is changed."""
+    shared: set[nn.Parameter] = set()
+    for module in model.modules():  # an adapter on the embeddings leaves a tied head as it was
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in shared:
+                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+            shared.add(parameter)
+    merged: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter in moved:
-                noise = torch.empty(parameter.shape).uniform_(-1, 1, generator=generator).to(parameter)
-                parameter.add_(noise * half_step(parameter, dtype))
-            else:
-                parameter.copy_(parameter.to(dtype))
+        for parameter in merged.parameters():
+            parameter.copy_(parameter.to(dtype))
+    return merged  # type: ignore[no-any-return]
