@@ -90,8 +90,8 @@ def difference(figures: Mapping[str, Any], dtype: str) -> str | None:
     beyond = figures["beyond_rounding"]
     if beyond is not None and beyond > BEYOND_ROUNDING:
         return (
-            f"its logits are off by {beyond:.1%} of the change that training made, beyond the rounding of the "
-            f"trained weights to {dtype} (at most {BEYOND_ROUNDING:.0%} is right); they keep {figures['kept']:.1%} of it"
+            f"its logits are off by {beyond:.1%} of the change that training made, beyond the rounding of the trained "
+            f"weights to {dtype} (at most {BEYOND_ROUNDING:.0%} is right); they keep {figures['kept']:.1%} of it"
         )
     return None
 

@@ -275,4 +275,4 @@ def round_merged(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> PreT
     with torch.no_grad():
         for parameter in merged.parameters():
             parameter.copy_(parameter.to(dtype))
-    return merged  # type: ignore[no-any-return]
+    return merged
