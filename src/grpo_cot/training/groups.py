@@ -1,7 +1,8 @@
 """Whether the groups of a GRPO phase teach the task: asked before its first step, and logged at every step.
 
-A group in which all rewards are equal teaches nothing. One in which no completion is right, and rewards differ all the
-same (`phantom_advantage`), teaches something else than the answer: the format, a length, or chance.
+A group in which all rewards are equal teaches nothing, and training passes over it. One in which no completion is
+right, and rewards differ all the same (`phantom_advantage`), teaches something else than the answer: the format, a
+length, or chance.
 """
 
 from collections.abc import Sequence
@@ -69,3 +70,60 @@ def phantom_share(paid: torch.Tensor, weights: torch.Tensor, right: torch.Tensor
     largest = sums.masked_fill(absent, -torch.inf).amax(dim=1)
     smallest = sums.masked_fill(absent, torch.inf).amin(dim=1)
     return ((largest > smallest) & ~right.view(-1, group).any(dim=1)).float().mean().item()
+
+
+def leave_out_silent(trainer: Any) -> None:
+    """Have TRL's GRPO trainer compute no gradient for completions that have none: those whose advantage is 0.
+
+    With a KL to a reference, an entropy bonus, a quantile of entropies or experts that balance their load, all have
+    one. The curve `entropy` is that of the completions that teach.
+    """
+    if trainer.beta != 0 or trainer._entropy_bonus_enabled or trainer.top_entropy_quantile < 1:
+        return
+    if trainer.aux_loss_enabled or trainer.use_liger_kernel:
+        return
+    loss, score = trainer._compute_loss, trainer._full_logits_logps
+    batch: dict[str, torch.Tensor] | None = None
+
+    def computed(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        nonlocal batch
+        batch = inputs
+        try:
+            result: torch.Tensor = loss(model, inputs)
+        finally:
+            batch = None
+        return result
+
+    def scored(model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **settings: Any) -> Any:
+        rows = None if batch is None else teaching(batch["advantages"], batch["completion_mask"])
+        if batch is None or rows is None:
+            return score(model, input_ids, attention_mask, logits_to_keep, **settings)
+        counted = batch["completion_mask"][rows].bool()
+        length = int(counted.any(dim=0).nonzero().max()) + 1
+        end = input_ids.shape[1] - logits_to_keep + length
+        found, entropies, auxiliary = score(
+            model, input_ids[rows, :end], attention_mask[rows, :end], length, **settings
+        )
+        shape = len(input_ids), logits_to_keep
+        before = batch.get("old_per_token_logps")
+        probabilities = found.new_zeros(shape) if before is None else before.clone()
+        probabilities[rows, :length] = found
+        if entropies is not None:  # the others get the mean, so that the trainer logs it
+            mean, own = entropies[counted[:, :length]].mean(), entropies
+            entropies = mean.repeat(shape)
+            entropies[rows, :length] = own
+        return probabilities, entropies, auxiliary
+
+    trainer._compute_loss, trainer._full_logits_logps = computed, scored
+
+
+def teaching(advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+    """The completions (their indices) with an advantage (completions) and with tokens in `mask` (completions, tokens).
+
+    If there are none, one without an advantage, for the loss needs a gradient; None if none has tokens.
+    """
+    counted = mask.any(dim=1)
+    found = (counted & (advantages != 0)).nonzero().flatten()
+    if len(found):
+        return found
+    return counted.nonzero().flatten()[:1] if counted.any() else None

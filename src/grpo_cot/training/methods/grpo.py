@@ -18,7 +18,7 @@ from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.curves import ends, mean
-from grpo_cot.training.groups import log_phantoms
+from grpo_cot.training.groups import leave_out_silent, log_phantoms
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.rollouts import rollout_trainer
 from grpo_cot.training.shared_prompts import keeps_groups, read_prompts_once
@@ -122,6 +122,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
     made = rollout_trainer(setup.recipe, setup.phase, arguments) if rollouts else GRPOTrainer(**arguments)
     if setup.recipe.backend == "transformers":
         read_prompts_once(made)
+        leave_out_silent(made)
     _keep_order(made)
     log_phantoms(made, judging(correctness, setup.opening))
     return made
