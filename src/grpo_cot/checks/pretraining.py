@@ -34,9 +34,10 @@ def check_pretraining(root: Path, source: Base, settings: Pretraining, configura
         return
     longest = _longest(root / source.tokenizer.path, source, settings)
     if longest > positions:
+        key = configuration.attribute_map.get("max_position_embeddings", "max_position_embeddings")
         raise InputError(
-            f"config: the model has {positions} positions, but texts of its pretraining have up to {longest} tokens; "
-            "raise the number, or set pretraining.earlier_exchange to 0"
+            f"config.{key} is {positions}, but texts of its pretraining have up to {longest} tokens; raise it, or set "
+            "pretraining.earlier_exchange to 0"
         )
 
 

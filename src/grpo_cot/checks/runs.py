@@ -108,11 +108,11 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
     source = validated(Base, read_yaml(where), where)
     here = files_here(source, root)
     tokenizer = root / source.tokenizer.path if source.tokenizer and source.tokenizer.path else here
-    folders, asked = [root / f"models/{run.base}", *([tokenizer] if tokenizer else [])], 0
+    folders, prompt_length = [root / f"models/{run.base}", *([tokenizer] if tokenizer else [])], 0
     with naming(path):
         for folder in folders:
             if (folder / "tokenizer_config.json").is_file():
-                asked = _check_prompts(recipe, folder, source, run.base)
+                prompt_length = _check_prompts(recipe, folder, source, run.base)
                 break
         if not (source.config or source.shape or (root / f"models/{run.base}/config.json").is_file() or here):
             return
@@ -146,10 +146,10 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
         positions = max((place for place in places if isinstance(place, int)), default=None)
         _check_positions(recipe, positions, run.base)
         limit = recipe.check.sampling["max_new_tokens"]
-        if positions is not None and asked + limit > positions:
+        if positions is not None and prompt_length + limit > positions:
             raise InputError(
-                f"check.questions makes a prompt of {asked} tokens, which with check.sampling.max_new_tokens ({limit}) "
-                f"is more than the {positions} positions of the base {run.base!r}; shorten it"
+                f"check.questions makes a prompt of {prompt_length} tokens, which with check.sampling.max_new_tokens "
+                f"({limit}) is more than the {positions} positions of the base {run.base!r}; shorten it"
             )
 
 
@@ -206,8 +206,8 @@ def _check_prompts(recipe: Recipe, folder: Path, source: Base, base: str) -> int
                 f"{prompts[0]['tokens']} tokens, so that no answer would be left; raise it"
             )
     boundless = recipe.prompt.model_copy(update={"max_prompt_length": MOST_TOKENS})
-    asked, _ = map_rows([{**row, "question": text} for text in recipe.check.questions], tokenizer, boundless)
-    return max(prompt["tokens"] for prompt in asked) if len(asked) == len(recipe.check.questions) else MOST_TOKENS
+    prompts, _ = map_rows([{**row, "question": text} for text in recipe.check.questions], tokenizer, boundless)
+    return max(prompt["tokens"] for prompt in prompts) if len(prompts) == len(recipe.check.questions) else MOST_TOKENS
 
 
 def _check_positions(recipe: Recipe, positions: int | None, base: str) -> None:

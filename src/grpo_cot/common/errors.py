@@ -58,8 +58,11 @@ def validated(kind: "type[Model] | TypeAdapter[Model]", value: Any, where: objec
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         field = ".".join(_path(first["loc"], value))
         if first["type"] == "extra_forbidden":
-            name, names = str(first["loc"][-1]), set(_field_names(adapter.json_schema()))
-            hint = "it does not belong in this place; take it out" if name in names else nearest(name, names)
+            *section, name = map(str, first["loc"])
+            schema = adapter.json_schema()
+            elsewhere = name in _field_names([schema, *schema.get("$defs", {}).values()])
+            names = _field_names(_inside(schema, section))
+            hint = "it does not belong in this place; take it out" if elsewhere else nearest(name, names)
             raise InputError(f"{where}: unknown key {field!r}; {hint}") from None
         if first["type"] == "missing":
             raise InputError(f"{where}: the key {field!r} is missing") from None
@@ -92,6 +95,31 @@ def _tags(value: Any) -> set[str]:
     return {tag for tag in chosen if isinstance(tag, str)}
 
 
-def _field_names(json_schema: dict[str, Any]) -> Iterator[str]:
-    for schema in (json_schema, *json_schema.get("$defs", {}).values()):
-        yield from schema.get("properties", {})
+def _inside(schema: dict[str, Any], location: Sequence[str]) -> list[dict[str, Any]]:
+    """The JSON schemas of the place in a value that pydantic's location leads to."""
+    definitions = schema.get("$defs", {})
+
+    def members(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if "$ref" in part:
+            part = definitions[part["$ref"].rpartition("/")[2]]
+        yield part
+        for key in ("anyOf", "oneOf", "allOf"):
+            for member in part.get(key, ()):
+                yield from members(member)
+
+    found = list(members(schema))
+    for key in location:
+        tags = [part["discriminator"]["mapping"] for part in found if "discriminator" in part]
+        following = [{"$ref": tag[key]} for tag in tags if key in tag] or [
+            child
+            for part in found
+            for child in (part.get("properties", {}).get(key), part.get("items"), part.get("additionalProperties"))
+            if isinstance(child, dict)
+        ]
+        # What pydantic adds for itself (a validator's name) leads to no other place.
+        found = [member for part in following for member in members(part)] or found
+    return found
+
+
+def _field_names(schemas: Iterable[dict[str, Any]]) -> set[str]:
+    return {name for schema in schemas for name in schema.get("properties", {})}
