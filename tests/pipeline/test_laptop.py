@@ -22,14 +22,13 @@ def shorten(project: Project) -> None:
     supervised, grpo = recipe["phases"]
     supervised["sft"] |= {"max_steps": 2, "per_device_train_batch_size": 2, "save_steps": 1}
     grpo["grpo"] |= {
-        "max_steps": 2, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 16,
-        "save_steps": 1,
+        "max_steps": 2, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "save_steps": 1,
+        "max_completion_length": 16,
     }  # fmt: skip
     recipe["check"]["questions"] = recipe["check"]["questions"][:1]
     recipe["check"]["sampling"]["max_new_tokens"] = recipe["evaluate"]["sampling"]["max_new_tokens"] = 24
     recipe["evaluate"]["sample"] = 8
-    # So small an adapter is lost in bfloat16.
-    recipe["merge"] |= {"prompts": 2, "new_tokens": 16, "dtype": "float32"}
+    recipe["merge"] |= {"prompts": 2, "new_tokens": 16}
     (project.folder / "experiments/laptop-short.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
 
 
@@ -51,7 +50,9 @@ def test_the_real_model_goes_through_every_step(tmp_path: Path) -> None:
     project.run("dvc", "repro")
     run = project.folder / "runs/laptop"
     assert [path.name for path in sorted((run / "train").iterdir()) if path.is_dir()] == ["01-sft", "02-grpo"]
-    assert json.loads((run / "merge.json").read_text())["parity_holds"]
+    merged = json.loads((run / "merge.json").read_text())
+    assert merged["parity_holds"] and merged["dtype"] == "bfloat16"
+    assert "merge.dtype float32 keeps all" in merged["loss"]  # so small an adapter is mostly lost in bfloat16
     assert json.loads((run / "grade/metrics.json").read_text())["n"] == 8
     published = project.folder / "published/laptop/merged"
     assert [name for name in PUBLISHED if not (published / name).is_file()] == []
