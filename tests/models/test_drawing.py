@@ -46,6 +46,24 @@ def test_rare_tokens_of_a_large_vocabulary_have_their_share() -> None:
     assert len(drawn[drawn > 0].unique()) == (drawn > 0).sum()
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), None])
+@pytest.mark.parametrize("way", ["draw", "likeliest"])
+def test_scores_that_are_no_numbers_are_refused_in_a_sentence(broken: float | None, way: str) -> None:
+    """Of them came a token behind the vocabulary's last, and with it an IndexError in the embedding."""
+    import torch
+
+    from grpo_cot.common.errors import InputError
+    from grpo_cot.models import drawing
+
+    scores = torch.zeros(3, 8)
+    if broken is None:
+        scores[1] = -torch.inf
+    else:
+        scores[1, 4] = broken
+    with pytest.raises(InputError, match=r"no next token for 1 of 3 texts: .* lower learning_rate"):
+        getattr(drawing, way)(scores)
+
+
 def test_completions_are_those_of_transformers_loop_though_rows_leave_when_they_end() -> None:
     """At a temperature near 0 both loops draw the likeliest token."""
     import torch
@@ -94,13 +112,14 @@ def test_keys_and_values_are_those_of_transformers_cache() -> None:
 @pytest.mark.parametrize(
     ("dtype", "settings", "expected"),
     [
-        ("bfloat16", {}, True), ("float32", {}, False), ("bfloat16", {"do_sample": False}, False),
+        ("bfloat16", {}, True), ("float32", {}, False), ("bfloat16", {"num_beams": 2}, False),
+        ("bfloat16", {"do_sample": False, "temperature": None}, True), ("float32", {"do_sample": False}, False),
         ("bfloat16", {"repetition_penalty": 1.2, "top_k": 5, "min_p": None}, True),
         ("bfloat16", {"guidance_scale": 2.0}, False), ("bfloat16", {"output_scores": True}, False),
         ("bfloat16", {"stop_strings": "a"}, False), ("bfloat16", {"pad_token_id": None}, False),
     ],
 )  # fmt: skip
-def test_it_takes_the_place_of_sampling_with_known_settings_alone(
+def test_it_takes_the_place_of_transformers_loop_with_known_settings_alone(
     dtype: str, settings: dict[str, Any], expected: bool
 ) -> None:
     from transformers import GenerationConfig
@@ -113,3 +132,17 @@ def test_it_takes_the_place_of_sampling_with_known_settings_alone(
     inputs = {"input_ids": None, "attention_mask": None}
     assert draws(model, {**inputs, "generation_config": GenerationConfig(**given | settings)}) is expected
     assert draws(model, {**inputs, **given, **settings}) is expected
+
+
+def test_a_model_that_does_not_take_what_the_loop_gives_keeps_transformers_loop() -> None:
+    from transformers import BartConfig, BartForConditionalGeneration, BloomConfig, BloomForCausalLM
+
+    from grpo_cot.models.drawing import draws
+
+    bart = BartForConditionalGeneration(
+        BartConfig(vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, decoder_attention_heads=1,
+                   encoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8)
+    )  # fmt: skip
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=20, hidden_size=8, n_layer=1, n_head=1))  # it has no positions
+    for model in (bart, bloom):
+        assert not draws(model.bfloat16(), {"do_sample": True, "pad_token_id": 0})

@@ -1,20 +1,25 @@
-"""Sampling by a causal model in bfloat16 on a CPU: Transformers' loop without three things that cost it half its time.
+"""Completions by a causal model in bfloat16 on a CPU, sampled or greedy: Transformers' loop without three things that
+cost it half its time.
 
 - `torch.multinomial` draws a random number for each token of the vocabulary (50,000 a row, on one core). One a row is
   enough: the token is where it falls in the cumulated probabilities.
 - Transformers copies all keys and values to add those of one token. Here there is room behind them.
 - Completions that have ended are computed until the last one has. Here they leave the batch.
 
-The distribution is the same. What a seed draws from it is not, so a model in float32 keeps Transformers' loop and the
-results that it had.
+The distribution is the same, and so is the likeliest token but for rounding. What a seed draws is not, so a model in
+float32 keeps Transformers' loop and the results that it had.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from grpo_cot.common.errors import InputError
 
 ROOM = 64  # tokens
 LEAVING = 0.25  # the share of a batch's rows that leave together, for the others' keys and values are copied then
@@ -24,6 +29,7 @@ SETTINGS = {
     "generation_config", "input_ids", "max_length", "max_new_tokens", "min_p", "pad_token_id",
     "repetition_penalty", "temperature", "top_k", "top_p", "transformers_version", "use_cache",
 }  # fmt: skip
+TAKEN = {"input_ids", "attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}  # by a model
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # Transformers is not followed by mypy here
@@ -72,19 +78,42 @@ def draws(model: Any, settings: Mapping[str, Any]) -> bool:
     given = {**model.generation_config.to_diff_dict(), **configuration.to_diff_dict(), **settings}
     given = {name: value for name, value in given.items() if value is not None and value is not False}
     sixteen = model.dtype == torch.bfloat16 and model.device.type == "cpu"
-    return (
-        sixteen
-        and given.get("do_sample") is True
-        and given.get("pad_token_id") is not None
-        and given.keys() <= SETTINGS
-    )
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    takes = inspect.signature(base.forward).parameters.keys() >= TAKEN and not model.config.is_encoder_decoder
+    return sixteen and takes and given.get("pad_token_id") is not None and given.keys() <= SETTINGS
 
 
 def draw(scores: torch.Tensor) -> torch.Tensor:
-    """One token for each row of `scores` (rows, vocabulary), unnormalised log-probabilities; (rows,)."""
+    """One token for each row of `scores` (rows, vocabulary), unnormalised log-probabilities; (rows,).
+
+    Raises:
+        InputError: a row's scores are no numbers.
+    """
     heaps = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    _refuse_broken(heaps[:, -1])
     points = torch.rand(len(heaps), 1, dtype=heaps.dtype) * heaps[:, -1:]
     return torch.searchsorted(heaps, points, right=True).squeeze(1)  # right: no token without probability
+
+
+def likeliest(scores: torch.Tensor) -> torch.Tensor:
+    """The first of the likeliest tokens of each row of `scores` (rows, vocabulary); (rows,).
+
+    Raises:
+        InputError: a row's scores are no numbers.
+    """
+    highest, tokens = scores.max(dim=-1)
+    _refuse_broken(highest)
+    return tokens
+
+
+def _refuse_broken(sums: torch.Tensor) -> None:
+    """Refuse scores by what was made of each row's, which is no finite number where one of them is none."""
+    if broken := int((~sums.isfinite()).sum()):
+        raise InputError(
+            f"the model gives no next token for {broken} of {len(sums)} texts: its scores are not finite numbers; its "
+            "weights are broken or its training diverged: fetch the base anew, or train with a lower learning_rate or "
+            "max_grad_norm"
+        )
 
 
 def sample(
@@ -94,8 +123,12 @@ def sample(
     """For `generate(custom_generate=sample)`: prompts `input_ids` (rows, tokens) and their completions, padded.
 
     `state` has what `generate` found out: a cache, which may hold all of the prompts but their last tokens, and the
-    prompts' mask and positions.
+    prompts' mask and positions. Rows leave, so a criterion may look at each row alone.
+
+    Raises:
+        InputError: the model's scores are no numbers.
     """
+    choose = draw if generation_config.do_sample else likeliest
     cache, mask, positions = state["past_key_values"], state["attention_mask"], state["position_ids"]
     ids, rows, going = input_ids, torch.arange(len(input_ids)), torch.ones(len(input_ids), dtype=torch.bool)
     found = input_ids.new_full((len(input_ids), generation_config.max_length), generation_config.pad_token_id)
@@ -109,7 +142,7 @@ def sample(
             input_ids=ids[:, held:], attention_mask=mask, position_ids=positions[:, held:], past_key_values=cache,
             use_cache=True, logits_to_keep=1,
         ).logits[:, -1]  # fmt: skip
-        tokens = draw(logits_processor(ids, logits.float()))
+        tokens = choose(logits_processor(ids, logits.float()))
         tokens = torch.where(going, tokens, generation_config.pad_token_id)
         ids = torch.cat([ids, tokens[:, None]], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

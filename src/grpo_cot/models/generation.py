@@ -4,6 +4,7 @@ import copy
 import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 
 from grpo_cot.common.files import Message, Row
+from grpo_cot.models.drawing import RoomyLayer, draws, roomy_cache, sample
+from grpo_cot.models.sampling_layers import in_few_operations
 from grpo_cot.models.turns import end_tokens, stop_tokens
 
 
@@ -80,7 +83,7 @@ class Prefix(NamedTuple):
             return dict(inputs)
         cache = copy.deepcopy(self.cache)
         cache.batch_repeat_interleave(len(rows))
-        prefix = torch.tensor([self.ids]).expand(len(rows), -1)
+        prefix = torch.tensor([self.ids], dtype=torch.long).expand(len(rows), -1)
         return {
             "input_ids": torch.cat([prefix, inputs["input_ids"]], dim=1),
             "attention_mask": torch.cat([torch.ones_like(prefix), inputs["attention_mask"]], dim=1),
@@ -89,15 +92,21 @@ class Prefix(NamedTuple):
 
 
 @torch.inference_mode()
-def shared_prefix(model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]]) -> Prefix:
-    """The common start of several prompts; empty for caches that cannot hold it alone, and for encoder-decoders."""
+def shared_prefix(
+    model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], cache: DynamicCache | None = None
+) -> Prefix:
+    """The common start of several prompts; empty for caches that cannot hold it alone, and for encoder-decoders.
+
+    `cache` is an empty one of a kind that can, for the keys and values to be put into, or None.
+    """
     first, last = min(prompts), max(prompts)
     ids = [token for token, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
     ids = ids[: min(map(len, prompts)) - 1]  # each prompt keeps a token to go on from
     if len(prompts) == 1 or not ids or model.config.is_encoder_decoder:
-        return Prefix([], None)
-    cache = model(torch.tensor([ids], device=model.device), use_cache=True).past_key_values
-    plain = isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
+        return Prefix([], cache)
+    known = {} if cache is None else {"past_key_values": cache}
+    cache = model(torch.tensor([ids], device=model.device), use_cache=True, **known).past_key_values
+    plain = isinstance(cache, DynamicCache) and all(type(layer) in (DynamicLayer, RoomyLayer) for layer in cache.layers)
     return Prefix(ids, cache) if plain else Prefix([], None)
 
 
@@ -122,15 +131,18 @@ def generate(
     """
     stops = sampling.get("stop_strings") or []
     configuration = generation_configuration(model, tokenizer, sampling)
-    # Beams would multiply the prefix's keys and values once more.
-    prefix = shared_prefix(model, prompts) if sampling.get("num_beams", 1) == 1 else Prefix([], None)
+    cache = roomy_cache(model) if draws(model, {"generation_config": configuration}) else None
+    loop = {} if cache is None else {"custom_generate": sample}
 
     def complete(number: int, batch: list[int]) -> list[Completion]:
         set_seed(random.Random(f"{seed} {number}").getrandbits(32))
-        return _complete(model, tokenizer, prefix, [prompts[index] for index in batch], configuration, stops)
+        return _complete(model, tokenizer, prefix, [prompts[index] for index in batch], configuration, stops, loop)
 
     store = {} if finished is None else finished
-    results = in_batches(list(map(len, prompts)), batch_size, complete, progress, "prompt", store)
+    with in_few_operations(model) if loop else nullcontext():
+        # Beams would multiply the prefix's keys and values once more.
+        prefix = shared_prefix(model, prompts, cache) if sampling.get("num_beams", 1) == 1 else Prefix([], None)
+        results = in_batches(list(map(len, prompts)), batch_size, complete, progress, "prompt", store)
     return [Completion(*fields) for fields in results]
 
 
@@ -209,9 +221,10 @@ def completion(
 
 def _complete(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prefix: Prefix,
-    prompts: Sequence[list[int]], configuration: GenerationConfig, stops: Sequence[str],
+    prompts: Sequence[list[int]], configuration: GenerationConfig, stops: Sequence[str], loop: Mapping[str, Any],
 ) -> list[Completion]:  # fmt: skip
-    """One batch's completions. A decoder's output goes on from the prompt, an encoder-decoder's from a start token."""
+    """One batch's completions. A decoder's output goes on from the prompt, an encoder-decoder's from a start token.
+    `loop` has what `generate` is to call in its own loop's place."""
     if model.config.is_encoder_decoder:
         inputs, length = dict(tokenizer.pad({"input_ids": prompts}, padding_side="right", return_tensors="pt")), 1
     else:
@@ -220,6 +233,6 @@ def _complete(
     inputs |= {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
     criteria = StoppingCriteriaList([StopText(stops, tokenizer, length)] if stops else [])
     with torch.inference_mode():
-        output = model.generate(**inputs, generation_config=configuration, stopping_criteria=criteria)
+        output = model.generate(**inputs, generation_config=configuration, stopping_criteria=criteria, **loop)
     ends, limit = end_tokens(configuration.eos_token_id), configuration.max_new_tokens
     return [completion(row, tokenizer, ends, stops, limit) for row in output[:, length:].tolist()]

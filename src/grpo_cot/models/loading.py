@@ -83,9 +83,18 @@ def load_base(folder: Path, settings: ModelSection, quantization: dict[str, Any]
         for module in model.modules():
             if isinstance(module, Linear4bit):
                 _keep_dequantized(module)
+        head = model.get_output_embeddings()
+        if head is not None and model.dtype == torch.bfloat16:
+            head.register_forward_pre_hook(_in_one_piece)
     drop_generation_defaults(model)
     model.eval()
     return model
+
+
+def _in_one_piece(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The output layer's inputs without gaps. Where logits of the last tokens alone are asked for, they are a part of
+    each row, and then torch copies the frozen weight (outputs, inputs) once for each row: gigabytes, and seconds."""
+    return tuple(states.contiguous() for states in inputs)
 
 
 def _keep_dequantized(layer: Linear4bit) -> None:
