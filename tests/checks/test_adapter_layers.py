@@ -39,15 +39,15 @@ def check(given: Recipe, tied: bool = True) -> None:
 @pytest.mark.parametrize(
     ("given", "tied", "said"),
     [
-        (evaluated_by_vllm(EMBEDDINGS), True, "target_modules names model.embed_tokens of the base 'tiny', but evaluate."),
+        (evaluated_by_vllm(EMBEDDINGS), True, "names model.embed_tokens of the base 'tiny', but evaluate."),
         (evaluated_by_vllm(EMBEDDINGS), False, "take it out, or set evaluate.engine to transformers"),
-        (evaluated_by_vllm({"target_modules": r".*(lm_head|v_proj)"}), True, "names lm_head of the base 'tiny', but eval"),
+        (evaluated_by_vllm({"target_modules": r".*(lm_head|v_proj)"}), True, "names lm_head of the base 'tiny', but "),
         (sampled("adapter", HEAD), False, r"names lm_head of .* phases.1.rollouts.sync is 'adapter', and vLLM adds an"),
-        (sampled("merge", EMBEDDINGS), True, "trains model.embed_tokens, but phases.1.rollouts.sync is 'merge', and the"),
+        (sampled("merge", EMBEDDINGS), True, "trains model.embed_tokens, but phases.1.rollouts.sync is 'merge'"),
         (sampled("merge", HEAD), True, "one matrix for embeddings and output"),
         (sampled("merge", {"modules_to_save": ["lm_head"]}), True, r"trains lm_head, but .*\(grpo.use_vllm false"),
-        (sampled("merge", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}), True, "trains model.embed"),
-        (evaluated_by_vllm(EMBEDDINGS | {"ensure_weight_tying": True}, "transformers"), True, "ensure_weight_tying is tr"),
+        (sampled("merge", {"modules_to_save": ["embed_tokens"]}), True, "with ensure_weight_tying true, or sample"),
+        (evaluated_by_vllm(EMBEDDINGS | {"ensure_weight_tying": True}, "transformers"), True, "_tying is true, and"),
         (evaluated_by_vllm(HEAD | {"ensure_weight_tying": True}, "transformers"), True, "merges it into one of them"),
     ],
 )  # fmt: skip
@@ -64,6 +64,7 @@ def test_what_vllm_or_the_merge_would_leave_out_is_refused(given: Recipe, tied: 
         (sampled("adapter", {"target_modules": "all-linear"}), True),
         (sampled("merge", EMBEDDINGS), False),
         (sampled("merge", {"modules_to_save": ["norm"]}), True),
+        (sampled("merge", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}), True),
         (evaluated_by_vllm(EMBEDDINGS, "transformers"), True),
         (evaluated_by_vllm(EMBEDDINGS | {"ensure_weight_tying": True}, "transformers"), False),
         (evaluated_by_vllm({"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}, "transformers"), True),

@@ -34,7 +34,8 @@ def check_layers(recipe: Recipe, model: nn.Module, base: str) -> None:
     names = {module: name for name, module in model.named_modules()}
     at_ends = [end for end in ends if isinstance(end, BaseTunerLayer | AuxiliaryTrainingWrapper)]
     adapted = [names[end] for end in at_ends if isinstance(end, BaseTunerLayer)]
-    if tied and adapted and (recipe.phases[0].lora or {}).get("ensure_weight_tying"):
+    together = bool((recipe.phases[0].lora or {}).get("ensure_weight_tying"))
+    if tied and adapted and together:
         raise InputError(
             f"{where}.ensure_weight_tying is true, and {adapted[0]} has an adapter: on the base {base!r}, whose output "
             "matrix is that of its embeddings, PEFT puts it on the other one as well, and merges it into one of them; "
@@ -47,10 +48,11 @@ def check_layers(recipe: Recipe, model: nn.Module, base: str) -> None:
                 f"{where}.target_modules names {unserved[0]} of the base {base!r}, but {place}, and vLLM adds an "
                 f"adapter to the linear layers alone; take it out, or {instead}"
             )
-        if sync == "merge" and tied and at_ends:
+        if sync == "merge" and tied and at_ends and not together:
             raise InputError(
                 f"{where} trains {names[at_ends[0]]}, but {place}, and the base {base!r} has one matrix for embeddings "
-                f"and output, of which vLLM could be given one alone; take it out, or {instead}"
+                f"and output, of which vLLM can hold one alone; take it out, name it in modules_to_save with "
+                f"ensure_weight_tying true, or {instead}"
             )
 
 
