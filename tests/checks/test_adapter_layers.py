@@ -56,6 +56,21 @@ def test_what_vllm_or_the_merge_would_leave_out_is_refused(given: Recipe, tied: 
         check(given, tied)
 
 
+def test_a_kind_of_model_that_vllm_runs_without_adapters_is_refused() -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from grpo_cot.checks.backends.adapters import check_layers
+
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", n_embd=8, n_layer=1, n_head=2, vocab_size=9))
+    model = get_peft_model(base, LoraConfig(target_modules=["c_attn"])).get_base_model()
+    linear = {"target_modules": ["c_attn"]}
+    with pytest.raises(InputError, match=r"vLLM takes no adapters on models of the kind of the base 'ours' \(gpt2\)"):
+        check_layers(evaluated_by_vllm(linear), model, "ours")
+    check_layers(evaluated_by_vllm(linear, "transformers"), model, "ours")
+    check_layers(sampled("merge", linear), model, "ours")
+
+
 @pytest.mark.parametrize(
     ("given", "tied"),
     [

@@ -208,6 +208,23 @@ def test_what_vllm_cannot_be_given_apart_it_answers_merged(
 
 
 @pytest.mark.prove
+def test_the_kinds_of_models_without_adapters_are_those_of_the_installed_vllm() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+    from vllm.model_executor.models import ModelRegistry, supports_lora
+
+    from grpo_cot.checks.backends.adapters import WITHOUT_ADAPTERS
+
+    def without(name: str) -> bool:
+        try:
+            return not supports_lora(ModelRegistry.models[name].load_model_cls())
+        except (ImportError, KeyError):  # a model with pictures needs more packages; one that is not vLLM's own
+            return False
+
+    names = {kind: [name] if isinstance(name, str) else name for kind, name in CAUSAL.items()}
+    assert {kind for kind, classes in names.items() if any(map(without, classes))} == WITHOUT_ADAPTERS
+
+
+@pytest.mark.prove
 def test_the_cards_program_answers_as_transformers_does(tmp_path: Path) -> None:
     model_json = fully_trained(tmp_path)
     folder = model_json.parent / "01-grpo"

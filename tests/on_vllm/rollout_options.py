@@ -1,5 +1,6 @@
 """Each option of LoraConfig with which vLLM samples in training: it scores its tokens as the trainer does."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,34 @@ def with_options(folder: Path, sync: str, lora: dict[str, Any], base: Path = BAS
     return trainer(folder, recipe(sync, changes, disable_dropout=True, vllm_enable_sleep_mode=False), base)
 
 
+def tied(_: Path) -> Path:
+    return BASE
+
+
 def untied(folder: Path) -> Path:
     """The embedded model with an output matrix of its own, which is another one."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(BASE)
     head = model.lm_head.weight.detach().clone()
     model.config.tie_word_embeddings = False
     model.lm_head.weight = type(model.lm_head.weight)(1.1 * head)
+    return saved(model, folder)
+
+
+def gpt2(folder: Path) -> Path:
+    """A random model whose layers hold their weights the other way round."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 593, "bos_token_id": 2, "eos_token_id": 2}
+    return saved(AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **sizes)), folder)
+
+
+def saved(model: Any, folder: Path) -> Path:
+    from transformers import AutoTokenizer
+
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
     return folder
@@ -50,18 +71,21 @@ def test_every_option_of_an_adapter_that_is_handed_over_is_sampled(
 
 @pytest.mark.usefixtures("engines")
 @pytest.mark.parametrize(
-    ("lora", "tied"),
+    ("lora", "base"),
     [
-        ({"use_dora": True, "use_rslora": True, "target_modules": "all-linear", "init_lora_weights": False}, True),
-        ({"rank_pattern": {"k_proj": 2}, "alpha_pattern": {"v_proj": 3}, "init_lora_weights": False}, True),
-        ({"modules_to_save": ["norm"], "target_modules": "all-linear", "exclude_modules": ["q_proj"]}, True),
-        ({"target_modules": ["embed_tokens", "v_proj"], "init_lora_weights": False}, False),
-        ({"target_modules": ["v_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}, False),
-        ({"target_modules": ["v_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}, True),
+        ({"use_dora": True, "use_rslora": True, "target_modules": "all-linear", "init_lora_weights": False}, tied),
+        ({"rank_pattern": {"k_proj": 2}, "alpha_pattern": {"v_proj": 3}, "init_lora_weights": False}, tied),
+        ({"modules_to_save": ["norm"], "target_modules": "all-linear", "exclude_modules": ["q_proj"]}, tied),
+        ({"target_modules": ["embed_tokens", "v_proj"], "init_lora_weights": False}, untied),
+        ({"target_modules": ["v_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}, untied),
+        ({"target_modules": ["v_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}, tied),
+        ({"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "init_lora_weights": False}, gpt2),
     ],
 )
-def test_every_option_of_an_adapter_that_is_merged_is_sampled(tmp_path: Path, lora: dict[str, Any], tied: bool) -> None:
-    trained = with_options(tmp_path, "merge", lora, BASE if tied else untied(tmp_path / "base"))
+def test_every_option_of_an_adapter_that_is_merged_is_sampled(
+    tmp_path: Path, lora: dict[str, Any], base: Callable[[Path], Path]
+) -> None:
+    trained = with_options(tmp_path, "merge", lora, base(tmp_path / "base"))
     trained.train()
     gaps = curve(trained, "sync/log_probability_gap")
     assert len(gaps) == 3 and max(gaps) < 1e-5

@@ -13,6 +13,12 @@ from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.vllm.arguments import ROLLOUTS_INSTEAD
 
+# Kinds of models that vLLM 0.30 runs without adapters. A test compares.
+WITHOUT_ADAPTERS = {
+    "bloom", "cohere2_moe", "dbrx", "deepseek_v4", "falcon", "falcon_mamba", "gemma3n", "gemma3n_text", "gpt-sw3",
+    "gpt2", "gpt_neox", "gptj", "hrm_text", "kimi_linear", "mamba", "mamba2", "mimo_v2_flash", "stablelm", "zamba2",
+}  # fmt: skip
+
 
 def check_layers(recipe: Recipe, model: nn.Module, base: str) -> None:
     """Refuse an adapter on layers of a base where the merge or vLLM would not carry it.
@@ -42,7 +48,13 @@ def check_layers(recipe: Recipe, model: nn.Module, base: str) -> None:
             "take ensure_weight_tying out, or name the module in modules_to_save"
         )
     unserved = [names[layer] for layer in _tuned(model) if layer in ends or not _linear(layer)]
+    kind = model.config.model_type  # type: ignore[union-attr]
     for place, sync, instead in _served(recipe):
+        if sync != "merge" and kind in WITHOUT_ADAPTERS:
+            raise InputError(
+                f"{where} is given and {place}, but vLLM takes no adapters on models of the kind of the base {base!r} "
+                f"({kind}); {instead}"
+            )
         if sync != "merge" and unserved:
             raise InputError(
                 f"{where}.target_modules names {unserved[0]} of the base {base!r}, but {place}, and vLLM adds an "
