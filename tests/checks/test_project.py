@@ -102,6 +102,8 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (PARAMS, "runs.One", PARAMS_RUN, "the names 'One' and 'one' differ in capitals alone"),
     (SHORT, "phases.0.lora.target_modules", ["q_proj", "k_porj"], "names 'k_porj', which no module is called; did you"),
     (SHORT, "phases.0.lora.target_modules", None, "'target_modules' is missing"),
+    (SHORT, "phases.0.lora", {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}, "tying is true, and"),
+    (SHORT, "phases.0.lora", {"target_modules": ["embed_tokens"], "trainable_token_indices": [5]}, "make no model of"),
     (SHORT, "phases.0.lora.modules_to_save", ["lm_haed"], "names 'lm_haed', which no module is called"),
     (SHORT, "phases.0.lora.rank_pattern", {"q_porj": 2}, "rank_pattern names 'q_porj', which no module is called"),
     (SHORT, "phases.0.lora.exclude_modules", ["q_porj"], "exclude_modules names 'q_porj', which no module is called"),

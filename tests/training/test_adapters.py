@@ -23,7 +23,10 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
         {"r": 4, "lora_alpha": 8, "modules_to_save": ["norm"], "init_lora_weights": "gaussian",
          "target_modules": "all-linear", "exclude_modules": ["q_proj"]},
         {"r": 4, "lora_alpha": 8, "trainable_token_indices": [5, 6, 7], "init_lora_weights": False,
-         "target_modules": ["v_proj"], "ensure_weight_tying": True},
+         "target_modules": ["v_proj"]},
+        {"r": 4, "lora_alpha": 8, "target_modules": ["v_proj"], "modules_to_save": ["lm_head"],
+         "ensure_weight_tying": True},
+        {"r": 4, "lora_alpha": 8, "target_modules": ["lm_head", "v_proj"]},
         {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["embed_tokens", "down_proj"]},
     ],
 )  # fmt: skip

@@ -18,6 +18,7 @@ VLLM = ROOT / ".venv/vllm"
         ("evaluation", "not prove"),
         pytest.param("evaluation", "prove", marks=pytest.mark.prove),
         pytest.param("rollouts", "not prove", marks=pytest.mark.prove),
+        pytest.param("rollout_options", "not prove", marks=pytest.mark.prove),
     ],
 )
 def test_on_vllm(name: str, marker: str) -> None:

@@ -101,6 +101,7 @@ def _check_image(recipe: Recipe, name: str, run: Run) -> None:
 
 def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
     """Compare the recipe with the base's architecture and tokenizer, where the checkout has or describes them."""
+    from grpo_cot.checks.backends.adapters import check_layers
     from grpo_cot.memory.architecture import architecture, check_kind
     from grpo_cot.memory.estimate import Blueprint
 
@@ -129,6 +130,8 @@ def _check_base(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             recipe.phases[0].lora or {}, model.modules, model.vocabulary, f"phases.1.lora (the base {run.base!r})",
             model.model.targeted_module_names if model.lora else None,
         )  # fmt: skip
+        if model.lora and not configuration.is_encoder_decoder:
+            check_layers(recipe, model.model.get_base_model(), run.base)
         _check_skipped(recipe, model.modules, run.base)
         check_tokens(recipe, model.vocabulary, run.base)
         check_experts(recipe, configuration, run.base)

@@ -13,6 +13,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_json
 from grpo_cot.evaluation.pairs import Ask
+from grpo_cot.library.lora import check_served
 from grpo_cot.models.description import ModelDescription, read_description
 from grpo_cot.models.generation import Completion, completion, encode
 from grpo_cot.models.tokenizers import load_tokenizer
@@ -33,7 +34,11 @@ def engine_arguments(description: ModelDescription, weights: Path) -> dict[str, 
     """
     if description.architecture != "causal":
         raise InputError(f"{ASKED}, which runs no encoder-decoders; {INSTEAD}")
-    rank = read_json(weights / "adapter_config.json")["r"] if description.kind == "adapter" else None
+    rank = None
+    if description.kind == "adapter":
+        adapter = read_json(weights / "adapter_config.json")
+        check_served(adapter, str(weights / "adapter_config.json"), INSTEAD)
+        rank = adapter["r"]
     return load_arguments(description.model, description.quantization, rank, asked=ASKED, instead=INSTEAD)
 
 

@@ -58,13 +58,13 @@ def check_lora(lora: Mapping[str, Any], where: str) -> None:
 
 
 def check_served(lora: Mapping[str, Any], where: str, instead: str) -> None:
-    """Refuse what vLLM would not apply, or would leave out in silence.
+    """Refuse what vLLM would not apply, or would leave out in silence; `lora` may be all of an adapter_config.json.
 
     Raises:
         InputError: the first such setting; the sentence ends in `instead`.
     """
     for name, value in lora.items():
-        if name not in SERVED | {"init_lora_weights"} and value not in (None, False, "none", {}, []):
+        if name in CARRIED - SERVED | {"bias"} and value not in (None, False, "none", {}, []):
             raise InputError(f"{where}.{name} is {value!r}, which vLLM cannot apply; take it out, or {instead}")
 
 
