@@ -31,7 +31,7 @@ class PpoConfig(TrainingArguments):  # type: ignore[misc]  # Transformers is not
     adap_kl_ctrl: bool = field(default=True, metadata={"help": "Whether the coefficient follows the KL."})
     target: float = field(default=6.0, metadata={"help": "The KL of a completion, in nats, that it aims at."})
     horizon: float = field(default=10_000.0, metadata={"help": "Completions over which it adapts."})
-    kl_penalty: Literal["kl", "abs", "mse", "full"] = field(
+    kl_penalty: Literal["kl", "abs", "mse"] = field(
         default="kl", metadata={"help": "How the KL of a token is estimated."}
     )
     gamma: float = field(default=1.0, metadata={"help": "Discount of a later token's reward."})

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-KlPenalty = Literal["kl", "abs", "mse", "full"]
+KlPenalty = Literal["kl", "abs", "mse"]
 SMALL = 1e-8  # a variance below it is none
 LARGEST_ERROR = 0.2  # of the KL, relative to its target, that the controller answers to
 
@@ -35,14 +35,12 @@ def whitened(values: torch.Tensor, mask: torch.Tensor, *, keep_mean: bool = Fals
 def kl_estimate(policy: torch.Tensor, reference: torch.Tensor, kind: KlPenalty) -> torch.Tensor:
     """How far the policy is from the reference at each token, (rows, tokens).
 
-    Both are log-probabilities of the sampled tokens, for `full` those of the whole vocabulary (rows, tokens,
-    vocabulary). `kl`: log p - log q of the sampled token, whose mean is the Kullback-Leibler divergence, and which can
-    be negative. `abs`: its absolute value. `mse`: half of its square (Schulman's k2, http://joschu.net/blog/
-    kl-approx.html). `full`: the divergence itself.
+    Both are log-probabilities of the sampled tokens. `kl`: log p - log q, whose mean is the Kullback-Leibler
+    divergence, and which can be negative. `abs`: its absolute value. `mse`: half of its square (Schulman's k2,
+    http://joschu.net/blog/kl-approx.html). TRL's `full`, the divergence of the whole distribution, is left out: it is
+    the same whatever token was chosen, so that as a reward it holds no choice back.
     """
     apart = policy - reference
-    if kind == "full":
-        return (policy.exp() * apart).sum(dim=-1)
     if kind == "abs":
         return apart.abs()
     return apart.square() / 2 if kind == "mse" else apart

@@ -207,13 +207,10 @@ class PpoTrainer(Trainer):  # type: ignore[misc]  # Transformers is not followed
         old = self._log_probabilities(logits, batch)[0]
         if not self.args.init_kl_coef:
             return old, values, torch.zeros_like(old)
+        del logits
         with self._as_reference() as reference:
-            expected = self._logits(reference, batch)
-        kind = self.args.kl_penalty
-        if kind == "full":
-            own, other = ((each.float() / self.args.temperature).log_softmax(-1) for each in (logits, expected))
-            return old, values, mathematics.kl_estimate(own, other, kind)
-        return old, values, mathematics.kl_estimate(old, self._log_probabilities(expected, batch)[0], kind)
+            expected = self._log_probabilities(self._logits(reference, batch), batch)[0]
+        return old, values, mathematics.kl_estimate(old, expected, self.args.kl_penalty)
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:
