@@ -1,5 +1,6 @@
 """PPO's trainer on models of a few numbers: it solves what can be solved, and computes what it says it does."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,7 @@ def gpt2(seed: int = 1) -> Any:
     return GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=16, n_layer=2, n_head=2, n_positions=32, **dropout, **ids))
 
 
-def share_of_wins(
-    rows: Any, texts: Sequence[str], ids: Sequence[Sequence[int]]
-) -> tuple[list[float], dict[str, float]]:
+def share_of_wins(rows: Any, texts: Any, ids: Sequence[Sequence[int]]) -> tuple[list[float], dict[str, float]]:
     return [sum(token == WIN for token in each) / len(each) for each in ids], {}
 
 
@@ -180,15 +179,13 @@ def test_a_batch_that_is_too_far_from_its_policy_teaches_nothing(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["kl", "abs", "mse", "full"])
+@pytest.mark.parametrize("kind", ["kl", "abs", "mse"])
 def test_the_kl_holds_the_policy_back(tmp_path: Path, kind: str) -> None:
-    """A coefficient of 0.5 against one of 0.001, under which the whole reward is earned."""
+    """A coefficient of 2 against one of 0.001, under which most of the reward is earned."""
     reached = {}
     for coefficient in (0.001, 2.0):
-        made = trainer(
-            tmp_path, llama(), init_kl_coef=coefficient, kl_penalty=kind, adap_kl_ctrl=False, max_steps=48,
-            score_clip=1.0,
-        )  # fmt: skip
+        settings = {"kl_penalty": kind, "adap_kl_ctrl": False, "max_steps": 48}
+        made = trainer(tmp_path, llama(), init_kl_coef=coefficient, **settings)
         made.train()
         reached[coefficient] = measured(made, "kl")[-1]
     assert reached[2.0] < reached[0.001] / 3
@@ -229,7 +226,8 @@ def test_batches_hold_every_completion_once_an_epoch_without_needless_padding() 
     batches = list(rollout.batches(step=4, rows=2, epochs=2))
     rows = [batch["completion_ids"][:, 0].tolist() for batch in batches]
     assert [len(row) for row in rows] == 6 * [2]
-    assert sorted(sum(rows[:3], [])) == sorted(sum(rows[3:], [])) == list(range(6))
+    for epoch in (rows[:3], rows[3:]):
+        assert sorted(itertools.chain(*epoch)) == list(range(6))
     for step in ((0, 1), (2,), (3, 4), (5,)):
         tokens = sum(lengths[row].sum() for number in step for row in rows[number])
         assert [batches[number]["tokens"] for number in step] == [tokens] * len(step)
