@@ -197,6 +197,10 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
         # how generate() is told; Accelerate leaves it out.
         (trainer.model.get_base_model() if run.adapter else trainer.model)._is_fsdp_managed_module = True
     checkpoint = last_whole_checkpoint(place.checkpoints, run.recipe.processes)
+    if checkpoint:
+        # The reference's adapter, which is there already. From a checkpoint with two adapters Transformers loads the
+        # second alone, and training would go on with what the phase before left.
+        shutil.rmtree(checkpoint / "ref", ignore_errors=True)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not any("loss" in entry for entry in trainer.state.log_history):
         raise InputError("the training made no step: look at max_steps, logging_steps and the number of prompts")
