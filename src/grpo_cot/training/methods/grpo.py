@@ -1,11 +1,13 @@
 """GRPO (Shao et al., 2024): the recipe's rewards, compared within groups of completions to one prompt."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.models.opening import Opening
@@ -71,6 +73,36 @@ def _judged(completion: Any, begun: Opening) -> Any:
     return [*before, {**last, "content": begun.judged(last["content"])}]
 
 
+class OrderOfEpoch(RepeatSampler):  # type: ignore[misc]  # TRL is not followed by mypy here
+    """A sampler's order of prompts, also in an epoch that a resumed training begins with.
+
+    TRL's draws the order of each epoch from one generator, which a resumed training begins anew, with the first order.
+    """
+
+    def __init__(self, sampler: RepeatSampler, state: Callable[[], Any]) -> None:
+        """Do as `sampler` does; `state` gives the trainer's state."""
+        super().__init__(
+            sampler.data_source, sampler.mini_repeat_count, sampler.batch_size, sampler.repeat_count, sampler.shuffle,
+            sampler.seed,
+        )  # fmt: skip
+        self._state = state
+
+    def __iter__(self) -> Iterator[int]:
+        """The indices of the epoch that the training is in."""
+        if self.shuffle:
+            self.generator.manual_seed(self.seed)
+            for _ in range(int(self._state().epoch or 0)):
+                torch.randperm(self.num_samples, generator=self.generator)
+        indices: Iterator[int] = super().__iter__()
+        return indices
+
+
+def _keep_order(trainer: Any) -> None:
+    """Have a trainer ask its prompts in an order that a resumed training goes on with."""
+    make = trainer._get_train_sampler
+    trainer._get_train_sampler = lambda dataset=None: OrderOfEpoch(make(dataset), lambda: trainer.state)
+
+
 def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) -> Any:
     """TRL's trainer, with attested rollouts where vLLM samples."""
     assert isinstance(setup.phase, GrpoPhase)
@@ -90,6 +122,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
     made = rollout_trainer(setup.recipe, setup.phase, arguments) if rollouts else GRPOTrainer(**arguments)
     if setup.recipe.backend == "transformers":
         read_prompts_once(made)
+    _keep_order(made)
     log_phantoms(made, judging(correctness, setup.opening))
     return made
 
