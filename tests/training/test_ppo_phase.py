@@ -288,3 +288,59 @@ def test_a_trainer_that_would_do_something_else_is_stopped(
     monkeypatch.setattr(PpoTrainer, "__init__", changed)
     with pytest.raises(InputError, match=says):
         train(recipe(), tmp_path)
+
+
+@pytest.mark.slow
+def test_its_memory_and_its_steps_are_planned_as_the_trainer_has_them(tmp_path: Path) -> None:
+    """Bytes alive at the fullest moment of a forward and a backward pass, with padding."""
+    from dataclasses import replace
+
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from grpo_cot.memory.architecture import architecture
+    from grpo_cot.memory.estimate import Blueprint
+    from grpo_cot.memory.live_bytes import LiveBytes
+    from grpo_cot.memory.plan import Rows, _phase
+    from grpo_cot.models.tokenizers import load_tokenizer
+    from grpo_cot.training.methods.ppo import judge
+    from grpo_cot.training.methods.registry import trainer_configuration, workload
+    from grpo_cot.training.ppo.trainer import PpoTrainer
+
+    wanted = recipe()
+    lora, quantization = wanted.phases[0].lora, wanted.quantization
+    assert lora is not None and quantization is not None
+    blueprint = Blueprint(*architecture(ROOT, "tiny"), wanted.model, quantization, lora)
+    work = replace(workload(wanted, 0, on_gpu=False), rows=4, length=128, targets=64)
+    model = AutoModelForCausalLM.from_pretrained(
+        BASE, quantization_config=BitsAndBytesConfig(**quantization), dtype=torch.float32
+    )
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora)).train()
+    trainer = PpoTrainer(
+        model, trainer_configuration(wanted, wanted.phases[0], tmp_path, 1), Dataset.from_list([{"prompt_ids": [5]}]),
+        load_tokenizer(BASE), judge([], []), fresh=True,
+    )  # fmt: skip
+    trainer.current_gradient_accumulation_steps = 1
+    ids = torch.arange(1, 4 * 128 + 1).reshape(4, 128)
+    mask, zeros = torch.ones(4, 64, dtype=torch.long), torch.zeros(4, 64)
+    padded = mask.clone()
+    padded[0, 0] = 0
+    figures = dict.fromkeys(("old_log_probabilities", "old_values", "advantages", "returns"), zeros)
+    live = LiveBytes(blueprint.part)
+    live.ignore([*model.parameters(), *model.buffers(), ids, mask, padded, zeros])
+    with live:
+        trainer.compute_loss(
+            model,
+            {"prompt_ids": ids[:, :64], "prompt_mask": padded, "completion_ids": ids[:, 64:], "completion_mask": mask,
+             "tokens": torch.tensor(256), **figures},
+        ).backward()  # fmt: skip
+    assert sum(blueprint.step(work).values()) == pytest.approx(sum(live.peaks[""].values()), rel=0.03)
+
+    # Two rollouts of eight prompts are an epoch of twenty, and each is learnt from in four steps.
+    planned = _phase(recipe(), 0, Rows(20, "counted"), 1, blueprint)
+    assert (planned.steps, planned.examples, planned.epochs) == (12, 4, 12 / 8)
+    assert "4 steps share one rollout of 8 completions" in planned.notes
+    assert "reference" not in planned.memory.kept  # the model without its new adapter
+    assert "reference" in _phase(recipe(after=True), 1, Rows(20, "counted"), 1, blueprint).memory.kept

@@ -11,7 +11,6 @@ outside a completion is whitened.
 
 import copy
 import inspect
-import shutil
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -274,15 +273,8 @@ class PpoTrainer(Trainer):  # type: ignore[misc]  # Transformers is not followed
         return {**getattr(self.model, VALUE_HEAD).state_dict(), "kl_coefficient": coefficient}
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save a checkpoint's model, and what it needs besides.
-
-        The reference is what the phase began with, and need not be saved. And from a checkpoint with two adapters
-        Transformers would load the second alone.
-        """
         super()._save(output_dir, state_dict)
-        folder = Path(output_dir or self.args.output_dir)
-        shutil.rmtree(folder / REFERENCE, ignore_errors=True)
-        save_file(self._critic_state(), folder / CRITIC)
+        save_file(self._critic_state(), Path(output_dir or self.args.output_dir) / CRITIC)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
