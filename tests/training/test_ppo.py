@@ -69,8 +69,8 @@ def measured(made: Any, name: str) -> list[float]:
 
 
 def final_reward(folder: Path, seed: int) -> tuple[float, float]:
-    """The mean reward of the first rollout and of the last three, of twelve."""
-    solving = trainer(folder, llama(seed), max_steps=96, seed=seed)
+    """The mean reward of the first rollout and of the last three, of sixteen."""
+    solving = trainer(folder, llama(seed), max_steps=128, learning_rate=2e-2, seed=seed)
     solving.train()
     rewards = measured(solving, "reward")
     return rewards[0], sum(rewards[-3:]) / 3
