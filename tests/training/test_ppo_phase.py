@@ -206,6 +206,8 @@ def test_a_healthy_run_gets_its_figures_and_no_warning() -> None:
     ]
     # A fixed coefficient has no target that the KL could run away from.
     assert len(verdict([entry(0.2), entry(1.8, kl=13.0)], phase(adap_kl_ctrl=False))) == 2
+    # Values that know nothing yet are no reason for a sentence.
+    assert len(verdict([entry(0.2), entry(1.8, explained_variance=-0.05)], phase())) == 2
 
 
 def test_nothing_is_said_of_what_was_not_logged() -> None:

@@ -135,9 +135,11 @@ class PpoTrainer(Trainer):  # type: ignore[misc]  # Transformers is not followed
             self._metrics[name].append(masked_mean(figure.detach(), mask).item())
         self._metrics["ratio"].append(ratio.item())
         self._metrics["skipped"].append(float(far))
+        if far:  # a ratio may be infinite, so the loss itself cannot be made 0
+            return 0 * (new.sum() + values.sum())
         loss: torch.Tensor = ((policy + args.vf_coef * value) * mask).sum() / inputs["tokens"]
         # What Transformers divides by: `tokens` are those of all batches of the step already.
-        return loss * (0 if far else self.current_gradient_accumulation_steps)
+        return loss * self.current_gradient_accumulation_steps
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log with the means of what was measured since the last time."""
