@@ -140,6 +140,7 @@ def test_what_is_outside_the_mask_changes_nothing() -> None:
     for one, other in zip(plain, noisy, strict=True):
         assert torch.equal(one, other)
     assert torch.equal(whitened(rewards, mask) * mask, whitened(rewards + noise, mask) * mask)
+    assert masked_mean(rewards / mask, mask) == 2  # 0 / 0 outside
     assert explained_variance(values, rewards, mask) == explained_variance(values + noise, rewards - noise, mask)
     scores = tensor(1, 2)
     assert torch.equal(token_rewards(scores, values, mask, 0.1), token_rewards(scores, values + noise, mask, 0.1))

@@ -15,8 +15,8 @@ LARGEST_ERROR = 0.2  # of the KL, relative to its target, that the controller an
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean over the mask, a scalar."""
-    return (values * mask).sum() / mask.sum()
+    """The mean over the mask, a scalar, whatever is outside, also where that is no number."""
+    return values.masked_fill(mask == 0, 0).sum() / mask.sum()
 
 
 def masked_variance(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -135,11 +135,12 @@ class PpoTrainer(Trainer):  # type: ignore[misc]  # Transformers is not followed
             self._metrics[name].append(masked_mean(figure.detach(), mask).item())
         self._metrics["ratio"].append(ratio.item())
         self._metrics["skipped"].append(float(far))
-        if far:  # a ratio may be infinite, so the loss itself cannot be made 0
-            return 0 * (new.sum() + values.sum())
         loss: torch.Tensor = ((policy + args.vf_coef * value) * mask).sum() / inputs["tokens"]
+        if far:  # the ratio may be infinite, and its loss times 0 no number
+            loss = 0 * (new.sum() + values.sum())
         # What Transformers divides by: `tokens` are those of all batches of the step already.
-        return loss * self.current_gradient_accumulation_steps
+        loss = loss * self.current_gradient_accumulation_steps
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log with the means of what was measured since the last time."""
