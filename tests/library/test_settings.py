@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 SECTIONS = (
-    "grpo", "sft", "dpo", "seq2seq", "lora", "quantization", "sampling", "accelerate", "fsdp_config",
+    "grpo", "sft", "dpo", "ppo", "seq2seq", "lora", "quantization", "sampling", "accelerate", "fsdp_config",
     "deepspeed_config",
 )  # fmt: skip
 

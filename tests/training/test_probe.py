@@ -24,6 +24,10 @@ GRPO = COMMON | {
 SFT = COMMON | {"per_device_train_batch_size": 4, "max_length": 256, "loss_type": "nll"}
 
 DPO = COMMON | {"per_device_train_batch_size": 4, "max_length": 256, "loss_type": ["sigmoid"], "beta": 0.1}
+PPO = COMMON | {
+    "per_device_train_batch_size": 4, "batch_size": 8, "ppo_epochs": 1, "max_completion_length": 12,
+    "temperature": 1.0, "init_kl_coef": 0.1,
+}  # fmt: skip
 SEQ2SEQ = COMMON | {"per_device_train_batch_size": 4}
 SAMPLES = {"problems": 8, "batch_size": 8, "count": 2, "sampling": {"do_sample": True, "max_new_tokens": 8}}
 
@@ -33,7 +37,7 @@ def recipe(method: str, *, quantized: bool = True, **settings: Any) -> Recipe:
     content["rewards"] = {"random": 1.0}
     content["prompt"]["max_prompt_length"] = 200
     phase = {"method": method, "lora": content["phases"][0]["lora"] if quantized else None}
-    defaults = {"grpo": GRPO, "sft": SFT, "dpo": DPO, "seq2seq": SEQ2SEQ}[method]
+    defaults = {"grpo": GRPO, "sft": SFT, "dpo": DPO, "ppo": PPO, "seq2seq": SEQ2SEQ}[method]
     phase |= {method: defaults | settings}
     phase |= {"grpo": {"rollouts": None}, "dpo": {"samples": SAMPLES}}.get(method, {})
     return Recipe.model_validate(
@@ -69,6 +73,8 @@ def prepared(wanted: Recipe, folder: Path) -> Any:
         ("sft", {"loss_type": "chunked_nll"}),
         ("sft", {"quantized": False}),
         ("dpo", {}),
+        ("ppo", {"gradient_checkpointing": True}),
+        ("ppo", {"quantized": False}),
         ("seq2seq", {"quantized": False}),
     ],
 )
@@ -118,6 +124,10 @@ def test_the_longest_batch_is_run_and_training_is_to_the_byte_as_without(
         assert seen[:2] == [(prompts, 200), (8 * batches, 1)]
         assert seen[2:4] == [(8, 200 + 12), row] and set(seen[4:]) == {row}
         assert len(gradients) == batches
+    elif method == "ppo":
+        # The prompts and the last token of sampling, and the backward pass.
+        assert seen == [(8, 200), (8, 1), (4, 200 + 12)]
+        assert len(gradients) == 1
     else:
         columns = ("prompt_ids", "chosen_ids") if method == "dpo" else ("input_ids",)
         longest = max(sum(len(row[name]) for name in columns) for row in probed.train_dataset)

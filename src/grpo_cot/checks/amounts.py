@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings
+from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,12 +49,17 @@ def check_experts(recipe: Recipe, configuration: "PreTrainedConfig", base: str) 
 
 
 def check_rows(recipe: Recipe, rows: int, dataset: str) -> None:
-    """Check that a data set of so many training rows has enough of them for what GRPO samples at once.
+    """Check that a data set of so many training rows has enough of them for what GRPO or PPO samples at once.
 
     Raises:
         InputError: it has fewer.
     """
     for number, phase in enumerate(recipe.phases, start=1):
+        if isinstance(phase, PpoPhase) and phase.ppo["batch_size"] > rows:
+            raise InputError(
+                f"phases.{number}.ppo.batch_size is {phase.ppo['batch_size']}, the prompts of a rollout, but the data "
+                f"set {dataset!r} has {rows} training rows; lower it"
+            )
         if not isinstance(phase, GrpoPhase):
             continue
         settings = phase.grpo

@@ -15,7 +15,7 @@ from grpo_cot.library.lora import check_lora, check_served
 from grpo_cot.library.rehearsal import rehearse
 from grpo_cot.library.settings import check_evaluate, check_sampling, check_section, construct
 from grpo_cot.library.trial import try_optimiser, try_sampling
-from grpo_cot.recipes.phases import GrpoPhase, Phase
+from grpo_cot.recipes.phases import GrpoPhase, Phase, PpoPhase
 from grpo_cot.recipes.recipe import PromptSection, Recipe
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.vllm.arguments import load_arguments, sampling_parameters
@@ -117,16 +117,18 @@ def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
     try_optimiser(configuration, f"{where}.{phase.section}")
     if isinstance(phase, GrpoPhase):
         check_rollouts(recipe, phase, where)
+    if isinstance(phase, GrpoPhase | PpoPhase):
+        place = f"{where}.{phase.section}"
         # They go over the phase's other settings into the same class, which takes a misspelt one in silence.
-        extra = phase.grpo.get("generation_kwargs") or {}
-        check_section("sampling", extra, f"{where}.grpo.generation_kwargs")
+        extra = phase.settings.get("generation_kwargs") or {}
+        check_section("sampling", extra, f"{place}.generation_kwargs")
         if twice := sorted({*SAMPLING, "max_new_tokens", "do_sample"} & extra.keys()):
             raise InputError(
-                f"{where}.grpo.generation_kwargs.{twice[0]}: completions are sampled as the phase's own settings say, "
+                f"{place}.generation_kwargs.{twice[0]}: completions are sampled as the phase's own settings say, "
                 "by which they are scored as well; take it out"
             )
-        construct("sampling", sampling_of(phase), f"{where}.grpo")
-        try_sampling(sampling_of(phase), f"{where}.grpo")
+        construct("sampling", sampling_of(phase), place)
+        try_sampling(sampling_of(phase), place)
     if phase.own_samples:
         check_sampling(phase.own_samples.sampling, f"{where}.samples.sampling")
     if phase.lora is not None:

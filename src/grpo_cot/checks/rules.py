@@ -1,7 +1,7 @@
 """Which sections of a recipe fit together. These rules need no library, and take milliseconds."""
 
 from grpo_cot.common.errors import InputError, naming
-from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings
+from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 
 MOST_PROCESSES = 1024  # on one machine
@@ -65,7 +65,7 @@ def check_merge(recipe: Recipe, where: object) -> None:
 
 
 def _check_sections(recipe: Recipe) -> None:
-    if any(phase.method == "grpo" for phase in recipe.phases) and not any(recipe.rewards.values()):
+    if any(phase.method in ("grpo", "ppo") for phase in recipe.phases) and not any(recipe.rewards.values()):
         raise InputError("'rewards' pays nothing: give at least one reward a weight other than 0")
     for name, weight in recipe.rewards.items():
         if abs(weight) > MOST_WEIGHT:
@@ -98,6 +98,8 @@ def _check_sections(recipe: Recipe) -> None:
             _check_batch(phase.grpo, processes, f"{where}.grpo")
             _check_unread(phase.grpo, f"{where}.grpo")
             _check_rollouts(recipe, phase, f"{where}.rollouts")
+        if isinstance(phase, PpoPhase):
+            _check_ppo(recipe, phase, where)
         if phase.own_samples and recipe.accelerate is not None:
             raise InputError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
     if len({phase.architecture for phase in recipe.phases}) > 1:
@@ -173,6 +175,17 @@ def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
         raise InputError(
             f"{where}.save_steps is {values['save_steps']}, no multiple of the {reuse} steps that share one "
             "generation: a resumed run would not repeat an uninterrupted one"
+        )
+
+
+def _check_ppo(recipe: Recipe, phase: PpoPhase, where: str) -> None:
+    """Refuse what PPO would leave out: several processes, and an adapter's dropout."""
+    if recipe.accelerate is not None:
+        raise InputError(f"{where} trains in one process: 'accelerate' must be null")
+    if dropout := (phase.lora or {}).get("lora_dropout"):
+        raise InputError(
+            f"{where}.lora.lora_dropout is {dropout}, but PPO trains without dropout, so that a completion's chances "
+            "change with the weights alone; set it to 0"
         )
 
 

@@ -13,7 +13,7 @@ from grpo_cot.library.lora import check_names
 from grpo_cot.library.values import MOST_TOKENS
 from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
-from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 
 # These keep the rows of a packed sequence apart without Flash Attention, too: by positions that begin anew. A test
@@ -226,8 +226,8 @@ def _check_positions(recipe: Recipe, positions: int | None, base: str) -> None:
     if recipe.evaluate.samples:
         lengths["evaluate.samples.sampling.max_new_tokens"] = recipe.evaluate.samples.sampling["max_new_tokens"]
     for number, phase in enumerate(recipe.phases, start=1):
-        if isinstance(phase, GrpoPhase):
-            lengths[f"phases.{number}.grpo.max_completion_length"] = phase.grpo["max_completion_length"]
+        if isinstance(phase, GrpoPhase | PpoPhase):
+            lengths[f"phases.{number}.{phase.section}.max_completion_length"] = phase.settings["max_completion_length"]
         if phase.own_samples:
             lengths[f"phases.{number}.samples.sampling.max_new_tokens"] = phase.own_samples.sampling["max_new_tokens"]
         if phase.settings.get("max_length", 0) > positions:

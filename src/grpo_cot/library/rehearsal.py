@@ -33,7 +33,7 @@ ONE_STEP = {
 }  # fmt: skip
 SHORT: dict[str, LibrarySettings] = {
     "grpo": {"num_generations": 2, "max_completion_length": 2, "num_iterations": 1, "steps_per_generation": None},
-    "sft": {"max_length": 8}, "dpo": {"max_length": 8}, "seq2seq": {},
+    "sft": {"max_length": 8}, "dpo": {"max_length": 8}, "seq2seq": {}, "ppo": {"batch_size": 2, "ppo_epochs": 1},
 }  # fmt: skip
 
 
@@ -79,8 +79,16 @@ def _forget_devices() -> None:
 def _trainer(section: str, settings: LibrarySettings, targets: Sequence[str], folder: str) -> Any:
     import trl
     from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoModelForCausalLM,
+        DataCollatorForSeq2Seq,
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        Trainer,
+    )
+
+    from grpo_cot.recipes.ppo import PpoConfig
 
     tokenizer = copy.deepcopy(tiny(TOKENS)[1])
     settings["output_dir"] = f"{folder}/checkpoints"
@@ -94,8 +102,10 @@ def _trainer(section: str, settings: LibrarySettings, targets: Sequence[str], fo
         return Seq2SeqTrainer(model, Seq2SeqTrainingArguments(**settings), collator, **examples)
     tiny(TOKENS)[0].save_pretrained(f"{folder}/model")  # from where a trainer loads its reference
     model = AutoModelForCausalLM.from_pretrained(f"{folder}/model")
-    if targets:
-        examples["peft_config"] = LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=targets, fan_in_fan_out=True)
+    adapter = LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=targets, fan_in_fan_out=True) if targets else None
+    if section == "ppo":  # what is not ours of its trainer: PPO itself is no library's
+        return Trainer(get_peft_model(model, adapter) if adapter else model, PpoConfig(**settings), **examples)
+    examples |= {"peft_config": adapter} if adapter else {}
     if section == "grpo":
         return trl.GRPOTrainer(model, args=trl.GRPOConfig(**settings), reward_funcs=[_reward], **examples)
     kinds = {"sft": (trl.SFTTrainer, trl.SFTConfig), "dpo": (trl.DPOTrainer, trl.DPOConfig)}
@@ -108,6 +118,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "sft": {"input_ids": [2, 3, 4, 1], "completion_mask": [0, 0, 1, 1]},
     "dpo": {"prompt": "end", "chosen": "end", "rejected": "padding"},
     "seq2seq": {"input_ids": [2, 3], "attention_mask": [1, 1], "labels": [4, 1]},
+    "ppo": {"input_ids": [2, 3, 4, 1], "labels": [2, 3, 4, 1]},
 }
 
 

@@ -125,6 +125,22 @@ ALLOWED_IN: dict[str, dict[str, Any]] = {
         "label_smoothing_factor": UNREAD,
     },
     "sft": {"loss_type": Literal["nll", "chunked_nll", "dft"]},
+    "ppo": {
+        "remove_unused_columns": Literal[False],  # rewards read the rows' other columns
+        "label_smoothing_factor": UNREAD,
+        "neftune_noise_alpha": None,  # a completion's chances would not be those that it was drawn with
+        "batch_size": Annotated[int, Field(gt=0, le=2**20)],
+        "ppo_epochs": Annotated[int, Field(gt=0, le=MOST_TOKENS)],
+        "init_kl_coef": Annotated[float, Field(ge=0, le=MOST_FACTOR, allow_inf_nan=False)],
+        **dict.fromkeys(
+            ("target", "horizon", "cliprange", "cliprange_value"), Annotated[float, Field(gt=0, allow_inf_nan=False)]
+        ),
+        "score_clip": Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        "gamma": Annotated[float, Field(gt=0, le=1)],
+        "lam": Annotated[float, Field(ge=0, le=1)],
+        "vf_coef": Annotated[float, Field(ge=0, le=MOST_FACTOR, allow_inf_nan=False)],
+        "ratio_threshold": Annotated[float, Field(gt=1)],  # the ratio is 1 where nothing changed
+    },
     "dpo": {
         "beta": Annotated[float, Field(gt=0, le=MOST_FACTOR, allow_inf_nan=False)],  # 0 leaves the loss flat
         "label_smoothing_factor": UNREAD,

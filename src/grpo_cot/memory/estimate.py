@@ -237,7 +237,10 @@ class Blueprint:
             rows = self._shared_rows(shared)
             logits = forward(self.model, **rows).logits.reshape(-1, work.targets, self.vocabulary)
         else:
+            seen: list[torch.Tensor] = []  # what the output layer reads: PPO makes its values of it
+            hook = self._inner.get_output_embeddings().register_forward_pre_hook(lambda _, given: seen.append(given[0]))
             logits = forward(self.model, **inputs, logits_to_keep=work.targets + 1).logits[:, :-1]
+            hook.remove()
             logits = logits[:, -work.targets :]  # TRL takes it again; its gradient is one more copy for a moment
         if work.loss == "preference":
             with torch.no_grad():
@@ -252,6 +255,9 @@ class Blueprint:
         del logits
         if work.loss == "preference":
             del reference
+        if work.loss == "actor_critic":
+            hidden = seen[0][:, :-1].float()
+            return values.sum() + (hidden @ torch.ones(hidden.shape[-1], 1)).sum()
         return values.sum()
 
     def _shared_rows(self, work: Workload) -> dict[str, Any]:

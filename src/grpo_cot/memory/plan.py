@@ -12,7 +12,7 @@ from grpo_cot.data.rows import read_source
 from grpo_cot.data.sources import FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
 from grpo_cot.memory.architecture import architecture, check_kind
 from grpo_cot.params import load_params
-from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 from grpo_cot.training.methods.registry import workload
 from grpo_cot.training.workload import FLOAT16, USABLE, asks_for_bfloat16, settings_with_defaults
@@ -36,8 +36,8 @@ class Rows:
 class PhasePlan:
     """One phase. A figure that depends on unknown rows is None.
 
-    `examples` a step are completions under GRPO, pairs under DPO, and worked solutions otherwise; `prompts` are the
-    different ones among them. `tokens` a step: at most, prompts included.
+    `examples` a step are completions under GRPO and PPO, pairs under DPO, and worked solutions otherwise; `prompts` are
+    the different ones among them. `tokens` a step: at most, prompts included.
     """
 
     method: str
@@ -200,6 +200,11 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
         if rows.count:
             questions = generated * settings["per_device_train_batch_size"] * processes // settings["num_generations"]
             epochs = steps / reuse * questions / rows.count
+    elif isinstance(phase, PpoPhase):
+        reuse = settings["ppo_epochs"] * settings["batch_size"] // batch
+        notes.append(f"{reuse} steps share one rollout of {settings['batch_size']} completions")
+        rollouts = rows.count // settings["batch_size"] if rows.count else None
+        steps, epochs = _steps(settings, rollouts and rollouts * reuse * batch, batch)
     else:
         available = rows.count
         sides = work.rows // settings["per_device_train_batch_size"]  # of a pair there are two

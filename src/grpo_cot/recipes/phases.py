@@ -127,6 +127,23 @@ class DpoPhase(PhaseSection):
     dpo: LibrarySettings
 
 
+class PpoPhase(PhaseSection):
+    """Proximal policy optimisation (Schulman et al., 2017) on the recipe's rewards, with a value head on the policy.
+
+    It trains without dropout, its adapter's too.
+    """
+
+    section = "ppo"
+    configuration = "grpo_cot.recipes.ppo.PpoConfig"
+    required = (
+        ("max_steps", "num_train_epochs"), ("learning_rate",), ("batch_size",), ("ppo_epochs",),
+        ("max_completion_length",), ("init_kl_coef",), ("temperature",),
+    )  # fmt: skip
+
+    method: Literal["ppo"]
+    ppo: LibrarySettings
+
+
 class Seq2SeqPhase(PhaseSection):
     """Fine-tuning of an encoder-decoder, all of its weights, on the worked solutions in the schema."""
 
@@ -143,6 +160,6 @@ class Seq2SeqPhase(PhaseSection):
 
 # One phase of training. `lora` of the first says what is trained (null: all weights); later ones continue it.
 Phase = Annotated[
-    GrpoPhase | SftPhase | RejectionSamplingPhase | DpoPhase | Seq2SeqPhase, Field(discriminator="method")
+    GrpoPhase | SftPhase | RejectionSamplingPhase | DpoPhase | PpoPhase | Seq2SeqPhase, Field(discriminator="method")
 ]
 PHASES: tuple[type[PhaseSection], ...] = get_args(get_args(Phase)[0])

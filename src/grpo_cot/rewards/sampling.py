@@ -7,7 +7,7 @@ from typing import Any
 from grpo_cot.common.files import Row
 from grpo_cot.models.generation import Completion, encode, generate
 from grpo_cot.models.opening import opening, refuse_thoughts
-from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import group_statistics, is_silent
 
@@ -19,14 +19,14 @@ MOST_GROUPS = 64
 GROUPS_AT_ONCE = 8
 
 
-def sampling_parameters(phase: GrpoPhase) -> dict[str, Any]:
+def sampling_parameters(phase: GrpoPhase | PpoPhase) -> dict[str, Any]:
     """GenerationConfig's parameters as the phase's trainer sets them; what it leaves alone is off.
 
     >>> grpo = {"max_completion_length": 64, "temperature": 0.9, "min_p": 0.1, "generation_kwargs": {"typical_p": 0.8}}
     >>> sampling_parameters(GrpoPhase(method="grpo", lora=None, rollouts=None, grpo=grpo))
     {'do_sample': True, 'max_new_tokens': 64, 'temperature': 0.9, 'min_p': 0.1, 'typical_p': 0.8}
     """
-    settings = phase.grpo
+    settings = phase.settings
     return {
         "do_sample": True,
         "max_new_tokens": settings["max_completion_length"],

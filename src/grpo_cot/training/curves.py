@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grpo_cot.common.files import write_text
-from grpo_cot.recipes.phases import PhaseSection
+from grpo_cot.recipes.phases import GrpoPhase, PhaseSection
 
 # Logged by the trainer, but different at every run (times) or after a resumption (the mean loss and the tokens seen
 # restart at 0): kept out of files that later steps read.
@@ -26,7 +26,7 @@ def repeatable(entry: Mapping[str, float | None], phase: PhaseSection) -> dict[s
     """
     unmeasured = set()
     for prefix in ("", "eval_"):
-        if not phase.settings.get("beta"):
+        if isinstance(phase, GrpoPhase) and not phase.settings.get("beta"):
             unmeasured.add(f"{prefix}kl")
         if entry.get(f"{prefix}completions/clipped_ratio") == 1:
             unmeasured |= {
@@ -91,3 +91,35 @@ def loss_verdict(log: Sequence[Mapping[str, float]], phase: PhaseSection) -> lis
         remedy = "that checkpoint is kept" if phase.settings.get("load_best_model_at_end") else "train for less"
         sentences.append(f"It was lowest in between, at {min(held_out):.3f}: {remedy}.")
     return sentences
+
+
+def reward_sentences(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    """Sentences on the mean reward of steps that logged one: what became of it, and whether it rose."""
+    first, last = ends(steps)
+    before, after = mean("reward", first), mean("reward", last)
+    sentences = [f"The mean reward went from {before:.2f} to {after:.2f} in {len(steps)} logged steps."]
+    if after - before <= 0.02 * abs(before):
+        sentences.append("The reward did not rise: nothing that it pays for was learnt.")
+    return sentences
+
+
+def cut_sentences(steps: Sequence[Mapping[str, float]], limit: int) -> list[str]:
+    """A sentence where many completions of the last steps hit the limit of that many tokens; else none."""
+    clipped = mean("completions/clipped_ratio", ends(steps)[1])
+    return [f"{clipped:.0%} of completions hit the length cap of {limit} tokens at the end."] if clipped > 0.2 else []
+
+
+def unpaid_sentences(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    """A sentence on each reward that was logged and never paid."""
+    names = {name for entry in steps for name in entry if name.startswith("rewards/") and name.endswith("/mean")}
+    return [
+        f"The reward {name.split('/')[1]} never paid."
+        for name in sorted(names)
+        if all(entry[name] == 0.0 for entry in steps if name in entry)
+    ]
+
+
+def entropy_sentences(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    """A sentence where the entropy of the last steps is next to nothing; else none."""
+    lost = mean("entropy", ends(steps)[1]) < 0.01
+    return ["The policy's entropy fell below 0.01: it no longer explores."] if lost else []

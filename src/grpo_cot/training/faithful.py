@@ -20,8 +20,9 @@ from transformers import BitsAndBytesConfig, Trainer, get_scheduler
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, Phase, SftPhase
+from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, Phase, PpoPhase, SftPhase
 from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.training.ppo.trainer import REFERENCE, VALUE_HEAD
 from grpo_cot.training.unsloth import library_class
 
 Difference = tuple[str, Any, Any]  # field, expected, actual
@@ -158,6 +159,10 @@ def _attributes(phase: Phase, expected: Any, trainer: Any) -> Iterator[Differenc
             owners.append((trainer.generation_config, sampling))
         else:
             owners.append((trainer.vllm_generation, sampling | {"max_completion_length": length}))
+    if isinstance(phase, PpoPhase):
+        sampling = {"do_sample": True, "max_new_tokens": expected.max_completion_length}
+        sampling |= {"temperature": expected.temperature, **(expected.generation_kwargs or {})}
+        owners.append((trainer.generation_config, sampling))
     for owner, settings in owners:
         for name in settings.keys() & vars(owner).keys():
             value, actual = _plain(settings[name]), _plain(vars(owner)[name])
@@ -190,7 +195,11 @@ def _weights(recipe: Recipe, model: Any) -> Iterator[Difference]:
         yield "model.dtype", recipe.model.dtype, kept
     # The adapter is trained in float32 (grpo_cot.training.phases), all weights in the base's type.
     trained = "float32" if recipe.phases[0].lora is not None else recipe.model.dtype
-    actual_types = {_plain(parameter.dtype) for parameter in model.parameters() if parameter.requires_grad}
+    actual_types = {
+        _plain(parameter.dtype)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not name.startswith(VALUE_HEAD)  # PPO's, in float32 always
+    }
     if actual_types != {trained}:
         yield "the type of what is trained", trained, ", ".join(sorted(actual_types)) or ABSENT
 
@@ -252,10 +261,11 @@ def _quantization(recipe: Recipe, model: Any) -> Iterator[Difference]:
 
 def _reference(recipe: Recipe, phase: Phase, trainer: Any) -> Iterator[Difference]:
     """What the KL is measured to: the base model in the first phase, then what the phase before left."""
-    if not isinstance(phase, GrpoPhase | DpoPhase) or recipe.phases[0].lora is None or phase is recipe.phases[0]:
+    if not isinstance(phase, GrpoPhase | DpoPhase | PpoPhase) or recipe.phases[0].lora is None:
         return
-    if phase.settings["beta"] and "ref" not in trainer.model.peft_config:
-        yield f"{phase.section}.beta's reference", "what the phase before left", "the base model"
+    penalty = "init_kl_coef" if isinstance(phase, PpoPhase) else "beta"
+    if phase is not recipe.phases[0] and phase.settings[penalty] and REFERENCE not in trainer.model.peft_config:
+        yield f"{phase.section}.{penalty}'s reference", "what the phase before left", "the base model"
 
 
 def _running(phase: Phase, expected: Any, state: Any, running: dict[str, Any]) -> Iterator[Difference]:

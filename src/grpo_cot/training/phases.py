@@ -23,7 +23,7 @@ from grpo_cot.common.files import Row, new_directory, read_json, read_jsonl, wri
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import DEVICE, load_adapter, load_base, unsharded
 from grpo_cot.models.tokenizers import load_tokenizer
-from grpo_cot.recipes.phases import GrpoPhase, OwnSamplesSection, Phase
+from grpo_cot.recipes.phases import GrpoPhase, OwnSamplesSection, Phase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.resuming import last_whole_checkpoint
 from grpo_cot.rewards.sampling import Sampler
@@ -210,6 +210,8 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     if MAIN:
         with new_directory(place.result) as folder:
             _save(trainer.model, whole, folder)
+            if isinstance(phase, PpoPhase):
+                trainer.save_critic(folder)
             if setup.samples:
                 write_jsonl(folder / "samples.jsonl", setup.samples)
             write_json(folder / "log.json", [repeatable(entry, phase) for entry in trainer.state.log_history])
@@ -366,7 +368,7 @@ def _resolved(run: Run, phase: Phase, configuration: Any, trainer: Any) -> dict[
     selected = {"step": state.best_global_step, "eval_loss": state.best_metric}  # on the validation split
     return {
         "method": phase.method, "inputs": run.inputs, "seed": run.seed,
-        **({"rewards": run.recipe.rewards} if phase.section == "grpo" else {}),
+        **({"rewards": run.recipe.rewards} if phase.section in ("grpo", "ppo") else {}),
         "quantization": run.recipe.quantization,
         **({"accelerate": run.recipe.accelerate} if run.recipe.accelerate else {}),
         "lora": phase.lora, phase.section: settings, "packages": package_versions(run.recipe),

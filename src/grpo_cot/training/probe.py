@@ -27,6 +27,7 @@ from grpo_cot.training.shared_prompts import as_read
 from grpo_cot.training.workload import Workload, optimiser_state, optimiser_step
 
 GIB = 2**30
+SAMPLES_ITSELF = ("selected", "actor_critic")  # trainers with such a loss make their batches in the training step
 
 
 class LongestBatch(TrainerCallback):  # type: ignore[misc]  # Transformers is not followed by mypy here
@@ -69,7 +70,7 @@ def probe(trainer: Any, recipe: Recipe, phase: Phase) -> None:
             trainer.model.train()
             state, update = _optimiser(trainer, work, trained)
             held = torch.empty(state, dtype=torch.uint8, device=device)
-            if work.loss == "selected" and work.drawn and recipe.backend == "transformers":
+            if work.loss in SAMPLES_ITSELF and work.drawn and recipe.backend == "transformers":
                 _sample(trainer, work, device)
             for _ in range(2 if work.accumulates else 1):
                 _backward(trainer, work, device)
@@ -131,21 +132,23 @@ def _optimiser(trainer: Any, work: Workload, trained: Sequence[torch.Tensor]) ->
 
 def _backward(trainer: Any, work: Workload, device: torch.device) -> None:
     """The loss of the longest batch, and its gradients."""
-    if work.loss != "selected":
+    if work.loss not in SAMPLES_ITSELF:
         rows = trainer.train_dataset
         lengths = [sum(len(value) for value in row.values() if isinstance(value, list)) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: -lengths[index])
         batch = trainer.data_collator([rows[index] for index in order[: trainer.args.per_device_train_batch_size]])
         trainer.training_step(trainer.model_wrapped, batch)
         return
-    # GRPO's training_step() would sample first: its batch is made here.
+    # A training_step() would sample first: its batch is made here.
+    batch = _completions(trainer, work, device)
+    batch |= _judgements(trainer, batch) if work.loss == "selected" else _rollout(batch)
     with trainer.compute_loss_context_manager():
-        loss = trainer.compute_loss(trainer.model_wrapped, _completions(trainer, work, device))
+        loss = trainer.compute_loss(trainer.model_wrapped, batch)
     trainer.accelerator.backward(loss)
 
 
 def _completions(trainer: Any, work: Workload, device: torch.device) -> dict[str, torch.Tensor]:
-    """A batch as GRPOTrainer makes it of its completions, all as long as can be, with one token of padding.
+    """A batch's prompts and completions, all as long as can be, with one token of padding.
 
     The tokens are random: with one token throughout, rows that see each other compute what they would compute alone, so
     that a library's check of its own packing (Unsloth's) would pass whatever it does.
@@ -153,21 +156,36 @@ def _completions(trainer: Any, work: Workload, device: torch.device) -> dict[str
     tokenizer = trainer.processing_class
     known = min(len(tokenizer), trainer.model.get_input_embeddings().num_embeddings)
     texts = torch.tensor(sorted(set(range(known)) - set(tokenizer.all_special_ids)), device=device)
-    shape = (work.rows, work.targets)
     tokens = texts[torch.randint(len(texts), (work.rows, work.length), device=device)]
     prompts, completions = tokens[:: work.group, : -work.targets], tokens[:, -work.targets :]
     padding = tokenizer.pad_token_id
     prompts[0, 0] = padding
     prompts = prompts.repeat_interleave(work.group, dim=0)
-    zeros = torch.zeros(shape, device=device)
     return {
         "prompt_ids": prompts, "prompt_mask": (prompts != padding).long(), "completion_ids": completions,
-        "completion_mask": torch.ones_like(completions), "advantages": torch.ones(work.rows, device=device),
-        "num_items_in_batch": torch.tensor(completions.numel(), device=device),
+        "completion_mask": torch.ones_like(completions),
+    }  # fmt: skip
+
+
+def _judgements(trainer: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What GRPOTrainer adds to a batch of completions."""
+    completions = batch["completion_ids"]
+    zeros = torch.zeros(completions.shape, device=completions.device)
+    return {
+        "advantages": torch.ones(len(completions), device=completions.device),
+        "num_items_in_batch": torch.tensor(completions.numel(), device=completions.device),
         **({"ref_per_token_logps": zeros} if trainer.args.beta else {}),
         **({"old_per_token_logps": zeros, "sampling_per_token_logps": zeros, "importance_sampling_ratio": zeros + 1}
            if trainer.args.use_vllm else {}),
     }  # fmt: skip
+
+
+def _rollout(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What PpoTrainer adds to a batch of completions."""
+    completions = batch["completion_ids"]
+    figures = ("old_log_probabilities", "old_values", "advantages", "returns")
+    zeros = torch.zeros(completions.shape, device=completions.device)
+    return {**dict.fromkeys(figures, zeros), "tokens": torch.tensor(completions.numel(), device=completions.device)}
 
 
 @torch.no_grad()

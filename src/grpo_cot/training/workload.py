@@ -29,8 +29,9 @@ class Workload:
     `rows` and `length`: sequences of a batch, and tokens of each, padding included. `targets`: tokens of each whose
     logits are held, and that the decoder of an encoder-decoder reads. `drawn`: sequences that Transformers samples at
     once (0: none), from `drawn_prompt` tokens to `drawn_length` in all. `loss`: `usual` (cross-entropy of all logits),
-    `chunked` (TRL's `chunked_nll`), `selected` (GRPO) or `preference` (DPO). `reference`: whether a copy of what is
-    trained is held. `group`: sequences of a batch with the same prompt, which a model that can share it reads once.
+    `chunked` (TRL's `chunked_nll`), `selected` (GRPO), `preference` (DPO) or `actor_critic` (PPO). `reference`:
+    whether a copy of what is trained is held. `group`: sequences of a batch with the same prompt, which a model that
+    can share it reads once.
     `on_gpu`: whether it runs on a GPU, where TRL's losses and torch's optimisers take other ways than on a CPU.
     """
 
@@ -45,7 +46,7 @@ class Workload:
     targets: int = 0
     drawn: int = 0
     drawn_length: int = 0
-    loss: Literal["usual", "chunked", "selected", "preference"] = "usual"
+    loss: Literal["usual", "chunked", "selected", "preference", "actor_critic"] = "usual"
     temperature: float = 1.0
     reference: bool = False
     group: int = 1

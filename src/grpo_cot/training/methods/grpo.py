@@ -17,7 +17,7 @@ from grpo_cot.rewards.groups import MOSTLY
 from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.registry import reward_functions
-from grpo_cot.training.curves import ends, mean
+from grpo_cot.training.curves import cut_sentences, entropy_sentences, mean, reward_sentences, unpaid_sentences
 from grpo_cot.training.groups import leave_out_silent, log_phantoms
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.rollouts import rollout_trainer
@@ -146,17 +146,7 @@ def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
     steps = [entry for entry in log if "reward" in entry]
     if not steps:
         return ["The trainer logged no step."]
-    first, last = ends(steps)
-    before, after = mean("reward", first), mean("reward", last)
-    sentences = [f"The mean reward went from {before:.2f} to {after:.2f} in {len(steps)} logged steps."]
-    if after - before <= 0.02 * abs(before):
-        sentences.append("The reward did not rise: nothing that it pays for was learnt.")
-    clipped = mean("completions/clipped_ratio", last)
-    if clipped > 0.2:
-        sentences.append(
-            f"{clipped:.0%} of completions hit the length cap of {phase.grpo['max_completion_length']} tokens "
-            "at the end."
-        )
+    sentences = [*reward_sentences(steps), *cut_sentences(steps, phase.grpo["max_completion_length"])]
     silent = mean("frac_reward_zero_std", steps)
     if silent > 0.5:
         sentences.append(f"The reward never varied in {silent:.0%} of the groups, which teach nothing: see audit.json.")
@@ -167,10 +157,4 @@ def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
             f"In {phantom:.0%} of the groups of the second half rewards differed though no completion was right: these "
             "groups taught the format, or something else than the answer."
         )
-    names = {name for entry in steps for name in entry if name.startswith("rewards/") and name.endswith("/mean")}
-    for name in sorted(names):
-        if all(entry[name] == 0.0 for entry in steps if name in entry):
-            sentences.append(f"The reward {name.split('/')[1]} never paid.")
-    if mean("entropy", last) < 0.01:
-        sentences.append("The policy's entropy fell below 0.01: it no longer explores.")
-    return sentences
+    return [*sentences, *unpaid_sentences(steps), *entropy_sentences(steps)]

@@ -15,7 +15,7 @@ from grpo_cot.recipes.phases import Phase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.training import unsloth
 from grpo_cot.training.faithful import compare_settings
-from grpo_cot.training.methods import dpo, grpo, rejection_sampling, seq2seq, sft
+from grpo_cot.training.methods import dpo, grpo, ppo, rejection_sampling, seq2seq, sft
 from grpo_cot.training.methods.setup import Examples, Setup
 from grpo_cot.training.workload import Workload, settings_with_defaults
 
@@ -44,6 +44,7 @@ METHODS: dict[str, Method] = {
     "sft": sft,
     "rejection_sampling": rejection_sampling,
     "dpo": dpo,
+    "ppo": ppo,
     "seq2seq": seq2seq,
 }
 

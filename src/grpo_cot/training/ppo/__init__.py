@@ -1,0 +1,1 @@
+"""Proximal policy optimisation: its mathematics, and a trainer on Transformers' own."""
