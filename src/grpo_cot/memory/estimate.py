@@ -396,6 +396,4 @@ def _autocast(work: Workload) -> Iterator[Any]:
 
 def scales(state: Any) -> list[torch.Tensor]:
     """A quantization's scales and the scales of scales; not the tables of values, which all layers share."""
-    if state is None:
-        return []
-    return [state.absmax, *([] if state.offset is None else [state.offset]), *scales(state.state2)]
+    return [] if state is None else [state.absmax, *([] if state.offset is None else [state.offset]), *scales(state.state2)]
