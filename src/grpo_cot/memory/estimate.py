@@ -256,8 +256,7 @@ class Blueprint:
         if work.loss == "preference":
             del reference
         if work.loss == "actor_critic":
-            hidden = seen[0][:, :-1].float()
-            return values.sum() + (hidden @ torch.ones(hidden.shape[-1], 1)).sum()
+            return values.sum() + (seen[0][:, :-1].float() @ torch.ones(seen[0].shape[-1], 1)).sum()
         return values.sum()
 
     def _shared_rows(self, work: Workload) -> dict[str, Any]:
@@ -396,4 +395,6 @@ def _autocast(work: Workload) -> Iterator[Any]:
 
 def scales(state: Any) -> list[torch.Tensor]:
     """A quantization's scales and the scales of scales; not the tables of values, which all layers share."""
-    return [] if state is None else [state.absmax, *([] if state.offset is None else [state.offset]), *scales(state.state2)]
+    if state is None:
+        return []
+    return [state.absmax, *([] if state.offset is None else [state.offset]), *scales(state.state2)]
