@@ -273,6 +273,7 @@ def round_merged(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> PreT
             shared.add(parameter)
     merged: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
     with torch.no_grad():
-        for parameter in merged.parameters():
-            parameter.copy_(parameter.to(dtype))
+        for tensor in merged.state_dict().values():  # what is stored: a bias may be a buffer, as BART's of its logits is
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.to(dtype))
     return merged
