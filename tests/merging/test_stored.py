@@ -324,7 +324,7 @@ def test_what_is_stored_and_is_no_parameter_is_rounded_as_well() -> None:
 
     from grpo_cot.merging import stored
 
-    sizes = {name: 8 for name in ("d_model", "encoder_ffn_dim", "decoder_ffn_dim")}
+    sizes = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim"), 8)
     heads = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
     model = BartForConditionalGeneration(BartConfig(vocab_size=20, **sizes, **heads))
     bias = torch.randn(1, 20)

@@ -263,17 +263,22 @@ def otherwise(held: Mapping[str, torch.Tensor], expected: Mapping[str, Columns])
     return None
 
 
-def round_merged(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> PreTrainedModel:
-    """The trained model in float32 with its adapter in its weights, which are then rounded to a type. It is changed."""
+def separate(model: nn.Module) -> None:
+    """Give each module its own copy of a weight that it shares, for an adapter on one leaves the others as they were."""
     shared: set[nn.Parameter] = set()
-    for module in model.modules():  # an adapter on the embeddings leaves a tied head as it was
+    for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in shared:
                 setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
             shared.add(parameter)
+
+
+def round_merged(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The trained model in float32 with its adapter in its weights, which are then rounded to a type. It is changed."""
+    separate(model)
     merged: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
     with torch.no_grad():
-        for tensor in merged.state_dict().values():  # what is stored: a bias may be a buffer, as BART's of its logits is
+        for tensor in merged.state_dict().values():  # all that is stored: BART's bias of the logits is no parameter
             if tensor.is_floating_point():
                 tensor.copy_(tensor.to(dtype))
     return merged
