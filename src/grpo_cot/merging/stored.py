@@ -264,7 +264,7 @@ def otherwise(held: Mapping[str, torch.Tensor], expected: Mapping[str, Columns])
 
 
 def separate(model: nn.Module) -> None:
-    """Give each module its own copy of a weight that it shares, for an adapter on one leaves the others as they were."""
+    """Give each module its own copy of a weight that it shares: an adapter on one leaves the others as they are."""
     shared: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
