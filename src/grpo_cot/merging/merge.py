@@ -7,7 +7,6 @@ layer's output was measured to change by 0.2 % on the dequantized base and by 9.
 from pathlib import Path
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_cot.common.files import read_json, write_json
@@ -71,9 +70,6 @@ def merge_whole(description: ModelDescription, weights: Path, section: MergeSect
         dequantized = load_base(base, description.model, description.quantization).dequantize().float()
         merged = load_adapter(dequantized, weights, trainable=False)
     if description.kind == "adapter":
-        model = merged.get_base_model()
-        ends = model.get_input_embeddings(), model.get_output_embeddings()
-        if any(isinstance(end, BaseTunerLayer) for end in ends):
-            separate(merged)
+        separate(merged)
         merged = merged.merge_and_unload()
     return merged.to(getattr(torch, section.dtype))

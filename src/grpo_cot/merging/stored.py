@@ -264,13 +264,17 @@ def otherwise(held: Mapping[str, torch.Tensor], expected: Mapping[str, Columns])
 
 
 def separate(model: nn.Module) -> None:
-    """Give each module its own copy of a weight that it shares: an adapter on one leaves the others as they are."""
-    shared: set[nn.Parameter] = set()
+    """Give each module its own copy of a weight that an adapter lies on and that it shares (tied embeddings): what is
+    merged into one leaves the others as they are."""
+    layers = [module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    tuned = {parameter for layer in layers for parameter in layer.parameters(recurse=False)}
+    found: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter in shared:
+            if parameter in found:
                 setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
-            shared.add(parameter)
+            elif parameter in tuned:
+                found.add(parameter)
 
 
 def round_merged(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> PreTrainedModel:
