@@ -361,6 +361,7 @@ def test_completions_without_an_advantage_are_passed_over_and_the_gradient_is_th
             if "lora_B" in name:
                 parameter.data = torch.randn_like(parameter) / 10
         seen: list[tuple[int, ...]] = []
+        trainer.shares_rows = True  # as a first batch has found
         trainer.model.register_forward_pre_hook(
             lambda module, positional, named, seen=seen: seen.append(tuple(named["input_ids"].shape)), with_kwargs=True
         )
@@ -378,6 +379,28 @@ def test_completions_without_an_advantage_are_passed_over_and_the_gradient_is_th
     assert logged.keys() == metrics.keys() and metrics["entropy"] != logged["entropy"] and 1 < logged["entropy"][0] < 9
     # Of four completions to two prompts, two to one are read, and nothing behind the longest of them.
     assert max(rows)[0] < max(everything)[0] and rows[-1][1] < everything[-1][1]
+
+
+def test_a_first_batch_is_compared_whole_though_one_of_its_completions_teaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone in its row, a completion says nothing of completions that see each other."""
+    import torch
+
+    from grpo_cot.training import shared_prompts
+
+    pack = shared_prompts.pack
+
+    def leaking(*arguments: Any) -> Any:
+        packed = pack(*arguments)
+        return packed._replace(mask=torch.ones_like(packed.mask).tril())
+
+    monkeypatch.setattr(shared_prompts, "pack", leaking)
+    trainer = trainer_of(recipe({"correctness": 1.0}, first="grpo"), tmp_path)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.compute_loss(trainer.model, batch([1.0, 0.0, 0.0, 0.0]))
+    assert trainer.shares_rows is False
 
 
 @pytest.mark.parametrize(
