@@ -1,12 +1,15 @@
 """One number and its value, in the notation of English and of Vietnamese; words that change a value are no units."""
 
 import doctest
+import re
 import unicodedata
 from fractions import Fraction
+from types import ModuleType
 
 import pytest
 
-from grpo_cot import numbers
+from grpo_cot import answers, numbers, schema
+from grpo_cot.grading import lenient
 from grpo_cot.numbers import LONGEST_NUMBER, decimal, numeric_value, without_formatting
 
 
@@ -284,3 +287,12 @@ def test_long_numbers_money_and_the_locale_of_decimals() -> None:
     ):
         assert numeric_value(text, "vi") == 1255, text
     assert numeric_value("1,255 kg", "vi") == Fraction(251, 200)
+
+
+@pytest.mark.parametrize("module", [numbers, answers, schema, lenient], ids=lambda module: module.__name__)
+def test_no_group_is_repeated_possessively(module: ModuleType) -> None:
+    """Python 3.11.2, which Debian 12 and our images have, matches `(?:...)*+` wrong where the group can be matched in
+    several ways: "14." came out of "The answer is 14.". `(?>(?:...)*)` it matches right."""
+    patterns = [value.pattern for value in vars(module).values() if isinstance(value, re.Pattern)]
+    assert patterns or module is schema
+    assert [pattern for pattern in patterns if re.search(r"(?<!\\)\)(?:[*+?]|\{[\d,]+\})\+", pattern)] == []

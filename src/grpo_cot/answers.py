@@ -61,7 +61,7 @@ _CONCLUSION = re.compile(  # between a premise and its conclusion
 )
 _RESULT = re.compile(  # "the number of apples after 3 days is 14"
     r"(?<!which\s)(?<!each\s)(?<!that\s)\b(?:is|are|equals|makes?|totals?|là|để\sđược|tương\sđương\svới)\s"
-    rf"(?P<result>{NUMBER_TEXT}(?:(?!\b(?:{_CONNECTORS})\b)[^\d=])*+)$",
+    rf"(?P<result>{NUMBER_TEXT}(?>(?:(?!\b(?:{_CONNECTORS})\b)[^\d=])*))$",
     re.IGNORECASE,
 )
 _SOLVED = re.compile(  # "20 = A", where the number stands before the last sign of equality

@@ -227,6 +227,23 @@ def test_what_needs_the_whole_model_is_merged_in_one_piece_and_says_why(tmp_path
     assert difference(parity(model_json, output, CONVERSATIONS, {}, SECTION), "bfloat16") is None
 
 
+@pytest.mark.parametrize("name", ["lm_head", "embed_tokens"])
+def test_tied_embeddings_are_separated_in_one_piece_as_well(tmp_path: Path, name: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from grpo_cot.merging.comparison import parity
+
+    base = qwen2(tmp_path / "base", tied=True)
+    model_json = trained(base, None, target_modules=[name, "q_proj"])
+    torch.save(AutoModelForCausalLM.from_pretrained(base).state_dict(), base / "pytorch_model.bin")
+    for path in base.glob("*.safetensors*"):
+        path.unlink()
+    output, reason = merged(model_json)
+    assert reason == "the base has no safetensors files"
+    assert difference(parity(model_json, output, CONVERSATIONS, {}, SECTION), "bfloat16") is None
+
+
 def test_full_weights_are_cast_shard_by_shard(tmp_path: Path) -> None:
     import torch
 

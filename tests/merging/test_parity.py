@@ -30,6 +30,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"beyond_rounding": 0.011, "kept": 0.79},
      r"its logits are off by 1.1% of the change that training made, beyond the rounding of the trained weights to "
      r"bfloat16 \(at most 1% is right\); they keep 79.0% of it; see that"),
+    ({"beyond_rounding": float("nan"), "kept": float("nan")},
+     "its logits are no finite numbers: a weight is larger than bfloat16 can hold"),
 ]  # fmt: skip
 
 

@@ -315,3 +315,19 @@ def test_rounded_weights_are_the_nearest_to_the_trained_ones(adapter: bool) -> N
     after = stored.digests(rounded, torch.bfloat16)
     assert {name: after[name] for name in before} == before
     assert all(torch.equal(tensor, tensor.bfloat16().float()) for tensor in rounded.parameters())
+
+
+def test_what_is_stored_and_is_no_parameter_is_rounded_as_well() -> None:
+    """The merge writes it in the type, too: BART's bias of the logits, which with float32 made a right merge wrong."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    from grpo_cot.merging import stored
+
+    sizes = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim"), 8)
+    heads = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    model = BartForConditionalGeneration(BartConfig(vocab_size=20, **sizes, **heads))
+    bias = torch.randn(1, 20)
+    model.final_logits_bias = bias.clone()
+    rounded = stored.round_merged(model, torch.bfloat16)
+    assert torch.equal(rounded.final_logits_bias, bias.bfloat16().float())

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from rollout_recipes import BASE
-from rollout_trainers import LAUNCHED
 
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe
+from on_vllm.rollout_trainers import LAUNCHED
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from rollout_recipes import BASE, recipe
-from rollout_trainers import curve, trainer
+
+from on_vllm.rollout_trainers import curve, trainer
 
 pytestmark = pytest.mark.slow
 

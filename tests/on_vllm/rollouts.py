@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from rollout_recipes import BASE, NF4, recipe
-from rollout_trainers import LAUNCHED, curve, exact, trainer
 from support import training_rows
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.recipes.recipe import Recipe
+from on_vllm.rollout_trainers import LAUNCHED, curve, exact, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 

@@ -8,33 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import ROOT, training_rows
+from group_recipes import BASE, recipe, trainer_of
+from support import training_rows
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.common.files import read_yaml
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.ours import correctness
 
 pytestmark = pytest.mark.slow
-BASE = ROOT / "assets/tiny/model"
-SFT = {
-    "max_steps": 1, "per_device_train_batch_size": 4, "learning_rate": 1e-4, "max_length": 256, "loss_type": "nll",
-    "bf16": False, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
-}  # fmt: skip
-
-
-def recipe(rewards: dict[str, float], *, first: str = "sft", **grpo: Any) -> Recipe:
-    """SFT for a step and then GRPO for two, or GRPO alone."""
-    content = read_yaml(ROOT / "tests/pipeline/short.yaml")
-    [phase] = content["phases"]
-    lora = phase["lora"]
-    phase["grpo"] |= {"max_steps": 2, "save_strategy": "no", "max_completion_length": 48} | grpo
-    if first == "sft":
-        phase["lora"] = None
-        content["phases"] = [{"method": "sft", "lora": lora, "sft": SFT}, phase]
-    content |= {"rewards": rewards, "quantization": None}
-    return Recipe.model_validate(content)
 
 
 def train(given: Recipe, scratch: Path) -> Path:
@@ -131,19 +113,6 @@ def test_samples_are_drawn_until_a_group_varies(monkeypatch: pytest.MonkeyPatch)
     asked[:] = [[[], 0]] * 2  # from now on nothing is right
     groups, figures = sampler.statistics_until_varying(rows)
     assert (groups, figures["weighted_sum"]["varies"]) == (sampling.MOST_GROUPS, 0)
-
-
-def trainer_of(given: Recipe, folder: Path) -> Any:
-    from grpo_cot.models.loading import load_base
-    from grpo_cot.models.tokenizers import load_tokenizer
-    from grpo_cot.training.methods.registry import METHODS, trainer_configuration
-    from grpo_cot.training.methods.setup import Setup
-
-    [phase] = given.phases
-    setup = Setup(given, phase, load_tokenizer(BASE), training_rows())
-    model = load_base(BASE, given.model, given.quantization)
-    configuration = trainer_configuration(given, phase, folder, 1)
-    return METHODS["grpo"].trainer(setup, configuration, model, METHODS["grpo"].dataset(setup))
 
 
 @pytest.mark.parametrize(
@@ -312,95 +281,3 @@ def test_a_model_is_loaded_whole_where_the_processes_share_the_weights(monkeypat
         assert is_deepspeed_zero3_enabled()
     finally:
         deepspeed.unset_hf_deepspeed_config()
-
-
-def batch(advantages: list[float], **more: Any) -> dict[str, Any]:
-    """Two prompts with two completions each, padded as TRL pads them; the longest has no advantage."""
-    import torch
-
-    torch.manual_seed(0)
-    prompts = torch.randint(10, 400, (2, 5)).repeat_interleave(2, dim=0)
-    mask = torch.ones(4, 7, dtype=torch.long)
-    for row, length in enumerate((3, 4, 7, 5)):
-        mask[row, length:] = 0
-    return {
-        "prompt_ids": prompts, "prompt_mask": torch.ones_like(prompts), "completion_mask": mask,
-        "completion_ids": torch.randint(10, 400, (4, 7)) * mask, "advantages": torch.tensor(advantages),
-        "num_items_in_batch": mask.sum(),
-    } | more  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("grpo", "later"),
-    [
-        ({"loss_type": "dapo"}, False),
-        ({"loss_type": "grpo"}, True),
-        ({"loss_type": "cispo", "epsilon_high": 5.0}, True),
-        ({"importance_sampling_level": "sequence"}, True),
-    ],
-    ids=str,
-)
-def test_completions_without_an_advantage_are_passed_over_and_the_gradient_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpo: dict[str, Any], later: bool
-) -> None:
-    """`later`: the batch was scored before, as in a second step on it."""
-    import torch
-
-    from grpo_cot.training.methods import grpo as method
-
-    advantages = [1.0, -1.0, 0.0, 0.0]
-    inputs = batch(advantages) | ({"old_per_token_logps": torch.full((4, 7), -6.0)} if later else {})
-    found = []
-    for leaves_out in (False, True):
-        torch.manual_seed(1)
-        with monkeypatch.context() as patched:
-            if not leaves_out:
-                patched.setattr(method, "leave_out_silent", lambda trainer: None)
-            trainer = trainer_of(recipe({"correctness": 1.0}, first="grpo", **grpo), tmp_path)
-        for name, parameter in trainer.model.named_parameters():
-            if "lora_B" in name:
-                parameter.data = torch.randn_like(parameter) / 10
-        seen: list[tuple[int, ...]] = []
-        trainer.model.register_forward_pre_hook(
-            lambda module, positional, named, seen=seen: seen.append(tuple(named["input_ids"].shape)), with_kwargs=True
-        )
-        trainer.model.train()
-        trainer.current_gradient_accumulation_steps = 1
-        loss = trainer.compute_loss(trainer.model, inputs)
-        loss.backward()
-        metrics = trainer._metrics["train"]
-        gradients = {name: part.grad for name, part in trainer.model.named_parameters() if part.grad is not None}
-        found.append((loss.item(), gradients, metrics, seen))
-    (loss, gradients, metrics, everything), (own, ours, logged, rows) = found
-    assert own == pytest.approx(loss, abs=1e-6) and ours.keys() == gradients.keys() and ours
-    for name, gradient in gradients.items():
-        assert torch.allclose(ours[name], gradient, atol=1e-6), name
-    assert logged.keys() == metrics.keys() and metrics["entropy"] != logged["entropy"] and 1 < logged["entropy"][0] < 9
-    # Of four completions to two prompts, two to one are read, and nothing behind the longest of them.
-    assert max(rows)[0] < max(everything)[0] and rows[-1][1] < everything[-1][1]
-
-
-@pytest.mark.parametrize(
-    ("advantages", "mask", "rows"),
-    [
-        ([0.5, 0.0, -0.5], [[1], [1], [1]], [0, 2]),
-        ([0.5, 0.0, -0.5], [[0], [1], [1]], [2]),  # cut off, and so masked
-        ([0.0, 0.0], [[0], [1]], [1]),  # a loss needs a gradient
-        ([0.5, 0.0], [[0], [0]], None),
-    ],
-)
-def test_the_completions_that_teach_have_an_advantage_and_tokens(
-    advantages: list[float], mask: list[list[int]], rows: list[int] | None
-) -> None:
-    import torch
-
-    from grpo_cot.training.groups import teaching
-
-    found = teaching(torch.tensor(advantages), torch.tensor(mask))
-    assert rows == (None if found is None else found.tolist())
-
-
-@pytest.mark.parametrize("grpo", [{"beta": 0.1}, {"entropy_coef": 0.01}, {"top_entropy_quantile": 0.5}], ids=str)
-def test_where_every_completion_has_a_gradient_all_are_scored(tmp_path: Path, grpo: dict[str, Any]) -> None:
-    trainer = trainer_of(recipe({"correctness": 1.0}, first="grpo", **grpo), tmp_path)
-    assert "_compute_loss" not in vars(trainer)

@@ -113,7 +113,12 @@ def _inside(schema: dict[str, Any], location: Sequence[str]) -> list[dict[str, A
         following = [{"$ref": tag[key]} for tag in tags if key in tag] or [
             child
             for part in found
-            for child in (part.get("properties", {}).get(key), part.get("items"), part.get("additionalProperties"))
+            for child in (
+                part.get("properties", {}).get(key),
+                part.get("items"),
+                part.get("additionalProperties"),
+                *part.get("patternProperties", {}).values(),
+            )
             if isinstance(child, dict)
         ]
         # What pydantic adds for itself (a validator's name) leads to no other place.

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from grpo_cot.common.files import read_json, write_json
 from grpo_cot.merging.shards import WholeModelNeededError, merge_shards
+from grpo_cot.merging.stored import separate
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import load_adapter, load_base
 from grpo_cot.recipes.recipe import MergeSection
@@ -69,5 +70,6 @@ def merge_whole(description: ModelDescription, weights: Path, section: MergeSect
         dequantized = load_base(base, description.model, description.quantization).dequantize().float()
         merged = load_adapter(dequantized, weights, trainable=False)
     if description.kind == "adapter":
+        separate(merged)
         merged = merged.merge_and_unload()
     return merged.to(getattr(torch, section.dtype))

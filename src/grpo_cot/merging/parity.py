@@ -3,6 +3,7 @@
 Importing this module imports no torch, so that this process and the one that merges import it at the same time.
 """
 
+import math
 import re
 import resource
 import sys
@@ -88,6 +89,11 @@ def difference(figures: Mapping[str, Any], dtype: str) -> str | None:
             f"trained ones (rounding explains {MISPLACED:.0%}){kept}"
         )
     beyond = figures["beyond_rounding"]
+    if beyond is not None and not math.isfinite(beyond):  # such figures are in no order
+        return (
+            f"its logits are no finite numbers: a weight is larger than {dtype} can hold, where bfloat16 and float32 "
+            "can, or the training diverged"
+        )
     if beyond is not None and beyond > BEYOND_ROUNDING:
         return (
             f"its logits are off by {beyond:.1%} of the change that training made, beyond the rounding of the trained "

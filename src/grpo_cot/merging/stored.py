@@ -263,16 +263,26 @@ def otherwise(held: Mapping[str, torch.Tensor], expected: Mapping[str, Columns])
     return None
 
 
+def separate(model: nn.Module) -> None:
+    """Give each module its own copy of a weight that an adapter lies on and that it shares (tied embeddings): what is
+    merged into one leaves the others as they are."""
+    layers = [module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    tuned = {parameter for layer in layers for parameter in layer.parameters(recurse=False)}
+    found: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in found:
+                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+            elif parameter in tuned:
+                found.add(parameter)
+
+
 def round_merged(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> PreTrainedModel:
     """The trained model in float32 with its adapter in its weights, which are then rounded to a type. It is changed."""
-    shared: set[nn.Parameter] = set()
-    for module in model.modules():  # an adapter on the embeddings leaves a tied head as it was
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter in shared:
-                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
-            shared.add(parameter)
+    separate(model)
     merged: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
     with torch.no_grad():
-        for parameter in merged.parameters():
-            parameter.copy_(parameter.to(dtype))
+        for tensor in merged.state_dict().values():  # all that is stored: BART's bias of the logits is no parameter
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.to(dtype))
     return merged

@@ -16,6 +16,7 @@ from grpo_cot.common.files import Row
 from grpo_cot.rewards.groups import is_silent, sample_warnings
 from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.sampling import Sampler
+from grpo_cot.training.shared_prompts import compare_rows
 
 
 def starting_audit(sampler: Sampler, prompts: Sequence[Row]) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def leave_out_silent(trainer: Any) -> None:
     """Have TRL's GRPO trainer compute no gradient for completions that have none: those whose advantage is 0.
 
     With a KL to a reference, an entropy bonus, a quantile of entropies or experts that balance their load, all have
-    one. The curve `entropy` is that of the completions that teach.
+    one. The curve `entropy` is that of the completions that teach, and of a batch without any that of its first one.
     """
     if trainer.beta != 0 or trainer._entropy_bonus_enabled or trainer.top_entropy_quantile < 1:
         return
@@ -98,6 +99,7 @@ def leave_out_silent(trainer: Any) -> None:
         rows = None if batch is None else teaching(batch["advantages"], batch["completion_mask"])
         if batch is None or rows is None:
             return score(model, input_ids, attention_mask, logits_to_keep, **settings)
+        compare_rows(trainer, model, input_ids, attention_mask, logits_to_keep)
         counted = batch["completion_mask"][rows].bool()
         length = int(counted.any(dim=0).nonzero().max()) + 1
         end = input_ids.shape[1] - logits_to_keep + length

@@ -187,8 +187,7 @@ def _share_rows(trainer: Any) -> None:
 
     def scored(model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **settings: Any) -> Any:
         entropy, size = settings.get("compute_entropy", False), settings.get("batch_size") or len(input_ids)
-        if trainer.shares_rows is None:
-            trainer.shares_rows = _agrees(trainer, model, input_ids[:size], attention_mask[:size], logits_to_keep)
+        compare_rows(trainer, model, input_ids[:size], attention_mask[:size], logits_to_keep)
         if not trainer.shares_rows:
             return plain(model, input_ids, attention_mask, logits_to_keep, **settings)
         parts = [
@@ -200,6 +199,15 @@ def _share_rows(trainer: Any) -> None:
         return torch.cat(probabilities), torch.cat(entropies) if entropy else None, None
 
     trainer._full_logits_logps = scored
+
+
+def compare_rows(trainer: Any, model: Any, input_ids: Any, attention_mask: Any, length: int) -> None:
+    """Find out, with a whole first batch, whether rows of one prompt each come out the same, where that is not known.
+
+    A batch's completions that teach may be one to each prompt, which says nothing of rows that hold several.
+    """
+    if getattr(trainer, "shares_rows", False) is None:
+        trainer.shares_rows = _agrees(trainer, model, input_ids, attention_mask, length)
 
 
 def _scores(
