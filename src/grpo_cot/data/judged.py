@@ -6,6 +6,7 @@ share no text: `train` is for the policy and the reward model, `judge` for the j
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -67,10 +68,10 @@ def check_splits(source: Judged, columns: Mapping[str, str]) -> None:
     """
     if missing := [name for name in ("train", "test") if name not in source.splits]:
         raise ValueError(f"'splits' lacks {' and '.join(missing)}")
-    if twice := source.splits.keys() & source.held_out.keys():
-        raise ValueError(f"'held_out' and 'splits' both name {min(twice)!r}; give one of them")
-    if len(set(columns.values())) < len(columns):
-        raise ValueError("'columns' names a column twice")
+    if both := source.splits.keys() & source.held_out.keys():
+        raise ValueError(f"'held_out' and 'splits' both name {min(both)!r}; give one of them")
+    if twice := [name for name, count in Counter(columns.values()).items() if count > 1]:
+        raise ValueError(f"'columns' names the column {twice[0]!r} twice; name it where it belongs, once")
     if "id" not in columns:
         position = re.compile(rf"({'|'.join(map(re.escape, source.splits))})-(0|[1-9]\d*)")
         if strange := [identifier for identifier in source.drop if not position.fullmatch(identifier)]:
@@ -121,7 +122,7 @@ def read_rows(
             f"{ids[0]!r}; correct them, or take them out"
         )
     repeats = _without_repeats(splits, text_field, name, drop=source.repeats == "drop")
-    for split, held in source.held_out.items():
+    for split, held in sorted(source.held_out.items()):  # the file's order of keys decides nothing
         splits["train"], splits[split] = hold_out(splits["train"], text_field, split, held, name)
     if empty := [split for split, rows in splits.items() if not rows]:
         raise InputError(f"data set {name}: no row of the split {empty[0]!r} is left, expected at least one")
