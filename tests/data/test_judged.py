@@ -220,7 +220,7 @@ def test_more_rows_than_there_are_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 
 
 def repeated(split: str) -> Any:
-    from grpo_cot.feedback.sentences import sentences
+    from grpo_cot.data.generated.feedback import sentences
 
     two = [next(sentences("train", seed)) for seed in (1, 2)]
     while True:

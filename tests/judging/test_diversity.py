@@ -6,7 +6,7 @@ import pytest
 from nltk.util import ngrams
 from sacrebleu import BLEU
 
-from grpo_cot.feedback.sentences import sentences
+from grpo_cot.data.generated.feedback import sentences
 from grpo_cot.judging.diversity import distinct_n, self_bleu
 
 TEXTS = [sentence.text for sentence in itertools.islice(sentences("test", 3), 40)]

@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.feedback.sentences import FeedbackSplit, sentences
+from grpo_cot.data.generated.feedback import FeedbackSplit, sentences
 from grpo_cot.judging.judge import SMOOTHING, Judge, load_judge, save_judge, train_judge
 
 ROWS = [

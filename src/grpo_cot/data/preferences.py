@@ -13,11 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from grpo_cot.common.errors import InputError, shown
 from grpo_cot.common.fields import Seed, Text
 from grpo_cot.common.files import Row
+from grpo_cot.data.generated.slips import pairs
 from grpo_cot.data.judged import GeneratedPart, JudgedFiles, JudgedHub, check_splits, generated_rows, read_rows, record
 from grpo_cot.data.sources import MOST_ROWS
 from grpo_cot.data.tables import text_of
 from grpo_cot.hub.licences import Licence
-from grpo_cot.preferences.slips import pairs
 from grpo_cot.problems.generators import Generator, Split
 
 STREAMS: dict[Split, tuple[GeneratedPart, ...]] = {"train": ("train", "validation", "judge"), "test": ("test",)}

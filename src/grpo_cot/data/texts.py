@@ -12,10 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 from grpo_cot.common.errors import InputError, shown
 from grpo_cot.common.fields import Name, Seed, Text
 from grpo_cot.common.files import Row
+from grpo_cot.data.generated.feedback import LABELS, FeedbackSplit, sentences
 from grpo_cot.data.judged import GeneratedPart, JudgedFiles, JudgedHub, check_splits, generated_rows, read_rows, record
 from grpo_cot.data.sources import MOST_ROWS
 from grpo_cot.data.tables import text_of
-from grpo_cot.feedback.sentences import LABELS, FeedbackSplit, sentences
 from grpo_cot.hub.licences import Licence
 
 STREAMS: dict[FeedbackSplit, tuple[GeneratedPart, ...]] = {

@@ -27,7 +27,7 @@ WHEEL: tuple[FeedbackSplit, ...] = (
     "train", "test", "judge", "train", "judge", "train", "test", "train", "judge", "train"
 )  # fmt: skip
 
-_PHRASINGS = read_yaml(Path(__file__).with_name("phrasings.yaml"))
+_PHRASINGS = read_yaml(Path(__file__).with_name("feedback.yaml"))
 FRAMES: dict[Label, dict[str, str]] = _PHRASINGS["frames"]
 ASPECTS: list[str] = list(_PHRASINGS["aspects"])
 

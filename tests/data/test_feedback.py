@@ -6,7 +6,16 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from grpo_cot.feedback.sentences import ASPECTS, FRAMES, LABELS, WHEEL, FeedbackSplit, Sentence, sentences, split_of
+from grpo_cot.data.generated.feedback import (
+    ASPECTS,
+    FRAMES,
+    LABELS,
+    WHEEL,
+    FeedbackSplit,
+    Sentence,
+    sentences,
+    split_of,
+)
 
 SPLITS: tuple[FeedbackSplit, ...] = ("train", "judge", "test")
 

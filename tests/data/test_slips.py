@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from grpo_cot.preferences import slips
-from grpo_cot.preferences.slips import SLIPS, Pair, pairs
+from grpo_cot.data.generated import slips
+from grpo_cot.data.generated.slips import SLIPS, Pair, pairs
 from grpo_cot.problems.generators import GENERATORS, Generator, Problem
 from grpo_cot.schema import sections
 

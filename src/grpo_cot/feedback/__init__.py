@@ -1,1 +1,0 @@
-"""Sentences of student feedback, generated."""

@@ -1,1 +1,0 @@
-"""Pairs of a right and a wrong answer, generated."""
