@@ -18,6 +18,7 @@ from grpo_cot.schema import strict_answer
 
 CLASSES = {"negative": 0, "neutral": 1, "positive": 2}
 COMMIT = "a" * 40
+PIN = {"path": "train.jsonl", "sha256": "0" * 64}
 TEXTS = [{"id": f"r{n}", "sentence": f"text number {n}", "sentiment": n % 3, "topic": n % 4} for n in range(12)]
 COLUMNS = {"text": "sentence", "label": "sentiment", "id": "id"}
 PAIRS = [{"id": n, "question": f"What is {n} + 1?", "chosen": str(n + 1), "rejected": str(n)} for n in range(6)]
@@ -106,6 +107,7 @@ def test_labels_of_a_file_without_types_are_read_as_those_of_one_with(tmp_path: 
         ({"held_out": {"judge": {"rows": 6, "seed": 1}}}, "'judge' holds out 6 rows of 6 different training texts"),
         ({"held_out": {"test": {"rows": 1, "seed": 1}}}, "held_out.test"),
         ({"locale": "en"}, "unknown key 'locale'"),
+        ({"splits": {"train": PIN, "test": PIN, "Test": PIN}}, "two splits are named 'test' but for capitals"),
     ],
 )  # fmt: skip
 def test_texts_that_cannot_be_meant_are_refused(tmp_path: Path, extra: dict[str, Any], says: str) -> None:
@@ -192,6 +194,15 @@ def test_one_question_may_have_several_pairs_in_training_alone(tmp_path: Path) -
         preferences(tmp_path, train=PAIRS[3:], test=[*PAIRS[:3], another])
 
 
+def test_questions_with_other_signs_are_others_and_texts_of_signs_alone_are_compared(tmp_path: Path) -> None:
+    test = [PAIRS[3] | {"id": n, "question": f"What is 3 {sign} 1?"} for n, sign in enumerate("+-*")]
+    assert len(preferences(tmp_path, train=PAIRS[:2], test=test)[0]["test"]) == 3
+    signs = [{"id": sign, "sentence": sign, "sentiment": n} for n, sign in enumerate((":)", ":(", "..."))]
+    assert len(texts(tmp_path, train=TEXTS, test=signs)[0]["test"]) == 3
+    with pytest.raises(InputError, match="row again of 'test' has the same text as row "):
+        texts(tmp_path, train=TEXTS, test=[*signs, signs[0] | {"id": "again"}])
+
+
 def test_generated_sentences_have_a_split_for_the_judge() -> None:
     splits, record = read(
         {"rows": "text", "kind": "generator", "seed": 7, "licence": "MIT",
@@ -273,9 +284,9 @@ def test_make_check_reads_local_files(tmp_path: Path) -> None:
 
 
 def test_a_kind_of_rows_that_there_is_not_is_refused(tmp_path: Path) -> None:
-    for name, hint in (("texts", "did you mean 'text'"), (3, "expected one of: text, preference")):
+    for name in ("texts", "3", "null", "[text]"):
         (tmp_path / "toy.yaml").write_text(f"rows: {name}\nkind: generator\n")
-        with pytest.raises(InputError, match=f"toy.yaml: rows is .*; {hint}"):
+        with pytest.raises(InputError, match=r"toy.yaml: rows is .*, expected one of: text, preference; take it out"):
             read_any(tmp_path / "toy.yaml")
 
 

@@ -7,7 +7,7 @@ share no text: `train` is for the policy and the reward model, `judge` for the j
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from grpo_cot.common.fields import Text
 from grpo_cot.common.files import Row
 from grpo_cot.data.examination import is_to_be_read, origin, refuse_shared_rows
 from grpo_cot.data.held_out import hold_out
-from grpo_cot.data.overlap import normalised
 from grpo_cot.data.sources import FilesPlace, HeldOut, HubPlace, Reason
 from grpo_cot.data.tables import Raw, identifier_of, read_files, read_hub
 from grpo_cot.hub.licences import Licence
@@ -26,6 +25,7 @@ from grpo_cot.hub.licences import Licence
 GeneratedPart = Literal["train", "validation", "judge", "test"]
 HeldOutSplit = Literal["validation", "judge"]
 Reader = Callable[[Row, str], Row]  # a source's row and its place in an error -> the fields of ours
+Key = Callable[[str], Hashable]
 _APART = {"train", "validation", "judge"}
 
 
@@ -68,6 +68,8 @@ def check_splits(source: Judged, columns: Mapping[str, str]) -> None:
     """
     if missing := [name for name in ("train", "test") if name not in source.splits]:
         raise ValueError(f"'splits' lacks {' and '.join(missing)}")
+    if alike := [name for name, count in Counter(map(str.lower, source.splits)).items() if count > 1]:
+        raise ValueError(f"two splits are named {alike[0]!r} but for capitals, and may be one file; rename one")
     if both := source.splits.keys() & source.held_out.keys():
         raise ValueError(f"'held_out' and 'splits' both name {min(both)!r}; give one of them")
     if twice := [name for name, count in Counter(columns.values()).items() if count > 1]:
@@ -89,7 +91,7 @@ def check_splits(source: Judged, columns: Mapping[str, str]) -> None:
 
 
 def read_rows(
-    source: Judged, name: str, columns: Mapping[str, str], text_field: str, reader: Reader, root: Path
+    source: Judged, name: str, columns: Mapping[str, str], same: tuple[str, Key], reader: Reader, root: Path
 ) -> tuple[dict[str, list[Row]], dict[str, Any]]:
     """Every split's rows, and the record of their origin.
 
@@ -97,7 +99,7 @@ def read_rows(
         source: the source.
         name: the data set's.
         columns: the names of its columns by field.
-        text_field: the field of our rows by which two are the same.
+        same: the field of our rows by which two are the same, and its key.
         reader: reads a row's fields.
         root: a `folder` is relative to it.
 
@@ -121,9 +123,9 @@ def read_rows(
             f"data set {name}: 'drop' names ids that do not occur: {', '.join(sorted(unknown))}; the first row's is "
             f"{ids[0]!r}; correct them, or take them out"
         )
-    repeats = _without_repeats(splits, text_field, name, drop=source.repeats == "drop")
+    repeats = _without_repeats(splits, same, name, drop=source.repeats == "drop")
     for split, held in sorted(source.held_out.items()):  # the file's order of keys decides nothing
-        splits["train"], splits[split] = hold_out(splits["train"], text_field, split, held, name)
+        splits["train"], splits[split] = hold_out(splits["train"], same[0], split, held, name)
     if empty := [split for split, rows in splits.items() if not rows]:
         raise InputError(f"data set {name}: no row of the split {empty[0]!r} is left, expected at least one")
     hashes = {split: content.sha256 for split, content in raw.items() if content.sha256}
@@ -151,22 +153,20 @@ def _identified(content: Raw, split: str, column: str | None) -> dict[str, str]:
     return places
 
 
-def _without_repeats(splits: dict[str, list[Row]], field: str, name: str, *, drop: bool) -> dict[str, int]:
+def _without_repeats(splits: dict[str, list[Row]], same: tuple[str, Key], name: str, *, drop: bool) -> dict[str, int]:
     """Take out, or refuse, rows whose text stands in another split, or twice in one that does not train; their number.
-
-    A text without letters and digits is compared as it stands.
 
     Raises:
         InputError: there are such rows, and they are not to be dropped.
     """
     order = sorted(splits, key=lambda split: (split == "train", split == "validation", split == "judge"))
-    places: dict[str, tuple[str, str]] = {}  # text: the split and the id of the row that keeps it
+    places: dict[Hashable, tuple[str, str]] = {}  # text: the split and the id of the row that keeps it
+    field, key = same
     left_out: dict[str, int] = {}
     for split in ["test", *(other for other in order if other != "test")]:
         kept = []
         for row in splits[split]:
-            text = normalised(row[field]) or row[field]
-            other, identifier = places.setdefault(text, (split, row["id"]))
+            other, identifier = places.setdefault(key(row[field]), (split, row["id"]))
             if other == split and (split == "train" or identifier == row["id"]):
                 kept.append(row)
             elif drop:

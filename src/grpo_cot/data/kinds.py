@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from grpo_cot.common.errors import InputError, nearest, shown, validated
+from grpo_cot.common.errors import InputError, shown, validated
 from grpo_cot.common.files import Row, read_yaml
 from grpo_cot.data import examination, preferences, rows, sources, texts
 from grpo_cot.data.judged import JudgedFiles, JudgedHub, examine_table
@@ -45,9 +45,12 @@ def read_any(path: Path) -> tuple[Kind, Any]:
         InputError: the file is missing, no YAML, of no kind that there is, or does not fit.
     """
     content = read_yaml(path)
-    name = content.get("rows") if isinstance(content, dict) else None
-    if not isinstance(name, str | None) or name not in KINDS:
-        names = [kind for kind in KINDS if kind]
-        hint = nearest(name, names) if isinstance(name, str) else f"expected one of: {', '.join(names)}"
-        raise InputError(f"{path}: rows is {shown(name)}; {hint}, or none for questions with final answers")
+    stated = isinstance(content, dict) and "rows" in content
+    name = content["rows"] if stated else None
+    if stated and not (isinstance(name, str) and name in KINDS):
+        names = ", ".join(kind for kind in KINDS if kind)
+        raise InputError(
+            f"{path}: rows is {shown(name)}, expected one of: {names}; take it out where rows are questions with final "
+            "answers"
+        )
     return KINDS[name], validated(KINDS[name].source, content, path)

@@ -15,6 +15,7 @@ from grpo_cot.common.fields import Seed, Text
 from grpo_cot.common.files import Row
 from grpo_cot.data.generated.slips import pairs
 from grpo_cot.data.judged import GeneratedPart, JudgedFiles, JudgedHub, check_splits, generated_rows, read_rows, record
+from grpo_cot.data.overlap import question_key
 from grpo_cot.data.sources import MOST_ROWS
 from grpo_cot.data.tables import text_of
 from grpo_cot.hub.licences import Licence
@@ -130,7 +131,7 @@ def load_preferences(
             "chosen_score": better, "rejected_score": worse,
         }  # fmt: skip
 
-    splits, facts = read_rows(source, name, columns.by_field(), "question", read, root)
+    splits, facts = read_rows(source, name, columns.by_field(), ("question", question_key), read, root)
     scored = [row for rows in splits.values() for row in rows if row["chosen_score"] is not None]
     wrong = [row["id"] for row in scored if row["chosen_score"] < row["rejected_score"]]
     if len(wrong) > len(scored) / 2:

@@ -14,6 +14,7 @@ from grpo_cot.common.fields import Name, Seed, Text
 from grpo_cot.common.files import Row
 from grpo_cot.data.generated.feedback import LABELS, FeedbackSplit, sentences
 from grpo_cot.data.judged import GeneratedPart, JudgedFiles, JudgedHub, check_splits, generated_rows, read_rows, record
+from grpo_cot.data.overlap import text_key
 from grpo_cot.data.sources import MOST_ROWS
 from grpo_cot.data.tables import text_of
 from grpo_cot.hub.licences import Licence
@@ -124,7 +125,7 @@ def load_texts(source: Texts, name: str, root: Path = Path()) -> tuple[dict[str,
             )
         return {"text": text_of(row, columns.text, place), "label": named[str(value)]}
 
-    splits, facts = read_rows(source, name, columns.by_field(), "text", read, root)
+    splits, facts = read_rows(source, name, columns.by_field(), ("text", text_key), read, root)
     _check_classes(splits, source.classes, name)
     return splits, facts
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from grpo_cot.common.errors import InputError, validated
 from grpo_cot.common.files import Row, read_json, write_text
-from grpo_cot.data.overlap import normalised
+from grpo_cot.data.overlap import text_key
 
 LONGEST = 3  # words of an n-gram
 FEWEST = 2  # rows that show an n-gram that counts
@@ -171,5 +171,5 @@ def _ngrams(text: str, longest: int) -> set[str]:
 
 
 def _hash(text: str) -> str:
-    """By which two texts are the same: 64 bits of the sha256 of their letters and digits."""
-    return hashlib.sha256((normalised(text) or text).encode()).hexdigest()[:16]
+    """By which two texts are the same: 64 bits of the sha256 of their key."""
+    return hashlib.sha256(text_key(text).encode()).hexdigest()[:16]
