@@ -20,6 +20,7 @@ CLASSES = {"negative": 0, "neutral": 1, "positive": 2}
 COMMIT = "a" * 40
 PIN = {"path": "train.jsonl", "sha256": "0" * 64}
 TEXTS = [{"id": f"r{n}", "sentence": f"text number {n}", "sentiment": n % 3, "topic": n % 4} for n in range(12)]
+OTHERS = [{"id": f"r{n}", "sentence": f"text number {n}", "sentiment": n % 3} for n in (20, 21, 22)]
 COLUMNS = {"text": "sentence", "label": "sentiment", "id": "id"}
 PAIRS = [{"id": n, "question": f"What is {n} + 1?", "chosen": str(n + 1), "rejected": str(n)} for n in range(6)]
 SCORED = [
@@ -131,6 +132,18 @@ def test_repeats_are_kept_in_one_split_the_test_split_first(tmp_path: Path) -> N
     assert [row["id"] for row in splits["test"]] == ["r9", "r10", "r11", "x"]
     assert [row["id"] for row in splits["train"]] == ["r0", "r1", "r2", "r4", "r5", "r6", "r7", "r8", "again"]
     assert record["repeats_left_out"] == {"test": 1, "train": 1}
+
+
+def test_a_repeat_stays_with_the_judge_before_it_trains(tmp_path: Path) -> None:
+    content = source(tmp_path, TEXTS, TEXTS[9:], rows="text", columns=COLUMNS, classes=CLASSES, repeats="drop")
+    for split, rows in (("judge", TEXTS[3:]), ("validation", TEXTS[:6]), ("zeta", TEXTS[6:])):
+        content["splits"][split] = pinned(tmp_path, f"{split}.jsonl", lines(rows))
+    content["splits"]["train"] = pinned(tmp_path, "more.jsonl", lines([*TEXTS, *OTHERS]))
+    ids = {split: [row["id"] for row in rows] for split, rows in read(content)[0].items()}
+    assert ids == {
+        "test": ["r9", "r10", "r11"], "zeta": ["r6", "r7", "r8"], "judge": ["r3", "r4", "r5"],
+        "validation": ["r0", "r1", "r2"], "train": ["r20", "r21", "r22"],
+    }  # fmt: skip
 
 
 def test_rows_for_the_judge_are_drawn_apart_from_those_that_train(tmp_path: Path) -> None:

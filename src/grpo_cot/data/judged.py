@@ -26,6 +26,7 @@ GeneratedPart = Literal["train", "validation", "judge", "test"]
 HeldOutSplit = Literal["validation", "judge"]
 Reader = Callable[[Row, str], Row]  # a source's row and its place in an error -> the fields of ours
 Key = Callable[[str], Hashable]
+_KEPT_AFTER = {"test": 0, "judge": 2, "validation": 3, "train": 4}  # other evaluation sets: 1
 _APART = {"train", "validation", "judge"}
 
 
@@ -159,11 +160,11 @@ def _without_repeats(splits: dict[str, list[Row]], same: tuple[str, Key], name: 
     Raises:
         InputError: there are such rows, and they are not to be dropped.
     """
-    order = sorted(splits, key=lambda split: (split == "train", split == "validation", split == "judge"))
+    order = sorted(splits, key=lambda split: _KEPT_AFTER.get(split, 1))
     places: dict[Hashable, tuple[str, str]] = {}  # text: the split and the id of the row that keeps it
     field, key = same
     left_out: dict[str, int] = {}
-    for split in ["test", *(other for other in order if other != "test")]:
+    for split in order:
         kept = []
         for row in splits[split]:
             other, identifier = places.setdefault(key(row[field]), (split, row["id"]))
