@@ -5,12 +5,13 @@ from pathlib import Path
 
 from grpo_cot.common.files import new_directory, write_json, write_jsonl
 from grpo_cot.common.step import run
-from grpo_cot.data.rows import load, read_source
+from grpo_cot.data.kinds import read_any
 
 
 def main(args: Namespace) -> str:
     """One file of rows a split, and the record of where they came from."""
-    splits, record = load(read_source(args.source), args.source.stem)
+    kind, source = read_any(args.source)
+    splits, record = kind.load(source, args.source.stem)
     with new_directory(args.output) as output:
         for split, rows in splits.items():
             write_jsonl(output / f"{split}.jsonl", rows)

@@ -27,6 +27,13 @@ LOCAL = {  # rows of the data set `local`, and what its columns are called
     "train.jsonl": "".join(f'{{"question": "What is {n} + 1?", "answer": "#### {n + 1}"}}\n' for n in range(9)),
     "test.jsonl": '{"question": "What is 20 + 1?", "answer": "#### 21"}\n',
     "more.tsv": "7\tWhat is 30 + 1?\t31\n8\tWhat is 40 + 1?\t41\n",
+    "opinions.jsonl": "".join(f'{{"key": {n}, "words": "opinion {n}", "mood": {n % 2}}}\n' for n in range(8)),
+    "opinions.tsv": "x\topinion 20\t0\ny\topinion 21\t1\n",
+    "pairs.jsonl": "".join(
+        f'{{"id": {n}, "prompt": "{n} + 1?", "chosen": "{n + 1}", "rejected": "{n}", "good": 2, "bad": 1}}\n'
+        for n in range(8)
+    ),
+    "pairs.csv": "id,prompt,chosen,rejected,good,bad\n20,20 + 1?,21,20,2,1.5\n",
 }
 HASHES = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in LOCAL.items()}
 DATASETS: dict[str, Any] = {
@@ -66,6 +73,39 @@ DATASETS: dict[str, Any] = {
     },
     "hub": {
         "kind": "hub", "id": "owner/rows", "revision": COMMIT, "splits": {"train": "train", "test": "test"},
+        "licence": "MIT",
+    },
+    "texts": {
+        "rows": "text", "kind": "files", "folder": "rows", "licence": "MIT", "drop": {"3": "unreadable"},
+        "splits": {
+            "train": {"path": "opinions.jsonl", "sha256": HASHES["opinions.jsonl"]},
+            "test": {"path": "opinions.tsv", "sha256": HASHES["opinions.tsv"], "fields": ["key", "words", "mood"]},
+        },
+        "columns": {"text": "words", "label": "mood", "id": "key"}, "classes": {"bad": 0, "good": 1},
+        "repeats": "refuse", "note": "Few.",
+    },
+    "far-texts": {
+        "rows": "text", "kind": "hub", "id": "owner/rows", "revision": COMMIT, "licence": "MIT",
+        "splits": {"train": "train", "test": "test"}, "classes": {"bad": 0, "good": "fine"},
+        "held_out": {"judge": {"rows": 5, "seed": 7}, "validation": {"rows": 5, "seed": 7}}, "repeats": "drop",
+    },
+    "sentences": {
+        "rows": "text", "kind": "generator", "seed": 7, "splits": {"train": 40, "judge": 40, "test": 24},
+        "licence": "MIT",
+    },
+    "pairs": {
+        "rows": "preference", "kind": "files", "folder": "rows", "licence": "MIT",
+        "splits": {
+            name: {"path": f"pairs.{ending}", "sha256": HASHES[f"pairs.{ending}"]}
+            for name, ending in (("train", "jsonl"), ("test", "csv"))
+        },
+        "columns": {
+            "id": "id", "question": "prompt", "chosen": "chosen", "rejected": "rejected", "chosen_score": "good",
+            "rejected_score": "bad",
+        },
+    },
+    "slips": {
+        "rows": "preference", "kind": "generator", "problems": "harder", "seed": 7, "splits": {"train": 40, "test": 24},
         "licence": "MIT",
     },
 }  # fmt: skip

@@ -13,8 +13,7 @@ from grpo_cot.checks.bases import check_base, check_image
 from grpo_cot.checks.recipe import check_recipe
 from grpo_cot.checks.runs import check_comparison, check_run
 from grpo_cot.common.errors import InputError
-from grpo_cot.data.examination import examine
-from grpo_cot.data.rows import read_source
+from grpo_cot.data.kinds import read_any
 from grpo_cot.params import Run, load_params
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.recipe import load_recipe
@@ -46,7 +45,8 @@ def problems(root: Path) -> tuple[int, list[str]]:
     listed = _listed_datasets(root)
     for path in datasets:
         with heard(path):
-            examine(read_source(path), path, root, outside=path.stem in listed)
+            kind, source = read_any(path)
+            kind.examine(source, path, root, path.stem in listed)
     for path in bases:
         with heard(path):
             check_base(root, path.stem)

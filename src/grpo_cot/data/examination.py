@@ -5,6 +5,7 @@
 
 import os
 import re
+from collections.abc import Mapping, Set
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from grpo_cot.common.errors import InputError, naming
 from grpo_cot.common.files import Row
 from grpo_cot.data.overlap import overlaps, refuse_leaks
 from grpo_cot.data.rows import arrange, read_table
-from grpo_cot.data.sources import FilesSource, HubSource, HubSuite, Suite, tables
+from grpo_cot.data.sources import FilesPlace, FilesSource, HubPlace, HubSuite, Suite, tables
 
 MOST_BYTES = 50_000_000  # of a source's files; GSM8K's 5 MB are read in a third of a second
 ROWS = 10**9  # more than a split has: the slices [:100] and [-100:] are different rows of it
@@ -55,14 +56,15 @@ def examine(suite: Suite, path: Path, root: Path, outside: bool) -> None:
         _check_origins(suite)
         read: dict[str, list[Row]] = {}
         for source in tables(suite):
-            if isinstance(source, FilesSource) and _is_to_be_read(source, root, outside):
+            if isinstance(source, FilesSource) and is_to_be_read(source, root, outside):
                 read |= read_table(source, path.stem, root)[0]
         arrange(suite, read, path.stem)
     if "train" in read:
         refuse_leaks(overlaps(read), path)
 
 
-def _is_to_be_read(source: FilesSource, root: Path, outside: bool) -> bool:
+def is_to_be_read(source: FilesPlace, root: Path, outside: bool) -> bool:
+    """Whether `make check` reads a source's files: those in the repository, and with `outside` others, if not large."""
     place = os.environ.get(source.folder_variable, "") if source.folder_variable else source.folder or "."
     folder = (root / place).resolve()
     inside = source.folder_variable is None and folder.is_relative_to(root.resolve())
@@ -86,8 +88,24 @@ def _check_origins(suite: Suite) -> None:
     sources = tables(suite)
     for position, source in enumerate(sources, start=len(suite.evaluation) - len(sources)):
         where = "splits" if position < 0 else f"evaluation.{position}.splits"
-        for split in source.splits:
-            origins[split] = _origin(source, split, f"{where}.{split}")
+        read = (str(source.columns.question), str(source.drop_where), str(source.drop))
+        for split, rows in source.splits.items():
+            field = f"{where}.{split}"
+            if split in source.benchmarks and isinstance(rows, str) and not re.fullmatch(WHOLE, rows):
+                raise InputError(
+                    f"benchmarks.{split}: {field} is {rows!r}, and a benchmark is published of all its problems; name "
+                    "the whole split, or take the benchmark out"
+                )
+            origins[split] = origin(source, split, field, read)
+    refuse_shared_rows(origins, {"train", "validation"})
+
+
+def refuse_shared_rows(origins: Mapping[str, Origin], apart: Set[str]) -> None:
+    """Refuse two splits of the same rows, and rows of a split that is to be apart in another one.
+
+    Raises:
+        InputError: there are such rows.
+    """
     in_order = sorted(origins.items(), key=lambda item: item[0] != "train")
     for (name, one), (other, two) in combinations(in_order, 2):
         if one.table != two.table:
@@ -95,22 +113,22 @@ def _check_origins(suite: Suite) -> None:
         remedy = "name another file or split there, or take it out"
         if one.parts == two.parts:
             raise InputError(f"{two.field}: its rows are those of {name!r}, all of them; {remedy}")
-        if {name, other} & {"train", "validation"} and any(_share(a, b) for a in one.parts for b in two.parts):
+        if {name, other} & apart and any(_share(a, b) for a in one.parts for b in two.parts):
             raise InputError(f"{two.field}: some of its rows are rows of {name!r}, too; {remedy}")
 
 
-def _origin(source: FilesSource | HubSource, split: str, field: str) -> Origin:
-    read = (str(source.columns.question), str(source.drop_where), str(source.drop))
-    if isinstance(source, FilesSource):
+def origin(source: FilesPlace | HubPlace, split: str, field: str, read: tuple[str, ...]) -> Origin:
+    """Where a split's rows come from; `read` is equal for sources that are read in the same way.
+
+    Raises:
+        InputError: a slice of a split on the Hub is not written as the library `datasets` reads it.
+    """
+    if isinstance(source, FilesPlace):
         file = source.splits[split]
         return Origin(field, (file.sha256, str(file.fields), *read), [Part("", 0, ROWS)])
-    rows = source.splits[split]
-    if split in source.benchmarks and not re.fullmatch(WHOLE, rows):
-        raise InputError(
-            f"benchmarks.{split}: {field} is {rows!r}, and a benchmark is published of all its problems; name the "
-            "whole split, or take the benchmark out"
-        )
-    return Origin(field, (source.id.lower(), source.configuration, source.revision, *read), _parts(rows, field))
+    return Origin(
+        field, (source.id.lower(), source.configuration, source.revision, *read), _parts(source.splits[split], field)
+    )
 
 
 def _parts(rows: str, field: str) -> list[Part]:

@@ -40,6 +40,25 @@ def normalised(text: str) -> str:
     return _NO_LETTER_OR_DIGIT.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
+def text_key(text: str) -> str:
+    """By which two texts without numbers of weight count as the same; one without letters and digits is as it stands.
+
+    >>> text_key("Not good!") == text_key("not good"), text_key("!") == text_key("?")
+    (True, False)
+    """
+    return normalised(text) or text
+
+
+def question_key(question: str) -> tuple[str, ...]:
+    """By which two questions count as the same: `normalised`, and their numbers and signs. `3 + 1` is not `3 - 1`,
+    `2 * (3 + 4)` not `(2 * 3) + 4`, nor 2.5 the same as 25.
+
+    >>> question_key("What is 3 + 1?") == question_key("What is 31?")
+    False
+    """
+    return (normalised(question), *_NUMBER_OR_SIGN.findall(unicodedata.normalize("NFKC", question)))
+
+
 def masked(text: str) -> str:
     """Normalised text with every number made the same.
 
@@ -50,15 +69,10 @@ def masked(text: str) -> str:
 
 
 def repeated(rows: Iterable[Row]) -> list[Repeated]:
-    """The questions that a split asks more than once, in the order of their first rows.
-
-    Two questions are one when `normalised` says so and their numbers and signs are the same: `3 + 1` is not `3 - 1`,
-    `2 * (3 + 4)` not `(2 * 3) + 4`, nor 2.5 the same as 25.
-    """
+    """The questions that a split asks more than once, by `question_key`, in the order of their first rows."""
     same: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        signs = _NUMBER_OR_SIGN.findall(unicodedata.normalize("NFKC", row["question"]))
-        same.setdefault((normalised(row["question"]), *signs), []).append(row)
+        same.setdefault(question_key(row["question"]), []).append(row)
     return [
         Repeated([row["id"] for row in found], list({Fraction(row["gold"]): row["gold"] for row in found}.values()))
         for found in same.values()

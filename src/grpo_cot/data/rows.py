@@ -4,22 +4,19 @@ A row: `id`, `question`, `answer` (as published), `gold` (the final answer in pl
 `locale` (the notation of the row's numbers) and `solution` (the worked solution as plain text, or null).
 """
 
-import csv
 import itertools
-import os
-import random
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from grpo_cot.common.errors import InputError, validated
-from grpo_cot.common.files import Row, file_hash, read_json, read_jsonl, read_yaml, unmarked
+from grpo_cot.common.errors import InputError, shown, validated
+from grpo_cot.common.files import Row, read_yaml
+from grpo_cot.data.held_out import hold_out
 from grpo_cot.data.overlap import normalised, refuse_repeats
-from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HeldOut, HubSource, Locale, Suite, tables
-from grpo_cot.hub.errors import hub_errors
+from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HubSource, Locale, Suite, tables
+from grpo_cot.data.tables import identifier_of, read_files, read_hub, text_of
 from grpo_cot.numbers import numeric_value
 from grpo_cot.problems.generators import GENERATORS, Problem, Split
 from grpo_cot.schema import gold
@@ -29,21 +26,19 @@ _MOST_DECIMALS = 20
 _OF_A_SET = ("rows", "sha256", "contains", "dropped", "benchmark")  # not recorded of the training split
 
 
-class _Raw(NamedTuple):
-    """A split as its source has it: rows, its name in an error, and the sha256 of a local file."""
-
-    rows: list[Row]
-    where: str
-    sha256: str | None
-
-
 def read_source(path: Path) -> Suite:
-    """A source file's content.
+    """The content of a source file whose rows are questions with final answers.
 
     Raises:
-        InputError: the file is missing, no YAML, or does not fit; the first problem is named.
+        InputError: the file is missing, no YAML, has rows of another kind, or does not fit; the first problem is named.
     """
-    return validated(SOURCE_FILE, read_yaml(path), path)
+    content = read_yaml(path)
+    if isinstance(content, dict) and "rows" in content:
+        raise InputError(
+            f"{path}: rows is {shown(content['rows'])}, but the phases of a recipe learn from questions with final "
+            "answers; name another data set"
+        )
+    return validated(SOURCE_FILE, content, path)
 
 
 def _different(problems: Iterable[Problem]) -> Iterator[Problem]:
@@ -75,85 +70,6 @@ def _generated(suite: GeneratorSuite) -> dict[str, list[Row]]:
             if rows:
                 splits[part] = rows
     return splits
-
-
-def _from_files(source: FilesSource, name: str, root: Path) -> dict[str, _Raw]:
-    folder, named = source.folder or ".", f"the folder {source.folder or '.'!r}"
-    if source.folder_variable:
-        folder = os.environ.get(source.folder_variable, "")
-        named = f"the folder {folder!r} ({source.folder_variable})"
-        if not folder:
-            raise InputError(
-                f"data set {name}: set the environment variable {source.folder_variable} to the folder that holds "
-                + ", ".join(file.path for file in source.splits.values())
-            )
-    raw = {}
-    for split, file in source.splits.items():
-        path = root / folder / file.path
-        if not path.is_file():
-            raise InputError(
-                f"data set {name}: splits.{split}.path is {file.path!r}, and {named} has no such file; correct one of "
-                "them, or put the file there"
-            )
-        sha256 = file_hash(path)
-        if sha256 != file.sha256:
-            raise InputError(
-                f"{path}: its sha256 is {sha256}, expected {file.sha256}: not the pinned file; get that, or pin this"
-            )
-        raw[split] = _Raw(_table(path, file.fields), file.path, sha256)
-    return raw
-
-
-def _table(path: Path, columns: list[str] | None) -> list[Row]:
-    """A local file's rows; the ending of its name says the format, `columns` stand in for a header."""
-    if path.suffix == ".jsonl":
-        return read_jsonl(path)
-    if path.suffix == ".json":
-        rows = read_json(path)
-        if not isinstance(rows, list) or not rows:
-            raise InputError(f"{path}: expected a JSON list of at least one object, found {rows!r:.60}")
-        for position, row in enumerate(rows, start=1):
-            if not isinstance(row, dict):
-                raise InputError(f"{path}: row {position} is a JSON {type(row).__name__}, expected an object")
-        return rows
-    # Tab-separated files are read as they stand: a quotation mark in one (MGSM) is a part of the text.
-    style: dict[str, Any] = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            cells = [row for row in csv.reader(map(unmarked, lines), **style) if row]
-    except (UnicodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as {path.suffix} in UTF-8: {error}") from None
-    fields, cells = (columns, cells) if columns else (cells[0] if cells else [], cells[1:])
-    if not cells:
-        raise InputError(f"{path}: the file is empty, expected at least one row")
-    for position, row in enumerate(cells, start=1):
-        if len(row) != len(fields):
-            raise InputError(
-                f"{path}: row {position} has {len(row)} columns, expected {len(fields)} ({', '.join(fields)})"
-            )
-    return [dict(zip(fields, row, strict=True)) for row in cells]
-
-
-def _from_hub(source: HubSource, name: str) -> dict[str, _Raw]:
-    import datasets
-    from huggingface_hub import HfApi
-
-    with hub_errors(f"the data set {source.id} at {source.revision} cannot be read"):
-        try:
-            return {
-                split: _Raw(
-                    datasets.load_dataset(source.id, source.configuration, split=part, revision=source.revision)
-                    .to_list(), f"data set {name}, split {split}", None,
-                )
-                for split, part in source.splits.items()
-            }  # fmt: skip
-        except Exception:
-            # The library hides what the Hub answered; the Hub is asked again for the reason, and only then, because
-            # what is in the cache is read without it.
-            api = HfApi()
-            api.auth_check(source.id, repo_type="dataset")
-            api.dataset_info(source.id, revision=source.revision)
-            raise
 
 
 def plain_solution(text: str) -> str | None:
@@ -206,7 +122,7 @@ def uniform_rows(raw: Iterable[Row], split: str, source: FilesSource | HubSource
     for position, row in enumerate(raw):
         if columns.id is not None and columns.id not in row:
             raise InputError(f"{where}: row {position + 1} lacks the id column {columns.id!r}")
-        identifier = _identifier(row, split, position, columns.id)
+        identifier = identifier_of(row, split, position, columns.id)
         place = f"{where}: row {position + 1} (id {identifier})"
         if identifier in seen:
             raise InputError(f"{place}: the id occurs twice, expected every id once")
@@ -217,7 +133,7 @@ def uniform_rows(raw: Iterable[Row], split: str, source: FilesSource | HubSource
         if identifier in source.drop or any(row[column] == text for column, text in source.drop_where.items()):
             continue
         names = [columns.question] if isinstance(columns.question, str) else columns.question
-        parts = [_text(row, column, place) for column in names]
+        parts = [text_of(row, column, place) for column in names]
         question = parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts)
         rows.append({"id": identifier, "question": question, **_answer(row, source, place)})
     if not rows:
@@ -228,8 +144,8 @@ def uniform_rows(raw: Iterable[Row], split: str, source: FilesSource | HubSource
 def _answer(row: Row, source: FilesSource | HubSource, place: str) -> Row:
     """A row's `answer`, `gold`, `locale` and `solution`."""
     columns, locale = source.columns, source.locale
-    answer = _text(row, columns.answer, place) if columns.answer else None
-    solution = _text(row, columns.solution, place) if columns.solution else answer
+    answer = text_of(row, columns.answer, place) if columns.answer else None
+    solution = text_of(row, columns.solution, place) if columns.solution else answer
     try:
         final = _gold(answer, locale) if answer else plain_number(row.get(columns.gold or ""), locale)
     except ValueError as error:
@@ -241,13 +157,6 @@ def _answer(row: Row, source: FilesSource | HubSource, place: str) -> Row:
     }  # fmt: skip
 
 
-def _text(row: Row, column: str, place: str) -> str:
-    text = row.get(column)
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{place}: field {column!r} holds {text!r:.60}, expected text")
-    return text
-
-
 def _gold(answer: str, locale: Locale) -> str:
     """The final answer of a worked one, `#### GOLD`."""
     if locale == "en":
@@ -255,25 +164,6 @@ def _gold(answer: str, locale: Locale) -> str:
     if answer.count("####") != 1:
         raise ValueError(f"expected one '####' before the final answer, found {answer.count('####')}")
     return plain_number(answer.split("####")[1], locale)
-
-
-def _identifier(row: Row, split: str, position: int, column: str | None) -> str:
-    return f"{split}-{position}" if column is None else str(row[column])
-
-
-def _hold_out(rows: list[Row], held: HeldOut, name: str) -> tuple[list[Row], list[Row]]:
-    """Training rows without the validation rows, and these: drawn among the questions that occur once, in order."""
-    texts = [normalised(row["question"]) for row in rows]
-    counts = Counter(texts)
-    once = [position for position, text in enumerate(texts) if counts[text] == 1]
-    if held.rows >= len(once):
-        raise InputError(
-            f"data set {name}: 'validation' holds out {held.rows} rows of {len(once)} different training questions; "
-            "expected fewer"
-        )
-    positions = set(random.Random(held.seed).sample(once, held.rows))
-    rest = [row for position, row in enumerate(rows) if position not in positions]
-    return rest, [rows[position] for position in sorted(positions)]
 
 
 def _check_contained(splits: dict[str, list[Row]], inner: str, outer: str, name: str) -> None:
@@ -293,13 +183,13 @@ def read_table(
     Raises:
         InputError: see `load`.
     """
-    raw = _from_files(source, name, root) if isinstance(source, FilesSource) else _from_hub(source, name)
+    raw = read_files(source, name, root) if isinstance(source, FilesSource) else read_hub(source, name)
     splits, sets, ids = {}, {}, []
     for split, content in raw.items():
         rows = splits[split] = uniform_rows(content.rows, split, source, content.where)
         if split != "train":
             refuse_repeats(rows, content.where)
-        ids += [_identifier(row, split, at, source.columns.id) for at, row in enumerate(content.rows)]
+        ids += [identifier_of(row, split, at, source.columns.id) for at, row in enumerate(content.rows)]
         dropped = len(content.rows) - len(rows)
         if dropped and split in source.benchmarks:
             raise InputError(
@@ -328,7 +218,9 @@ def arrange(suite: Suite, splits: dict[str, list[Row]], name: str) -> None:
         InputError: there are too few training rows, or a set has other rows.
     """
     if not isinstance(suite, GeneratorSuite) and suite.validation and "train" in splits:
-        splits["train"], splits["validation"] = _hold_out(splits["train"], suite.validation, name)
+        splits["train"], splits["validation"] = hold_out(
+            splits["train"], "question", "validation", suite.validation, name
+        )
     for source in suite.evaluation:
         for split in source.splits:
             if source.contains and {split, source.contains} <= splits.keys():

@@ -87,6 +87,9 @@ def _reason(value: str) -> str:
     return value
 
 
+Reason = Annotated[str, AfterValidator(_reason)]
+
+
 class PinnedFile(_Model):
     """A local file (.jsonl, .json, .csv, .tsv), its sha256, and the names of its columns where it has no header."""
 
@@ -116,13 +119,13 @@ class _Table(_Model):
     licence: Licence
     locale: Locale = "en"
     columns: Columns = Columns()
-    drop: dict[Text, Annotated[str, AfterValidator(_reason)]] = {}  # row id: why it is left out
+    drop: dict[Text, Reason] = {}  # row id: why it is left out
     drop_where: dict[Text, str] = {}  # column: the text that marks rows to leave out
     benchmarks: dict[SetName, Benchmark] = {}  # split: the benchmark whose problems, all of them, it holds
     note: Text | None = None  # for readers of the figures; shown in the report and the model card
 
 
-class FilesSource(_Table):
+class FilesPlace(_Model):
     """Files in a folder: a path, or the name of the environment variable that holds it."""
 
     kind: Literal["files"]
@@ -131,10 +134,14 @@ class FilesSource(_Table):
     splits: dict[SetName, PinnedFile] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _one_folder(self) -> "FilesSource":
+    def _one_folder(self) -> "FilesPlace":
         if self.folder and self.folder_variable:
             raise ValueError("names both 'folder' and 'folder_variable': give one of them")
         return self
+
+
+class FilesSource(FilesPlace, _Table):
+    """Problems in files."""
 
 
 def _commit(revision: Any) -> Any:
@@ -146,7 +153,7 @@ def _commit(revision: Any) -> Any:
     return revision
 
 
-class HubSource(_Table):
+class HubPlace(_Model):
     """A data set on the Hub at a commit; `splits` maps our split names to the Hub's."""
 
     kind: Literal["hub"]
@@ -154,6 +161,10 @@ class HubSource(_Table):
     configuration: Text | None = None
     revision: Annotated[str, BeforeValidator(_commit)] = Field(default="", validate_default=True)
     splits: dict[SetName, Text] = Field(min_length=1)
+
+
+class HubSource(HubPlace, _Table):
+    """Problems in a data set on the Hub."""
 
     def published_rows(self) -> int | None:
         """The number of training rows of a data set that the repository knows."""
