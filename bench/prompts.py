@@ -12,7 +12,8 @@ from pathlib import Path
 from datasets import Dataset, disable_caching
 
 from grpo_cot.data.overlap import overlaps
-from grpo_cot.data.rows import load, read_source
+from grpo_cot.data.kinds import read_any
+from grpo_cot.data.rows import load
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import map_rows
 from grpo_cot.recipes.recipe import load_recipe
@@ -26,7 +27,7 @@ def main() -> None:
         sys.exit("set GSM8K_DIR (train.jsonl, test.jsonl) and TOKENIZERS_DIR (qwen2.5/)")
     section = load_recipe(ROOT / "experiments/tiny-grpo.yaml").prompt
     tokenizer = load_tokenizer(Path(os.environ["TOKENIZERS_DIR"]) / "qwen2.5")
-    source = read_source(ROOT / "sources/datasets/gsm8k.yaml")
+    source = read_any(ROOT / "sources/datasets/gsm8k.yaml")[1]
     ours, theirs = [], []
     for _ in range(3):
         start = time.perf_counter()

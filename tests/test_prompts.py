@@ -11,7 +11,8 @@ from support import ROOT
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_json, write_jsonl
 from grpo_cot.data.overlap import overlaps, refuse_leaks
-from grpo_cot.data.rows import load, read_source
+from grpo_cot.data.kinds import read_any
+from grpo_cot.data.rows import load
 from grpo_cot.data.summary import sentence, summarise
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import map_rows, system_messages
@@ -181,7 +182,7 @@ def test_mgsm_in_english_is_found_wholly_inside_gsm8ks_test(
     gsm8k_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVALUATION_DIR", str(folder_from("SHARED_DATA_DIR")))
-    splits, record = load(read_source(ROOT / "sources/datasets/gsm8k-suite.yaml"), "gsm8k-suite")
+    splits, record = load(read_any(ROOT / "sources/datasets/gsm8k-suite.yaml")[1], "gsm8k-suite")
     found = overlaps(splits)
     assert found["mgsm-en"].also_in["test"] == record["rows"]["mgsm-en"] == 250
     assert found["polymath-en"].also_in["test"] == 125

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_PAIR = ("chosen", "rejected")
+
+
 def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection) -> list[Message]:
     """The system message to send, possibly an empty one: some templates (Qwen2.5) inject a default in its absence.
 
@@ -102,11 +105,18 @@ def conversation(system: Sequence[Message], example: Example | None, question: s
 def map_rows(
     rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", section: PromptSection
 ) -> tuple[list[Row], list[str]]:
-    """Prompts (id, messages, gold, locale, solution, tokens) of all rows short enough, and the ids of the others.
+    """Prompts of all rows short enough, and the ids of the others.
+
+    A prompt has id, messages, gold, locale, solution, tokens, and of a pair of answers chosen and rejected.
 
     Raises:
-        InputError: as `system_messages` and `check_template`.
+        InputError: a row has no final answer; and as `system_messages` and `check_template`.
     """
+    if strange := next((row["id"] for row in rows if row["gold"] is None), None):
+        raise InputError(
+            f"row {strange} has no final answer, by which completions are graded; name its column as columns.gold in "
+            "the source file of the data set"
+        )
     system = system_messages(tokenizer, section)
     messages = [conversation(system, section.example, row["question"]) for row in rows]
     texts = _texts(tokenizer, messages, section)
@@ -117,6 +127,7 @@ def map_rows(
         if tokens > section.max_prompt_length:
             too_long.append(row["id"])
         else:
-            fields = {field: row[field] for field in ("gold", "locale", "solution")}
+            fields = {"gold": row["gold"], "locale": row["locale"], "solution": row.get("solution")}
+            fields |= {field: row[field] for field in _PAIR if field in row}
             prompts.append({"id": row["id"], "messages": turns, **fields, "tokens": tokens})
     return prompts, too_long

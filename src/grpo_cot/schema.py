@@ -5,6 +5,8 @@ Training rewards and the strict grader share this module, `numbers` and `answers
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from grpo_cot.numbers import LONGEST_NUMBER
 
@@ -74,6 +76,14 @@ def worked(solution: str, gold: str, locale: str = "en") -> str:
     if locale == "vi" and "." in gold:
         answer = re.sub(r"(?<!\d)\.", "0.", gold).rstrip("0").removesuffix(".").replace(".", ",")
     return f"<reasoning>\n{solution}\n</reasoning>\n<answer>\n{answer}\n</answer>"
+
+
+def model_answer(prompt: Mapping[str, Any]) -> str | None:
+    """The answer that a prompt's row holds up to a model: the chosen one of a pair, else the worked solution in the
+    schema; None where it has neither."""
+    if "chosen" in prompt:
+        return str(prompt["chosen"])
+    return worked(prompt["solution"], prompt["gold"], prompt["locale"]) if prompt["solution"] else None
 
 
 def gold(answer: str) -> str:

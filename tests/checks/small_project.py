@@ -27,8 +27,6 @@ LOCAL = {  # rows of the data set `local`, and what its columns are called
     "train.jsonl": "".join(f'{{"question": "What is {n} + 1?", "answer": "#### {n + 1}"}}\n' for n in range(9)),
     "test.jsonl": '{"question": "What is 20 + 1?", "answer": "#### 21"}\n',
     "more.tsv": "7\tWhat is 30 + 1?\t31\n8\tWhat is 40 + 1?\t41\n",
-    "opinions.jsonl": "".join(f'{{"key": {n}, "words": "opinion {n}", "mood": {n % 2}}}\n' for n in range(8)),
-    "opinions.tsv": "x\topinion 20\t0\ny\topinion 21\t1\n",
     "pairs.jsonl": "".join(
         f'{{"id": {n}, "prompt": "{n} + 1?", "chosen": "{n + 1}", "rejected": "{n}", "good": 2, "bad": 1}}\n'
         for n in range(8)
@@ -73,24 +71,6 @@ DATASETS: dict[str, Any] = {
     },
     "hub": {
         "kind": "hub", "id": "owner/rows", "revision": COMMIT, "splits": {"train": "train", "test": "test"},
-        "licence": "MIT",
-    },
-    "texts": {
-        "rows": "text", "kind": "files", "folder": "rows", "licence": "MIT", "drop": {"3": "unreadable"},
-        "splits": {
-            "train": {"path": "opinions.jsonl", "sha256": HASHES["opinions.jsonl"]},
-            "test": {"path": "opinions.tsv", "sha256": HASHES["opinions.tsv"], "fields": ["key", "words", "mood"]},
-        },
-        "columns": {"text": "words", "label": "mood", "id": "key"}, "classes": {"bad": 0, "good": 1},
-        "repeats": "refuse", "note": "Few.",
-    },
-    "far-texts": {
-        "rows": "text", "kind": "hub", "id": "owner/rows", "revision": COMMIT, "licence": "MIT",
-        "splits": {"train": "train", "test": "test"}, "classes": {"bad": 0, "good": "fine"},
-        "held_out": {"judge": {"rows": 5, "seed": 7}, "validation": {"rows": 5, "seed": 7}}, "repeats": "drop",
-    },
-    "sentences": {
-        "rows": "text", "kind": "generator", "seed": 7, "splits": {"train": 40, "judge": 40, "test": 24},
         "licence": "MIT",
     },
     "pairs": {

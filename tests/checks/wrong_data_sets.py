@@ -5,9 +5,7 @@ from typing import Any
 from checks.small_project import HASH, contents
 
 FEW, FILES, HUB, LOCAL = (f"sources/datasets/{name}.yaml" for name in ("few", "files", "hub", "local"))
-TEXTS, FAR_TEXTS, SENTENCES, PAIRS, SLIPS = (
-    f"sources/datasets/{name}.yaml" for name in ("texts", "far-texts", "sentences", "pairs", "slips")
-)
+PAIRS, FAR_PAIRS, SLIPS = (f"sources/datasets/{name}.yaml" for name in ("pairs", "far-pairs", "slips"))
 PARAMS = "params.yaml"
 
 # file, field, wrong value, a part of the sentence
@@ -71,20 +69,6 @@ WRONG_DATA_SETS: list[tuple[str, str, Any, str]] = [
     (LOCAL, "evaluation.0.contains", "test", "contains rows of 'test' only, but 1 are not there (7 first)"),
     (LOCAL, "columns", {"answer": "anser"}, "field 'anser' holds None, expected text"),
     (LOCAL, "validation", {"rows": 8, "seed": 7}, "'validation' holds out 8 rows of 8 different training questions"),
-    (TEXTS, "rows", "texts", "rows is 'texts' (text), expected one of: text, preference; take it out"),
-    (TEXTS, "rows", "preference", "unknown key 'columns.label'; expected one of: chosen"),
-    (TEXTS, "columns.label", "moood", "splits.test.fields lacks; did you mean 'mood'?"),
-    (TEXTS, "columns.label", "words", "the column 'words' twice"),
-    (TEXTS, "classes", {"bad": 0, "good": 2}, "row 2 (id y): field 'mood' holds '1' (text), which is no class"),
-    (TEXTS, "classes", {"bad": 0, "good": 1, "fair": 2}, "of the split 'test' is fair (value 2); take the class out"),
-    (TEXTS, "drop", {"33": "unreadable"}, "'drop' names ids that do not occur: 33; the first row's is 'x'"),
-    (TEXTS, "held_out", {"judge": {"rows": 7, "seed": 1}}, "'judge' holds out 7 rows of 7 different training texts"),
-    (FAR_TEXTS, "splits", {"train": "train", "judge": "train[:9]", "test": "test"}, "both name 'judge'"),
-    (FAR_TEXTS, "splits.test", "train[:9]", "splits.test: some of its rows are rows of 'train', too; name another"),
-    (FAR_TEXTS, "revision", "main", "revision: expected the commit to read"),
-    (FAR_TEXTS, "repeats", "keep", "repeats: input should be 'refuse' or 'drop'"),
-    (SENTENCES, "splits.judge", 10**6, "splits.judge: input should be less than or equal to 100000"),
-    (SENTENCES, "splits", {"train": 40}, "'splits' lacks test"),
     (PAIRS, "columns.chosen_score", "bad", "the column 'bad' twice"),
     (PAIRS, "columns.rejected_score", None, "names one of 'chosen_score' and 'rejected_score': give both or neither"),
     (PAIRS, "columns.rejected", "answer", "there is no column 'answer', which columns.rejected names; expected one of"),

@@ -11,7 +11,7 @@ from support import ROOT
 
 from grpo_cot.common.errors import InputError, validated
 from grpo_cot.data.kinds import KINDS, read_any
-from grpo_cot.data.rows import load, plain_number, plain_solution, read_source
+from grpo_cot.data.rows import load, plain_number, plain_solution
 from grpo_cot.data.sources import SOURCE_FILE, Suite, evaluation_sets
 from grpo_cot.numbers import numeric_value
 
@@ -255,14 +255,14 @@ def test_the_generators_validation_problems_are_additional(tmp_path: Path) -> No
 
 def test_the_default_data_set_keeps_its_training_and_test_rows() -> None:
     """Questions, answers and golds as they were when the documented figures were measured."""
-    splits, _ = load(read_source(DATASETS / "generated.yaml"), "generated")
+    splits, _ = load(read_any(DATASETS / "generated.yaml")[1], "generated")
     kept = [[row[key] for key in ("id", "question", "answer", "gold")] for row in splits["train"] + splits["test"]]
     assert len(kept) == 2500
     assert hashlib.sha256(json.dumps(kept).encode()).hexdigest() == DEFAULT_ROWS
 
 
 def test_the_harder_generator_is_chosen_by_name_and_shares_no_question_between_splits() -> None:
-    suite = read_source(DATASETS / "generated-harder.yaml")
+    suite = read_any(DATASETS / "generated-harder.yaml")[1]
     splits, record = load(suite, "generated-harder")
     assert record["rows"] == {"train": 4000, "validation": 200, "test": 1000}
     questions = [row["question"] for rows in splits.values() for row in rows]
@@ -274,7 +274,7 @@ def test_the_harder_generator_is_chosen_by_name_and_shares_no_question_between_s
 
 
 def test_gsm8k_is_read_in_full(gsm8k_folder: Path) -> None:
-    splits, record = load(read_source(DATASETS / "gsm8k.yaml"), "gsm8k")
+    splits, record = load(read_any(DATASETS / "gsm8k.yaml")[1], "gsm8k")
     assert record["rows"] == {"train": 7473, "test": 1319}
     assert sum("," in row["answer"].split("####")[1] for row in splits["train"]) == 79
     assert sum(row["gold"].startswith("-") for row in splits["train"]) == 3
@@ -294,7 +294,7 @@ def evaluation_folder(monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_suite_reads_real_svamp_mgsm_and_polymath_with_their_licences(
     gsm8k_folder: Path, evaluation_folder: Path
 ) -> None:
-    splits, record = load(read_source(DATASETS / "gsm8k-suite.yaml"), "gsm8k-suite")
+    splits, record = load(read_any(DATASETS / "gsm8k-suite.yaml")[1], "gsm8k-suite")
     assert record["rows"] == {
         "train": 6973, "validation": 500, "test": 1319, "svamp": 1000, "mgsm-en": 250, "polymath-en": 125,
     }  # fmt: skip
@@ -313,7 +313,7 @@ def test_the_suite_reads_real_svamp_mgsm_and_polymath_with_their_licences(
 
 def test_a_set_that_claims_to_repeat_another_is_checked_row_by_row(gsm8k_folder: Path, evaluation_folder: Path) -> None:
     """All 250 of MGSM-en are GSM8K test rows (or loading the suite would fail); SVAMP's are not."""
-    suite = read_source(DATASETS / "gsm8k-suite.yaml")
+    suite = read_any(DATASETS / "gsm8k-suite.yaml")[1]
     claims = {name: source.contains for source in suite.evaluation for name in source.splits}
     assert claims == {"svamp": None, "mgsm-en": "test", "polymath-en": "test"}
     suite.evaluation[0].contains = "test"
@@ -322,7 +322,7 @@ def test_a_set_that_claims_to_repeat_another_is_checked_row_by_row(gsm8k_folder:
 
 
 def test_the_languages_of_mgsm_and_polymath_agree_on_the_golds(gsm8k_folder: Path, evaluation_folder: Path) -> None:
-    splits, _ = load(read_source(DATASETS / "gsm8k-languages.yaml"), "gsm8k-languages")
+    splits, _ = load(read_any(DATASETS / "gsm8k-languages.yaml")[1], "gsm8k-languages")
     first = [row["gold"] for row in splits["test"][:125]]
     for name in ("polymath-vi", "polymath-zh"):
         assert [row["gold"] for row in splits[name]] == first
@@ -336,7 +336,7 @@ def test_vi_gsm8k_is_read_with_its_explanations(
 ) -> None:
     """The source file's own columns, on a slice of the real rows in place of the Hub's repository."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    suite = read_source(DATASETS / "vi_gsm8k.yaml")
+    suite = read_any(DATASETS / "vi_gsm8k.yaml")[1]
     lines = (evaluation_folder / "vi_gsm8k_slice/joined_train_0_199.jsonl").read_text(encoding="utf-8").splitlines()
     repository = tmp_path / "vi_gsm8k"
     repository.mkdir()
@@ -368,7 +368,7 @@ def test_an_unset_folder_variable_is_named(
         request.getfixturevalue("gsm8k_folder")
     monkeypatch.delenv(variable, raising=False)
     with pytest.raises(InputError, match=f"set the environment variable {variable}"):
-        load(read_source(DATASETS / f"{suite}.yaml"), suite)
+        load(read_any(DATASETS / f"{suite}.yaml")[1], suite)
 
 
 def test_annotations_and_the_gold_line_are_no_part_of_a_solution() -> None:

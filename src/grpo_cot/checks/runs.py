@@ -7,13 +7,12 @@ from grpo_cot.bases.sources import Base, files_here
 from grpo_cot.checks.amounts import check_experts, check_rows, check_tokens
 from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
-from grpo_cot.data.rows import read_source
-from grpo_cot.data.sources import evaluation_sets
+from grpo_cot.data.kinds import KINDS, read_any
 from grpo_cot.library.lora import check_names
 from grpo_cot.library.values import MOST_TOKENS
 from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
-from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
+from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, Phase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 
 # These keep the rows of a packed sequence apart without Flash Attention, too: by positions that begin anew. A test
@@ -60,8 +59,20 @@ def check_comparison(root: Path, where: Path, name: str, a: Run, b: Run) -> None
 
 
 def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
-    source = read_source(root / f"sources/datasets/{run.dataset}.yaml")
-    splits = set(evaluation_sets(source))
+    kind, source = read_any(root / f"sources/datasets/{run.dataset}.yaml")
+    splits = set(kind.evaluation_sets(source))
+    if kind == KINDS["preference"]:
+        if source.kind != "generator" and source.columns.gold is None:
+            raise InputError(
+                f"sources/datasets/{run.dataset}.yaml: columns.gold is missing, but the run {name!r} grades completions "
+                "by their final answer; name the column that holds it"
+            )
+    elif learning := [number for number, phase in enumerate(recipe.phases, start=1) if _learns_from_pairs(phase)]:
+        raise InputError(
+            f"{path}: phases.{learning[0]}.samples is null, so that the phase learns from the data set's pairs, but the "
+            f"rows of {run.dataset!r}, the data set of the run {name!r}, are no pairs of answers (rows: preference); "
+            "draw samples, or name another data set"
+        )
     if source.kind == "generator":
         with naming(path):
             check_rows(recipe, source.splits["train"], run.dataset)
@@ -77,6 +88,10 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
                 f"{path}: evaluate.sets names {chosen!r}, which the data set {run.dataset!r} of the run {name!r} "
                 f"lacks; {nearest(chosen, splits)}"
             )
+
+
+def _learns_from_pairs(phase: Phase) -> bool:
+    return isinstance(phase, DpoPhase) and phase.samples is None
 
 
 def _check_image(recipe: Recipe, name: str, run: Run) -> None:

@@ -1,7 +1,7 @@
-"""What data sets without final answers have in common: texts with labels, and preferences.
+"""What data sets of other rows than questions with final answers have in common.
 
 Their source file says so by `rows`. They have one source each: generated, files or a data set of the Hub. Their splits
-share no text: `train` is for the policy and the reward model, `judge` for the judge of both, the others for evaluation.
+share no text: `train` and `validation` are for training, the others for evaluation.
 """
 
 import json
@@ -18,16 +18,15 @@ from grpo_cot.common.fields import Text
 from grpo_cot.common.files import Row
 from grpo_cot.data.examination import is_to_be_read, origin, refuse_shared_rows
 from grpo_cot.data.held_out import hold_out
-from grpo_cot.data.sources import FilesPlace, HeldOut, HubPlace, Reason
+from grpo_cot.data.sources import FilesPlace, HeldOut, HubPlace, Locale, Reason
 from grpo_cot.data.tables import Raw, identifier_of, read_files, read_hub
 from grpo_cot.hub.licences import Licence
 
-GeneratedPart = Literal["train", "validation", "judge", "test"]
-HeldOutSplit = Literal["validation", "judge"]
+GeneratedPart = Literal["train", "validation", "test"]
 Reader = Callable[[Row, str], Row]  # a source's row and its place in an error -> the fields of ours
 Key = Callable[[str], Hashable]
-_KEPT_AFTER = {"test": 0, "judge": 2, "validation": 3, "train": 4}  # other evaluation sets: 1
-_APART = {"train", "validation", "judge"}
+_KEPT_AFTER = {"test": 0, "validation": 2, "train": 3}  # other evaluation sets: 1
+_APART = {"train", "validation"}
 
 
 class JudgedTable(BaseModel):
@@ -40,9 +39,10 @@ class JudgedTable(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     licence: Licence
+    locale: Locale = "en"
     drop: dict[Text, Reason] = {}  # row id: why it is left out
     repeats: Literal["refuse", "drop"] = "refuse"
-    held_out: dict[HeldOutSplit, HeldOut] = {}
+    validation: HeldOut | None = None
     note: Text | None = None
 
 
@@ -71,8 +71,8 @@ def check_splits(source: Judged, columns: Mapping[str, str]) -> None:
         raise ValueError(f"'splits' lacks {' and '.join(missing)}")
     if alike := [name for name, count in Counter(map(str.lower, source.splits)).items() if count > 1]:
         raise ValueError(f"two splits are named {alike[0]!r} but for capitals, and may be one file; rename one")
-    if both := source.splits.keys() & source.held_out.keys():
-        raise ValueError(f"'held_out' and 'splits' both name {min(both)!r}; give one of them")
+    if source.validation and "validation" in source.splits:
+        raise ValueError("'validation' holds rows out, and 'splits' names a split 'validation'; give one of them")
     if twice := [name for name, count in Counter(columns.values()).items() if count > 1]:
         raise ValueError(f"'columns' names the column {twice[0]!r} twice; name it where it belongs, once")
     if "id" not in columns:
@@ -125,12 +125,14 @@ def read_rows(
             f"{ids[0]!r}; correct them, or take them out"
         )
     repeats = _without_repeats(splits, same, name, drop=source.repeats == "drop")
-    for split, held in sorted(source.held_out.items()):  # the file's order of keys decides nothing
-        splits["train"], splits[split] = hold_out(splits["train"], same[0], split, held, name)
+    if source.validation:
+        splits["train"], splits["validation"] = hold_out(
+            splits["train"], same[0], "validation", source.validation, name
+        )
     if empty := [split for split, rows in splits.items() if not rows]:
         raise InputError(f"data set {name}: no row of the split {empty[0]!r} is left, expected at least one")
     hashes = {split: content.sha256 for split, content in raw.items() if content.sha256}
-    return splits, record(source, name, splits) | {"sha256": hashes, "repeats_left_out": repeats}
+    return splits, record(source, name, splits, hashes, repeats)
 
 
 def _check_columns(content: Raw, columns: Mapping[str, str]) -> None:
@@ -215,15 +217,34 @@ def generated_rows(
     return splits
 
 
-def record(source: BaseModel, name: str, splits: Mapping[str, list[Row]]) -> dict[str, Any]:
-    """The record of a data set's origin, in the form of the one of questions (`grpo_cot.data.rows`)."""
-    fields = ("id", "configuration", "revision", "note", "seed", "sha256", "drop", "repeats", "held_out")
-    described = json.loads(source.model_dump_json(exclude={"splits", "columns", "folder", "folder_variable"}))
-    described["row_kind"] = described.pop("rows")
-    counts = {split: len(rows) for split, rows in splits.items()}
-    facts: dict[str, Any] = dict.fromkeys(fields)
-    facts |= described | {"name": name, "rows": counts, "repeats_left_out": {}}
-    return facts
+def record(
+    source: BaseModel, name: str, splits: Mapping[str, list[Row]], hashes: Mapping[str, str] | None = None,
+    repeats: Mapping[str, int] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The record of a data set's origin, in the form of the one of questions (`grpo_cot.data.rows`).
+
+    Args:
+        source: the source.
+        name: the data set's.
+        splits: the rows.
+        hashes: by split, the sha256 of a local file.
+        repeats: by split, how many rows were left out as repeats.
+    """
+    left_out = {"splits", "columns", "folder", "folder_variable", "validation"}
+    described = json.loads(source.model_dump_json(exclude=left_out))
+    kind = described.pop("rows")
+    facts: dict[str, Any] = dict.fromkeys(("id", "configuration", "revision", "note", "contains"))
+    facts |= {"drop": {}, "locale": "en"} | described
+    return {
+        "name": name, "row_kind": kind, "seed": None, **facts,
+        "sha256": dict(hashes or {}), "rows": {split: len(rows) for split, rows in splits.items()},
+        "repeats_left_out": dict(repeats or {}),
+        "sets": {
+            split: {**facts, "sha256": (hashes or {}).get(split), "rows": len(rows), "benchmark": None}
+            for split, rows in splits.items()
+            if split != "train"
+        },
+    }  # fmt: skip
 
 
 def examine_table(source: Judged, path: Path, root: Path, outside: bool, load: Callable[[Path], object]) -> None:

@@ -1,5 +1,5 @@
 """The kinds of rows that data sets have, by `rows` in their source file: questions with final answers, which is what a
-file without it has, texts with labels, and preferences."""
+file without it has, and preferences."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,21 +9,18 @@ from pydantic import TypeAdapter
 
 from grpo_cot.common.errors import InputError, shown, validated
 from grpo_cot.common.files import Row, read_yaml
-from grpo_cot.data import examination, preferences, rows, sources, texts
+from grpo_cot.data import examination, preferences, rows, sources
 from grpo_cot.data.judged import JudgedFiles, JudgedHub, examine_table
 
 
 class Kind(NamedTuple):
-    """What a source file of the kind holds, what reads its rows, and what `make check` does with it."""
+    """Of a kind: the content of a source file, the reader of its rows, the check of `make check`, and the names of all
+    splits but the training split."""
 
     source: TypeAdapter[Any]
     load: Callable[[Any, str], tuple[dict[str, list[Row]], dict[str, Any]]]
     examine: Callable[[Any, Path, Path, bool], None]
-
-
-def _examine_texts(source: texts.Texts, path: Path, root: Path, outside: bool) -> None:
-    if isinstance(source, JudgedFiles | JudgedHub):
-        examine_table(source, path, root, outside, lambda root: texts.load_texts(source, path.stem, root))
+    evaluation_sets: Callable[[Any], list[str]]
 
 
 def _examine_preferences(source: preferences.Preferences, path: Path, root: Path, outside: bool) -> None:
@@ -32,9 +29,10 @@ def _examine_preferences(source: preferences.Preferences, path: Path, root: Path
 
 
 KINDS: dict[str | None, Kind] = {
-    None: Kind(sources.SOURCE_FILE, rows.load, examination.examine),
-    "text": Kind(texts.TEXT_SOURCE, texts.load_texts, _examine_texts),
-    "preference": Kind(preferences.PREFERENCE_SOURCE, preferences.load_preferences, _examine_preferences),
+    None: Kind(sources.SOURCE_FILE, rows.load, examination.examine, sources.evaluation_sets),
+    "preference": Kind(
+        preferences.PREFERENCE_SOURCE, preferences.load_preferences, _examine_preferences, preferences.evaluation_sets
+    ),
 }
 
 

@@ -1,7 +1,8 @@
 """Data sets of preferences: `rows: preference`.
 
 A row: `id`, `question`, `chosen` and `rejected` (two answers), `chosen_score` and `rejected_score` (numbers, or null
-where the source has none), and of generated pairs `gold`, the right final answer, and `slip`, what is wrong.
+where the source has none), `gold` (the final answer in plain English notation, or null), `locale`, and of generated
+pairs `slip`, the fault of the rejected answer.
 """
 
 import math
@@ -16,22 +17,27 @@ from grpo_cot.common.files import Row
 from grpo_cot.data.generated.slips import pairs
 from grpo_cot.data.judged import GeneratedPart, JudgedFiles, JudgedHub, check_splits, generated_rows, read_rows, record
 from grpo_cot.data.overlap import question_key
+from grpo_cot.data.rows import plain_number
 from grpo_cot.data.sources import MOST_ROWS
 from grpo_cot.data.tables import text_of
 from grpo_cot.hub.licences import Licence
 from grpo_cot.problems.generators import Generator, Split
 
-STREAMS: dict[Split, tuple[GeneratedPart, ...]] = {"train": ("train", "validation", "judge"), "test": ("test",)}
+STREAMS: dict[Split, tuple[GeneratedPart, ...]] = {"train": ("train", "validation"), "test": ("test",)}
 
 
 class PreferenceColumns(BaseModel):
-    """The names of the source's columns: `question` is `prompt` in the other published layout, which has scores."""
+    """The names of the source's columns: `question` is `prompt` in the other published layout, which has scores.
+
+    `gold` holds a question's final answer, a number.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     question: Text = "question"
     chosen: Text = "chosen"
     rejected: Text = "rejected"
+    gold: Text | None = None
     id: Text | None = None
     chosen_score: Text | None = None
     rejected_score: Text | None = None
@@ -50,7 +56,7 @@ class PreferenceColumns(BaseModel):
 class GeneratedPreferences(BaseModel):
     """Right and wrong worked answers to the embedded problems; `splits` says how many of each.
 
-    The structures of test problems never train. Validation and judge pairs are further ones of the training stream.
+    The structures of test problems never train. Validation pairs are further ones of the training stream.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -94,6 +100,12 @@ PREFERENCE_SOURCE: TypeAdapter[Preferences] = TypeAdapter(
 )
 
 
+def evaluation_sets(source: Preferences) -> list[str]:
+    """The names of all splits but the training split."""
+    names = [str(name) for name in source.splits if name != "train"]
+    return names if isinstance(source, GeneratedPreferences) or not source.validation else [*names, "validation"]
+
+
 def load_preferences(
     source: Preferences, name: str, root: Path = Path()
 ) -> tuple[dict[str, list[Row]], dict[str, Any]]:
@@ -104,10 +116,10 @@ def load_preferences(
             scores say that the rejected answer is the better one.
     """
     if isinstance(source, GeneratedPreferences):
-        scores = {"chosen_score": None, "rejected_score": None}
+        fixed = {"chosen_score": None, "rejected_score": None, "locale": "en"}
         draw = {
             str(stream): (
-                ({**pair._asdict(), **scores} for pair in pairs(source.problems, stream, source.seed)),
+                ({**pair._asdict(), **fixed} for pair in pairs(source.problems, stream, source.seed)),
                 {part: source.splits[part] for part in parts if part in source.splits},
             )
             for stream, parts in STREAMS.items()
@@ -127,8 +139,8 @@ def load_preferences(
             )
         better, worse = (_score(row, column, place) for column in (columns.chosen_score, columns.rejected_score))
         return {
-            "question": question, "chosen": chosen, "rejected": rejected, "gold": None, "slip": None,
-            "chosen_score": better, "rejected_score": worse,
+            "question": question, "chosen": chosen, "rejected": rejected, "gold": _gold(row, source, place),
+            "slip": None, "chosen_score": better, "rejected_score": worse, "locale": source.locale,
         }  # fmt: skip
 
     splits, facts = read_rows(source, name, columns.by_field(), ("question", question_key), read, root)
@@ -140,6 +152,15 @@ def load_preferences(
             f"({wrong[0]} first); columns.chosen and columns.rejected, or their scores, name each other's columns"
         )
     return splits, facts
+
+
+def _gold(row: Row, source: PreferenceFiles | PreferenceHub, place: str) -> str | None:
+    if source.columns.gold is None:
+        return None
+    try:
+        return plain_number(row[source.columns.gold], source.locale)
+    except ValueError as error:
+        raise InputError(f"{place}: field {source.columns.gold!r}: {error}") from None
 
 
 def _score(row: Row, column: str | None, place: str) -> float | None:

@@ -11,11 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from grpo_cot.common.errors import InputError, shown, validated
-from grpo_cot.common.files import Row, read_yaml
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row
 from grpo_cot.data.held_out import hold_out
 from grpo_cot.data.overlap import normalised, refuse_repeats
-from grpo_cot.data.sources import SOURCE_FILE, FilesSource, GeneratorSuite, HubSource, Locale, Suite, tables
+from grpo_cot.data.sources import FilesSource, GeneratorSuite, HubSource, Locale, Suite, tables
 from grpo_cot.data.tables import identifier_of, read_files, read_hub, text_of
 from grpo_cot.numbers import numeric_value
 from grpo_cot.problems.generators import GENERATORS, Problem, Split
@@ -24,21 +24,6 @@ from grpo_cot.schema import gold
 _ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations, <<48/2=24>>
 _MOST_DECIMALS = 20
 _OF_A_SET = ("rows", "sha256", "contains", "dropped", "benchmark")  # not recorded of the training split
-
-
-def read_source(path: Path) -> Suite:
-    """The content of a source file whose rows are questions with final answers.
-
-    Raises:
-        InputError: the file is missing, no YAML, has rows of another kind, or does not fit; the first problem is named.
-    """
-    content = read_yaml(path)
-    if isinstance(content, dict) and "rows" in content:
-        raise InputError(
-            f"{path}: rows is {shown(content['rows'])}, but the phases of a recipe learn from questions with final "
-            "answers; name another data set"
-        )
-    return validated(SOURCE_FILE, content, path)
 
 
 def _different(problems: Iterable[Problem]) -> Iterator[Problem]:

@@ -18,10 +18,11 @@ from grpo_cot.models.opening import Opening, opening
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.recipes.recipe import EvaluateSection, Recipe
 from grpo_cot.resuming import Journal, resumable
-from grpo_cot.schema import worked
+from grpo_cot.schema import model_answer
 from grpo_cot.vllm.arguments import distributions
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+PROGRESS = {"gold": "solutions", "rejected": "rejected answers"}  # the likelihoods of given answers
 
 
 @contextmanager
@@ -45,25 +46,34 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
     with resumable(scratch, decisive(recipe, prompts, model_json)) as folder:
         finished = Journal(folder / "finished.jsonl")
         if finished:
-            number = sum(len(batch) for name, batch in finished.items() if name.split()[1] != "solutions")
+            asked = {ask.name for ask in asks}
+            number = sum(len(batch) for name, batch in finished.items() if name.split()[1] in asked)
             print(f"Resuming: {number} of {2 * sum(len(ask.conversations) for ask in asks)} answered.", flush=True)
         begun = opening(tokenizer, problems[0][1]["messages"], recipe.prompt)
-        answers, golds = ask_both(recipe, model_json, asks, [row for _, row in problems], begun, finished)
+        answers, given = ask_both(recipe, model_json, asks, [row for _, row in problems], begun, finished)
         rows: list[Row] = [{"id": row["id"], "set": name} for name, row in problems]
         for model, completions in answers.items():
-            for row, completion, gold in zip(rows, completions["greedy"], golds[model], strict=True):
-                likelihood = gold._asdict() if gold else {"log_likelihood": None, "tokens": None}
+            for position, (row, completion) in enumerate(zip(rows, completions["greedy"], strict=True)):
                 thought, judged = begun.parts(completion.text)
                 row[model] = {
                     "completion": judged, "thought": thought, "tokens": completion.tokens,
                     "reasoning_tokens": reasoning_tokens(judged, tokenizer),
                     "truncated": completion.truncated,
-                    **{f"gold_{field}": value for field, value in likelihood.items()}, "samples": None,
+                    **{
+                        f"{name}_{field}": value
+                        for name, likelihoods in given[model].items()
+                        for field, value in _fields(likelihoods[position]).items()
+                    },
+                    "samples": None,
                 }  # fmt: skip
             for number, position in enumerate(sampled_positions):
                 drawn = completions["samples"][number * count :][:count]
                 rows[position][model]["samples"] = [begun.judged(completion.text) for completion in drawn]
         yield rows
+
+
+def _fields(likelihood: Likelihood | None) -> dict[str, Any]:
+    return likelihood._asdict() if likelihood else dict.fromkeys(Likelihood._fields)
 
 
 def _check_selection(section: EvaluateSection, trained: Path, where: object) -> None:
@@ -107,18 +117,21 @@ def decisive(recipe: Recipe, prompts: Path, model_json: Path) -> dict[str, Any]:
 def ask_both(
     recipe: Recipe, model_json: Path, asks: Sequence[Ask], problems: Sequence[Row], begun: Opening,
     finished: MutableMapping[str, Any],
-) -> tuple[dict[str, dict[str, list[Completion]]], dict[str, list[Likelihood | None]]]:  # fmt: skip
-    """For `base` and `trained`: the completions of each ask by its name, as written, and the gold solutions'
-    likelihoods, without what the prompts have `begun` of them."""
+) -> tuple[dict[str, dict[str, list[Completion]]], dict[str, dict[str, list[Likelihood | None]]]]:  # fmt: skip
+    """For `base` and `trained`: the completions of each ask by its name, as written, and the likelihoods of given
+    answers, without what the prompts have `begun` of them: `gold`, worked solutions or chosen answers, and of pairs
+    `rejected`."""
     section = recipe.evaluate
     extra = recipe.prompt.chat_template_kwargs
     settings: dict[str, Any] = {"batch_size": section.batch_size, "finished": finished}
     answers: dict[str, dict[str, list[Completion]]] = {}
-    golds: dict[str, list[Likelihood | None]] = {}
+    found: dict[str, dict[str, list[Likelihood | None]]] = {}
     if section.engine == "vllm":
         answers = vllm.answer_both(model_json, asks, chat_template_kwargs=extra, seed=section.seed, **settings)
     model, tokenizer, description = load(model_json)
-    solved = {position: row for position, row in enumerate(problems) if row["solution"] is not None}
+    given = {"gold": [model_answer(row) for row in problems]}
+    if any("rejected" in row for row in problems):
+        given["rejected"] = [row["rejected"] for row in problems]
     for name, current in both(model, description):
         if section.engine == "transformers":
             answers[name] = {
@@ -128,13 +141,15 @@ def ask_both(
                 )
                 for ask in asks
             }  # fmt: skip
-        golds[name] = [None] * len(problems)
-        if solved:
-            targets = [begun.target(worked(row["solution"], row["gold"], row["locale"])) for row in solved.values()]
+        found[name] = {kind: [None] * len(problems) for kind in given}
+        for kind, texts in given.items():
+            targets = {position: begun.target(text) for position, text in enumerate(texts) if text is not None}
+            if not targets:
+                continue
             values = likelihoods(
-                current, tokenizer, [row["messages"] for row in solved.values()], targets,
-                chat_template_kwargs=extra, progress=f"{name} solutions", **settings,
+                current, tokenizer, [problems[position]["messages"] for position in targets], list(targets.values()),
+                chat_template_kwargs=extra, progress=f"{name} {PROGRESS[kind]}", **settings,
             )  # fmt: skip
-            for position, likelihood in zip(solved, values, strict=True):
-                golds[name][position] = likelihood
-    return answers, golds
+            for position, likelihood in zip(targets, values, strict=True):
+                found[name][kind][position] = likelihood
+    return answers, found

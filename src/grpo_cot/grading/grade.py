@@ -14,6 +14,7 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
 from grpo_cot.grading.lenient import lenient_answer
+from grpo_cot.grading.pairs import pair_figures
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge
 from grpo_cot.schema import sections, strict_answer
 from grpo_cot.statistics import (
@@ -27,6 +28,8 @@ from grpo_cot.statistics import (
 
 MODELS = ("base", "trained")
 READERS = ("strict", "lenient")
+COPIED = ("tokens", "reasoning_tokens", "truncated", "gold_log_likelihood", "gold_tokens", "rejected_log_likelihood",
+          "rejected_tokens")  # fmt: skip
 _ONE_PROCESS = 1_000  # texts that are read sooner than other processes have started
 
 
@@ -105,14 +108,13 @@ def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -
 def _prediction(row: Row, problem: Row) -> Row:
     gold, locale, solution = problem["gold"], problem["locale"], problem["solution"]
     prediction = {"id": row["id"], "set": row["set"], **problem}
-    copied = ("tokens", "reasoning_tokens", "truncated", "gold_log_likelihood", "gold_tokens")
     for model in MODELS:
         completion = row[model]["completion"]
         prediction[model] = {
             **read_completion(completion, gold, locale, truncated=row[model]["truncated"]),
             "rouge": None if solution is None else rouge(_reasoning(completion), solution, locale),
             **read_samples(row[model]["samples"], gold, locale),
-            **{field: row[model][field] for field in copied},
+            **{field: value for field, value in row[model].items() if field in COPIED},
         }
     return prediction
 
@@ -127,7 +129,8 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
     """The figures of every set, and on top those of the main one, which is the first in the file.
 
     Shares have Wilson's 95 % interval, means and perplexity a bootstrap interval over problems. Lengths are in tokens.
-    A figure that cannot be computed (no solutions, no samples) is None.
+    A figure that cannot be computed (no solutions, no samples) is None. The figures of pairs
+    (`grpo_cot.grading.pairs`) are there where the rows are pairs of answers.
     """
     by_set: dict[str, list[Row]] = {}
     for prediction in predictions:
@@ -145,7 +148,13 @@ def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
     differences = {f"{reader}_accuracy": paired(*columns) for reader, columns in verdicts.items()}
     unread = {model: figures[model]["unread"] for model in MODELS}
     warnings = unread_warnings(unread, differences["lenient_accuracy"])
-    return {"n": len(predictions), **figures, "paired": differences, "warnings": warnings}
+    result = {"n": len(predictions), **figures, "paired": differences, "warnings": warnings}
+    if pairs := pair_figures(predictions):
+        for model in MODELS:
+            figures[model] |= pairs[model]
+        differences["pair_accuracy"] = pairs["paired"]
+        result["implicit_reward"] = pairs["implicit_reward"]
+    return result
 
 
 def unread_warnings(unread: Mapping[str, Mapping[str, float]], difference: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_jsonl
-from grpo_cot.data.rows import read_source
-from grpo_cot.data.sources import FilesSource, GeneratorSuite, HubSource, Suite, evaluation_sets
+from grpo_cot.data.kinds import read_any
+from grpo_cot.data.sources import FilesPlace, HubSource
 from grpo_cot.memory.architecture import architecture, check_kind
 from grpo_cot.params import load_params
 from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
@@ -102,14 +102,14 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
     path = root / f"experiments/{recipe_name}.yaml"
     recipe = load_recipe(path)
     check_recipe(recipe, path)
-    suite = read_source(root / f"sources/datasets/{dataset}.yaml")
-    sets = evaluation_sets(suite)
+    kind, source = read_any(root / f"sources/datasets/{dataset}.yaml")
+    sets = kind.evaluation_sets(source)
     if unknown := [name for name in recipe.evaluate.sets if name not in sets]:
         raise InputError(
             f"{path}: evaluate.sets names {unknown[0]!r}, which the data set {dataset!r} lacks; "
             f"{nearest(unknown[0], sets)}"
         )
-    rows = training_rows(suite, root / f"data/{dataset}")
+    rows = training_rows(source, root / f"data/{dataset}")
     configuration, untied = architecture(root, base)
     with naming(path):
         check_kind(configuration, recipe, base)
@@ -160,21 +160,21 @@ def _known(root: Path, folder: str, name: str) -> str:
     return name
 
 
-def training_rows(suite: Suite, data: Path) -> Rows:
-    """The number of training rows: downloaded, in the source's own files, or as published."""
+def training_rows(source: Any, data: Path) -> Rows:
+    """The number of training rows of a source file: downloaded, in the source's own files, or as published."""
     if (data / "train.jsonl").is_file():
         return Rows(len(read_jsonl(data / "train.jsonl")), "downloaded")
-    if isinstance(suite, GeneratorSuite):
-        return Rows(suite.splits["train"], "generated")
-    held_out = suite.validation.rows if suite.validation else 0
+    if source.kind == "generator":
+        return Rows(source.splits["train"], "generated")
+    held_out = source.validation.rows if source.validation else 0
     suffix = f", {held_out} held out for validation" if held_out else ""
-    if isinstance(suite, FilesSource):
-        folder, name = os.environ.get(suite.folder_variable or "", suite.folder or ""), suite.splits["train"].path
+    if isinstance(source, FilesPlace):
+        folder, name = os.environ.get(source.folder_variable or "", source.folder or ""), source.splits["train"].path
         file = Path(folder) / name
         if folder and file.suffix == ".jsonl" and file.is_file():
-            return Rows(len(read_jsonl(file)) - held_out - len(suite.drop), f"counted in {name}{suffix}")
-    elif isinstance(suite, HubSource) and (published := suite.published_rows()):
-        return Rows(published - held_out - len(suite.drop), f"as {suite.id} was published{suffix}")
+            return Rows(len(read_jsonl(file)) - held_out - len(source.drop), f"counted in {name}{suffix}")
+    elif isinstance(source, HubSource) and (published := source.published_rows()):
+        return Rows(published - held_out - len(source.drop), f"as {source.id} was published{suffix}")
     return Rows(None, "not known before the step download")
 
 

@@ -117,13 +117,15 @@ class RejectionSamplingPhase(SftPhase):
 
 
 class DpoPhase(PhaseSection):
-    """Direct preference optimisation on pairs of a right and a wrong completion of the model's own."""
+    """Direct preference optimisation, on pairs of a right and a wrong completion of the model's own, or with `samples`
+    null on the pairs of the data set (`rows: preference`)."""
 
     section = "dpo"
     configuration = "trl.DPOConfig"
     required = (("max_steps", "num_train_epochs"), ("learning_rate",), ("max_length",), ("loss_type",), ("beta",))
+
     method: Literal["dpo"]
-    samples: OwnSamplesSection
+    samples: OwnSamplesSection | None
     dpo: LibrarySettings
 
 

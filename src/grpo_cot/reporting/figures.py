@@ -35,6 +35,8 @@ MEASURES = (
     ("pass_at", "pass@{}", 1, 100, " %"),
     ("majority_at", "majority@{}", 1, 100, " %"),
     ("harness", "lm-evaluation-harness, {}", 1, 100, " %"),
+    ("pair_accuracy", "pairs ranked right", 1, 100, " %"),
+    ("pair_margin", "chosen minus rejected answer (nats)", 2, 1, ""),
     ("perplexity", "perplexity of the worked solutions", 3, 1, ""),
     ("sacrebleu", "SacreBLEU", 2, 1, ""),
     ("rouge1", "ROUGE-1 F1", 3, 1, ""),
@@ -45,6 +47,7 @@ MEASURES = (
     ("truncated", "cut off by the limit", 1, 100, " %"),
 )
 FAMILIES = ("pass_at", "majority_at", "harness")  # one figure for each k, or for each filter
+OF_PAIRS = ("pair_accuracy", "pair_margin")
 
 
 def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -52,11 +55,13 @@ def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     `difference` where there is one.
 
     A figure is {value} with low and high where it has an interval, and None where it could not be measured. A family
-    (pass@k) has a row for each member, and none where it was not asked for.
+    (pass@k) has a row for each member, and none where it was not asked for; so have pairs of answers.
     """
     rows = []
     for key, label, decimals, scale, unit in MEASURES:
         values = {model: figures[model].get(key) for model in ("base", "trained")}
+        if key in OF_PAIRS and "implicit_reward" not in figures:
+            continue
         entries = [(label, figures["paired"].get(key), values)]
         if key in FAMILIES:
             families = {model: family or {} for model, family in values.items()}

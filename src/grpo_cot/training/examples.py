@@ -1,4 +1,5 @@
-"""What the phases other than GRPO learn from: worked solutions, and the model's own completions."""
+"""What the phases other than GRPO and PPO learn from: worked solutions, pairs of answers, and the model's own
+completions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +16,12 @@ from grpo_cot.models.turns import answer_ids
 from grpo_cot.recipes.phases import OwnSamplesSection
 from grpo_cot.recipes.recipe import PromptSection
 from grpo_cot.rewards.ours import correctness_in_schema
-from grpo_cot.schema import worked
+from grpo_cot.schema import model_answer
 
 
 def worked_solutions(prompts: Sequence[Row], begun: Opening) -> list[Row]:
-    """Rows of messages and completion: every problem with its worked solution in the schema, without what the prompts
-    have `begun` of it.
+    """Rows of messages and completion: every problem with its worked solution in the schema, or of a pair of answers
+    the chosen one, without what the prompts have `begun` of it.
 
     Raises:
         InputError: the data set gives no worked solutions.
@@ -29,10 +30,10 @@ def worked_solutions(prompts: Sequence[Row], begun: Opening) -> list[Row]:
         {
             "id": row["id"],
             "messages": row["messages"],
-            "completion": begun.target(worked(row["solution"], row["gold"], row["locale"])),
+            "completion": begun.target(answer),
         }
         for row in prompts
-        if row["solution"]
+        if (answer := model_answer(row)) is not None
     ]
     if not rows:
         raise InputError("no training row has a worked solution to learn from; name its column in the source file")
@@ -92,7 +93,27 @@ def right_completions(samples: Sequence[Row]) -> list[Row]:
     return rows
 
 
-def preference_pairs(samples: Sequence[Row]) -> list[Row]:
+def published_pairs(prompts: Sequence[Row], begun: Opening) -> list[Row]:
+    """Rows of messages, chosen and rejected: the pairs of the data set, without what the prompts have `begun` of them.
+
+    Raises:
+        InputError: the data set has none.
+    """
+    if "rejected" not in prompts[0]:
+        raise InputError(
+            "'samples' is null, so that the phase learns from the data set's pairs, but its rows are no pairs of "
+            "answers (rows: preference in its source file); draw samples, or name another data set"
+        )
+    return [
+        {
+            "id": row["id"], "messages": row["messages"], "chosen": begun.target(row["chosen"]),
+            "rejected": begun.target(row["rejected"]),
+        }
+        for row in prompts
+    ]  # fmt: skip
+
+
+def own_pairs(samples: Sequence[Row]) -> list[Row]:
     """Rows of messages, chosen and rejected: each problem's right completions paired off with its wrong ones.
 
     Raises:

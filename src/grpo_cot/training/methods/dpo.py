@@ -1,4 +1,5 @@
-"""Direct preference optimisation (Rafailov et al., 2023) on pairs of the model's own completions, right and wrong."""
+"""Direct preference optimisation (Rafailov et al., 2023) on pairs of the data set, or of the model's own completions,
+right and wrong."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from trl import DPOTrainer
 from grpo_cot.recipes.phases import DpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.training.curves import loss_verdict as verdict
-from grpo_cot.training.examples import preference_dataset, preference_pairs
+from grpo_cot.training.examples import own_pairs, preference_dataset, published_pairs
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.workload import drawn_samples
 
@@ -25,10 +26,11 @@ def dataset(setup: Setup) -> Examples:
     """The pairs as token ids.
 
     Raises:
-        InputError: no problem has both a right and a wrong completion, or all pairs are longer than `max_length`.
+        InputError: there is no pair, or all pairs are longer than `max_length`.
     """
     extra, longest = setup.recipe.prompt.chat_template_kwargs, setup.phase.settings["max_length"]
-    return Examples(preference_dataset(preference_pairs(setup.samples), setup.tokenizer, extra, longest))
+    pairs = own_pairs(setup.samples) if setup.phase.own_samples else published_pairs(setup.prompts, setup.opening)
+    return Examples(preference_dataset(pairs, setup.tokenizer, extra, longest))
 
 
 class EncodedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL is not followed by mypy here
@@ -52,5 +54,5 @@ def workload(recipe: Recipe, phase: DpoPhase, settings: Mapping[str, Any], *, fr
     return {
         "rows": 2 * settings["per_device_train_batch_size"], "length": settings["max_length"],
         "targets": settings["max_length"], "loss": "preference", "reference": not fresh,
-        **drawn_samples(recipe, phase.samples),
+        **(drawn_samples(recipe, phase.samples) if phase.samples else {}),
     }  # fmt: skip

@@ -1,1 +1,0 @@
-"""Judging texts that have no final answer: an independent judge, and the measures of judged texts and pairs."""

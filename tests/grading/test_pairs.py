@@ -1,0 +1,72 @@
+"""Pairs of a chosen and a rejected answer: worked by hand, and against the statistics of other tests."""
+
+import math
+from typing import Any
+
+import pytest
+from scipy.stats import binomtest
+
+from grpo_cot.grading.grade import grade, metrics
+from grpo_cot.grading.pairs import pair_figures
+
+
+def prediction(*, base: tuple[float | None, float], trained: tuple[float, float]) -> dict[str, Any]:
+    names = ("gold_log_likelihood", "rejected_log_likelihood")
+    return {model: dict(zip(names, pair, strict=True)) for model, pair in (("base", base), ("trained", trained))}
+
+
+def test_figures_equal_those_worked_by_hand() -> None:
+    figures = pair_figures(
+        [
+            prediction(base=(-3.0, -4.0), trained=(-2.0, -6.0)),  # right, and right by more
+            prediction(base=(-5.0, -4.0), trained=(-4.0, -4.5)),  # wrong, then right
+            prediction(base=(-4.0, -4.0), trained=(-9.0, -8.5)),  # equal counts as wrong; then wrong
+            prediction(base=(None, -1.0), trained=(-1.0, -1.0)),  # longer than the model's positions: none
+        ]
+    )
+    assert figures
+    assert [figures[model]["pair_accuracy"]["value"] for model in ("base", "trained")] == pytest.approx([1 / 3, 2 / 3])
+    assert figures["base"]["pair_margin"]["value"] == pytest.approx(0)
+    assert figures["trained"]["pair_margin"]["value"] == pytest.approx((4 + 0.5 - 0.5) / 3)
+    reward = figures["implicit_reward"]
+    assert (reward["n"], reward["accuracy"]["value"]) == (3, pytest.approx(2 / 3))
+    assert reward["margin"]["value"] == pytest.approx((3 + 1.5 - 0.5) / 3)
+    assert figures["paired"]["difference"] == pytest.approx(1 / 3)
+
+
+def test_the_change_is_paired_and_has_mcnemars_p() -> None:
+    won = [prediction(base=(-2.0, -1.0), trained=(-1.0, -2.0))] * 12
+    lost = [prediction(base=(-1.0, -2.0), trained=(-2.0, -1.0))] * 3
+    figures = pair_figures([*won, *lost])
+    assert figures
+    assert figures["paired"]["p"] == pytest.approx(binomtest(12, 15).pvalue)
+    assert figures["paired"]["difference"] == pytest.approx(9 / 15)
+    assert 0 < figures["paired"]["low"] < 9 / 15 < figures["paired"]["high"] < 1
+
+
+def completion(gold: float, **more: float) -> dict[str, Any]:
+    return {
+        "completion": "<reasoning>\n1 + 1 = 2\n</reasoning>\n<answer>\n2\n</answer>", "thought": None, "tokens": 9,
+        "reasoning_tokens": 5, "truncated": False, "gold_log_likelihood": gold, "gold_tokens": 9, "samples": None,
+        **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_metrics_have_the_figures_of_pairs_where_rows_are_pairs(pairs: bool) -> None:
+    rejected = [{"rejected_log_likelihood": value, "rejected_tokens": 8} if pairs else {} for value in (-3.0, -5.0)]
+    rows = [
+        {"id": f"test-{n}", "set": "test", "base": completion(-4.0, **rejected[0]),
+         "trained": completion(-2.0, **rejected[1])}
+        for n in range(4)
+    ]  # fmt: skip
+    problem: dict[str, Any] = {"gold": "2", "locale": "en", "solution": None}
+    figures = metrics(grade(rows, {("test", row["id"]): problem for row in rows}))
+    assert figures["trained"]["strict_accuracy"]["value"] == 1
+    assert figures["trained"]["perplexity"]["value"] == pytest.approx(math.exp(2 / 9))
+    if not pairs:
+        assert "implicit_reward" not in figures and "pair_accuracy" not in figures["base"]
+        return
+    assert [figures[model]["pair_accuracy"]["value"] for model in ("base", "trained")] == [0, 1]
+    assert figures["paired"]["pair_accuracy"]["difference"] == 1
+    assert figures["implicit_reward"]["margin"]["value"] == pytest.approx(4)
