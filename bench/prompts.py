@@ -11,8 +11,8 @@ from pathlib import Path
 
 from datasets import Dataset, disable_caching
 
-from grpo_cot.data.overlap import overlaps
 from grpo_cot.data.kinds import read_any
+from grpo_cot.data.overlap import overlaps
 from grpo_cot.data.rows import load
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import map_rows

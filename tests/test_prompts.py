@@ -10,8 +10,8 @@ from support import ROOT
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_json, write_jsonl
-from grpo_cot.data.overlap import overlaps, refuse_leaks
 from grpo_cot.data.kinds import read_any
+from grpo_cot.data.overlap import overlaps, refuse_leaks
 from grpo_cot.data.rows import load
 from grpo_cot.data.summary import sentence, summarise
 from grpo_cot.models.tokenizers import load_tokenizer

@@ -19,7 +19,7 @@ PARAMS = {
         "two": {"recipe": "short", "dataset": "few", "base": "tiny", "image": "cpu", "seed": 2},
         "written": {"recipe": "plain", "dataset": "files", "base": "drawn", "image": "cuda", "seed": 3},
     },
-    "datasets": ["few", "files"],
+    "datasets": ["few", "files", "pairs"],
     "bases": {"tiny": "cpu", "drawn": "cpu"},
     "comparisons": {"both": {"a": "one", "b": "two"}},
 }
@@ -83,6 +83,11 @@ DATASETS: dict[str, Any] = {
             "id": "id", "question": "prompt", "chosen": "chosen", "rejected": "rejected", "chosen_score": "good",
             "rejected_score": "bad",
         },
+    },
+    "far-pairs": {
+        "rows": "preference", "kind": "hub", "id": "owner/rows", "revision": COMMIT, "licence": "MIT",
+        "splits": {"train": "train", "test": "test"}, "validation": {"rows": 5, "seed": 7}, "repeats": "drop",
+        "columns": {"gold": "number"},
     },
     "slips": {
         "rows": "preference", "kind": "generator", "problems": "harder", "seed": 7, "splits": {"train": 40, "test": 24},

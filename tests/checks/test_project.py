@@ -35,6 +35,8 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (PARAMS, "runs.one.recipe", "shrt", "experiments/shrt.yaml does not exist"),
     (PARAMS, "runs.one.recipe", "../experiments/short", "runs.one.recipe: string should match pattern"),
     (PARAMS, "runs.one.dataset", "hub", "runs.one.dataset is 'hub', which 'datasets' lacks"),
+    (PARAMS, "runs.written.dataset", "pairs", "pairs.yaml: columns.gold is missing, but the run 'written' grades"),
+    (PLAIN, "phases.1.samples", None, "phases.2.samples is null, so that the phase learns from the data set's pairs"),
     (PARAMS, "runs.one.base", None, "runs.one.base: input should be a valid string, found None"),
     (PARAMS, "runs.one.gpu", 1, "unknown key 'runs.one.gpu'"),
     (PARAMS, "runs.a b", {}, "string should match pattern"),

@@ -12,6 +12,7 @@ from support import ROOT
 from grpo_cot.checks.rules import check_training_sections
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_yaml
+from grpo_cot.data.generated.slips import pairs
 from grpo_cot.problems.generators import problems
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.schema import worked
@@ -50,10 +51,23 @@ def rows(number: int, split: str = "train") -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def train(wanted: Recipe, scratch: Path, base: str = "tiny", validation: Any = ()) -> Path:
+def pair_rows(number: int, split: str = "train") -> list[dict[str, Any]]:
+    """As `rows`, with a right and a wrong answer in the place of the solution."""
+    return [
+        {
+            "id": f"{split}-{index}", "gold": pair.gold, "locale": "en", "solution": None, "chosen": pair.chosen,
+            "rejected": pair.rejected,
+            "messages": [{"role": "system", "content": SCHEMA}, {"role": "user", "content": pair.question}],
+        }
+        for index, pair in enumerate(itertools.islice(pairs("basic", split, 3), number))
+    ]  # fmt: skip
+
+
+def train(wanted: Recipe, scratch: Path, base: str = "tiny", validation: Any = (), prompts: Any = None) -> Path:
     from grpo_cot.training.phases import train_phases
 
-    return train_phases(wanted, rows(16), validation, ROOT / "assets" / base / "model", 1, scratch, {})
+    prompts = rows(16) if prompts is None else prompts
+    return train_phases(wanted, prompts, validation, ROOT / "assets" / base / "model", 1, scratch, {})
 
 
 def losses(result: Path, phase: str) -> list[float]:
@@ -139,6 +153,48 @@ def test_rejection_sampling_keeps_what_is_right_and_dpo_pairs_it_with_what_is_wr
 
 
 @pytest.mark.slow
+def test_sft_learns_the_chosen_answers_of_pairs_and_dpo_to_prefer_them(tmp_path: Path) -> None:
+    from grpo_cot.evaluation.likelihood import likelihoods
+    from grpo_cot.models.loading import load
+
+    given = pair_rows(16)
+    two = recipe(
+        {"method": "sft", "sft": SFT | {"learning_rate": 1e-4}}, {"method": "dpo", "samples": None, "dpo": DPO}
+    )
+    result = train(two, tmp_path, prompts=given)
+    assert json.loads((result / "01-sft/configuration.json").read_text())["rows"] == 16
+    assert not (result / "02-dpo/samples.jsonl").exists()
+    margins = []
+    for phase in ("01-sft", "02-dpo"):
+        description = json.loads((result / "model.json").read_text()) | {"path": phase}
+        (result / "one.json").write_text(json.dumps(description))
+        model, tokenizer, _ = load(result / "one.json")
+        chosen, rejected = (
+            likelihoods(
+                model, tokenizer, [row["messages"] for row in given], [row[side] for row in given], batch_size=16,
+                chat_template_kwargs={}, progress="test", finished={},
+            )
+            for side in ("chosen", "rejected")
+        )  # fmt: skip
+        margins.append([one.log_likelihood - two.log_likelihood for one, two in zip(chosen, rejected, strict=True)])
+    assert sum(after > before for before, after in zip(*margins, strict=True)) >= 14
+
+
+def test_pairs_of_the_data_set_are_learnt_without_what_the_prompt_opened() -> None:
+    from grpo_cot.models.opening import Opening
+    from grpo_cot.training.examples import published_pairs, worked_solutions
+
+    [row] = pair_rows(1)
+    for opened, expected in (("", row["chosen"]), ("<reasoning>", row["chosen"].removeprefix("<reasoning>"))):
+        begun = Opening(opened, strips=False)
+        [pair] = published_pairs([row], begun)
+        assert pair["chosen"] == expected and pair["rejected"].endswith(row["rejected"][11:])
+        assert [example["completion"] for example in worked_solutions([row], begun)] == [expected]
+    with pytest.raises(InputError, match=r"its rows are no pairs of answers \(rows: preference in its source file\)"):
+        published_pairs(rows(1), Opening("", strips=False))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "method"), [("tiny-gpt2", "sft"), ("tiny-mt5", "seq2seq")])
 def test_all_weights_of_both_architectures_train_load_answer_and_keep_the_best_checkpoint_of_the_validation_split(
     tmp_path: Path, base: str, method: str
@@ -192,15 +248,15 @@ def test_a_phase_that_cannot_train_says_why(tmp_path: Path, base: str, phase: di
 
 
 def test_nothing_right_is_nothing_to_learn_from() -> None:
-    from grpo_cot.training.examples import preference_pairs, right_completions
+    from grpo_cot.training.examples import own_pairs, right_completions
 
     samples = [{"id": "1", "messages": [], "right": [], "wrong": ["a"]}]
     with pytest.raises(InputError, match="none of 1 problems rightly"):
         right_completions(samples)
     with pytest.raises(InputError, match="no pair to learn from"):
-        preference_pairs(samples)
+        own_pairs(samples)
     samples = [{"id": "1", "messages": [], "right": ["r"], "wrong": ["a", "b"]}]
-    assert [(row["chosen"], row["rejected"]) for row in preference_pairs(samples)] == [("r", "a")]
+    assert [(row["chosen"], row["rejected"]) for row in own_pairs(samples)] == [("r", "a")]
 
 
 def test_methods_for_different_models_do_not_mix() -> None:

@@ -64,13 +64,13 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
     if kind == KINDS["preference"]:
         if source.kind != "generator" and source.columns.gold is None:
             raise InputError(
-                f"sources/datasets/{run.dataset}.yaml: columns.gold is missing, but the run {name!r} grades completions "
-                "by their final answer; name the column that holds it"
+                f"sources/datasets/{run.dataset}.yaml: columns.gold is missing, but the run {name!r} grades "
+                "completions by their final answer; name the column that holds it"
             )
     elif learning := [number for number, phase in enumerate(recipe.phases, start=1) if _learns_from_pairs(phase)]:
         raise InputError(
-            f"{path}: phases.{learning[0]}.samples is null, so that the phase learns from the data set's pairs, but the "
-            f"rows of {run.dataset!r}, the data set of the run {name!r}, are no pairs of answers (rows: preference); "
+            f"{path}: phases.{learning[0]}.samples is null, so that the phase learns from the data set's pairs, but "
+            f"the rows of {run.dataset!r}, the data set of the run {name!r}, are no pairs of answers (rows: preference); "
             "draw samples, or name another data set"
         )
     if source.kind == "generator":

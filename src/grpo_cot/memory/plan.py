@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_jsonl
 from grpo_cot.data.kinds import read_any
-from grpo_cot.data.sources import FilesPlace, HubSource
+from grpo_cot.data.sources import HubSource
 from grpo_cot.memory.architecture import architecture, check_kind
 from grpo_cot.params import load_params
 from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
@@ -168,7 +168,7 @@ def training_rows(source: Any, data: Path) -> Rows:
         return Rows(source.splits["train"], "generated")
     held_out = source.validation.rows if source.validation else 0
     suffix = f", {held_out} held out for validation" if held_out else ""
-    if isinstance(source, FilesPlace):
+    if source.kind == "files":
         folder, name = os.environ.get(source.folder_variable or "", source.folder or ""), source.splits["train"].path
         file = Path(folder) / name
         if folder and file.suffix == ".jsonl" and file.is_file():

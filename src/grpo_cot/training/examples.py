@@ -27,11 +27,7 @@ def worked_solutions(prompts: Sequence[Row], begun: Opening) -> list[Row]:
         InputError: the data set gives no worked solutions.
     """
     rows = [
-        {
-            "id": row["id"],
-            "messages": row["messages"],
-            "completion": begun.target(answer),
-        }
+        {"id": row["id"], "messages": row["messages"], "completion": begun.target(answer)}
         for row in prompts
         if (answer := model_answer(row)) is not None
     ]
