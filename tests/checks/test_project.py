@@ -66,6 +66,8 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, "quantization.load_in_8bit", True, "set one of load_in_4bit and load_in_8bit to true"),
     (SHORT, "phases", [], "phases: list should have at least 1 item"),
     (SHORT, "phases.0.method", ["grpo"], "phases.1"),
+    (SHORT, "phases.0.method", "grp", "phases.1.method is 'grp' (text); did you mean 'grpo'?"),
+    (SHORT, "phases.0", {"lora": None}, "the key 'phases.1.method' is missing"),
     (PLAIN, "phases.1.samples.count", 0, "phases.2.samples.count: input should be greater than 1"),
     (SHORT, f"{GRPO}.top_p", 7.0, "grpo.top_p: expected less than or equal to 1, found 7.0"),
     (SHORT, f"{GRPO}.max_completion_length", 2**40, "phases.1.grpo.max_completion_length"),

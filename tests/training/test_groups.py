@@ -234,8 +234,9 @@ def test_groups_are_counted_over_all_processes(monkeypatch: pytest.MonkeyPatch) 
     trainer = SimpleNamespace(
         _calculate_rewards=lambda *arguments: calculated, model=SimpleNamespace(training=True), num_generations=4,
         reward_weights=torch.tensor([1.0, 1.0]), _metrics={"train": {"phantom_advantage": []}},
+        _generate_and_score_completions=None,
     )  # fmt: skip
-    groups.log_phantoms(trainer, correctness)
+    groups.compare_groups(trainer, correctness)
     inputs = [{"gold": "5", "locale": "en"}] * 2
     messages = [[{"role": "assistant", "content": "<answer>6</answer>"}]] * 2
     assert trainer._calculate_rewards(inputs, ["", ""], messages, [[0], [0]]) is calculated
@@ -244,18 +245,45 @@ def test_groups_are_counted_over_all_processes(monkeypatch: pytest.MonkeyPatch) 
     assert trainer._metrics["train"]["phantom_advantage"] == [0.0, 1.0]
 
 
-def test_a_completion_that_no_reward_judges_makes_no_phantom() -> None:
+def test_a_completion_that_no_reward_judges_is_not_compared() -> None:
     import torch
 
-    from grpo_cot.training.groups import phantom_share
+    from grpo_cot.training.groups import varying
 
-    nothing, wrong = torch.nan, torch.zeros(4, dtype=torch.bool)
+    nothing = torch.nan
     paid = torch.tensor([[0.5, nothing], [nothing, nothing], [0.5, nothing], [0.5, 0.0]])
-    assert phantom_share(paid, torch.ones(2), wrong, 4) == 0
-    assert phantom_share(paid, torch.ones(2), wrong, 2) == 0
+    assert varying(paid, torch.ones(2), 4).tolist() == [False]
+    assert varying(paid, torch.ones(2), 2).tolist() == [False, False]
     paid[3, 1] = 1.0
-    assert phantom_share(paid, torch.ones(2), wrong, 2) == 0.5
-    assert phantom_share(paid, torch.tensor([1.0, 0.0]), wrong, 2) == 0
+    assert varying(paid, torch.ones(2), 2).tolist() == [False, True]
+    assert varying(paid, torch.tensor([1.0, 0.0]), 2).tolist() == [False, False]
+
+
+def test_sums_that_only_their_order_tells_apart_are_equal() -> None:
+    import torch
+
+    from grpo_cot.training.groups import varying
+
+    paid = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.0, 0.3], [0.3, 0.0, 0.0], [0.3, 1e-5, 0.0]])
+    assert paid[0].sum() != paid[1].sum()
+    assert varying(paid, torch.ones(3), 2).tolist() == [False, True]
+
+
+@pytest.mark.slow
+def test_a_group_of_equal_rewards_moves_nothing_whatever_their_mean_rounds_to(tmp_path: Path) -> None:
+    """The mean of eight float32 rewards of 1.2 is another number than 1.2."""
+    import torch
+
+    from grpo_cot.rewards import correctness
+    from grpo_cot.training.groups import compare_groups
+
+    assert torch.full((8,), 1.2).mean() != torch.tensor(1.2)
+    trainer = trainer_of(recipe({"correctness": 1.0}, first="grpo", max_steps=2), tmp_path)
+    trainer._calculate_rewards = lambda inputs, *_: torch.full((len(inputs), 1), 1.2)
+    compare_groups(trainer, correctness)
+    trainer.train()
+    steps = [entry for entry in trainer.state.log_history if "reward" in entry]
+    assert [(entry["frac_reward_zero_std"], entry["grad_norm"]) for entry in steps] == [(1, 0)] * 2
 
 
 def test_a_model_is_loaded_whole_where_the_processes_share_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:

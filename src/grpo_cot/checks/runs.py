@@ -70,7 +70,7 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
     elif learning := [number for number, phase in enumerate(recipe.phases, start=1) if _learns_from_pairs(phase)]:
         raise InputError(
             f"{path}: phases.{learning[0]}.samples is null, so that the phase learns from the data set's pairs, but "
-            f"the rows of {run.dataset!r}, the data set of the run {name!r}, are no pairs of answers (rows: preference); "
+            f"the rows of {run.dataset!r}, the data set of the run {name!r}, are no pairs (rows: preference); "
             "draw samples, or name another data set"
         )
     if source.kind == "generator":

@@ -64,6 +64,13 @@ def validated(kind: "type[Model] | TypeAdapter[Model]", value: Any, where: objec
             names = _field_names(_inside(schema, section))
             hint = "it does not belong in this place; take it out" if elsewhere else nearest(name, names)
             raise InputError(f"{where}: unknown key {field!r}; {hint}") from None
+        if first["type"].startswith("union_tag"):  # of a phase, or of a source
+            tag = ".".join([*([field] if field else []), first["ctx"]["discriminator"].strip("'")])
+            if first["type"] == "union_tag_invalid":
+                known = [name.strip("'") for name in first["ctx"]["expected_tags"].split(", ")]
+                found = first["ctx"]["tag"]
+                raise InputError(f"{where}: {tag} is {shown(found)}; {nearest(found, known)}") from None
+            field, first["type"] = tag, "missing"
         if first["type"] == "missing":
             raise InputError(f"{where}: the key {field!r} is missing") from None
         message = first["msg"].removeprefix("Value error, ")

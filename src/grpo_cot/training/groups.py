@@ -18,6 +18,8 @@ from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.sampling import Sampler
 from grpo_cot.training.shared_prompts import compare_rows
 
+ROUNDING = 4  # steps of the type by which sums of the same few rewards may differ, added in another order
+
 
 def starting_audit(sampler: Sampler, prompts: Sequence[Row]) -> dict[str, Any]:
     """The rewards on samples of the model that a phase starts from: groups, group_size, samples (statistics), warnings.
@@ -40,37 +42,55 @@ def starting_audit(sampler: Sampler, prompts: Sequence[Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def log_phantoms(trainer: Any, correct: Reward) -> None:
-    """Have TRL's GRPO trainer log the share of a step's groups that vary without a right completion.
+def compare_groups(trainer: Any, correct: Reward) -> None:
+    """Have TRL's GRPO trainer give groups of equal rewards no advantage, and log phantom advantages.
 
-    Right is what `correct` pays. The curve lies beside TRL's own `frac_reward_zero_std`, of the same groups: those
-    of all processes, as the rewards are when the trainer compares them.
+    In float32 the mean of eight rewards of 1.2 is not 1.2: by TRL's own arithmetic such a group has advantages of 1e-3,
+    and counts as one that varies in the curve `frac_reward_zero_std`.
+
+    The curve `phantom_advantage` is the share of a step's groups that vary without a right completion, right being what
+    `correct` pays. Both curves are of the same groups: those of all processes, as the rewards are when the trainer
+    compares them.
     """
-    calculate = trainer._calculate_rewards
+    calculate, generate = trainer._calculate_rewards, trainer._generate_and_score_completions
+    differ = torch.empty(0)
 
-    def counted(inputs: Any, prompts: Any, completions: Any, *others: Any) -> torch.Tensor:
+    def calculated(inputs: Any, prompts: Any, completions: Any, *others: Any) -> torch.Tensor:
+        nonlocal differ
         paid: torch.Tensor = calculate(inputs, prompts, completions, *others)
         columns = {name: [row[name] for row in inputs] for name in ("gold", "locale")}
-        right = torch.tensor(correct(prompts, completions, **columns), device=paid.device) > 0
+        right = gather(torch.tensor(correct(prompts, completions, **columns), device=paid.device) > 0)
         if trainer.model.training:
-            share = phantom_share(paid, trainer.reward_weights, gather(right), trainer.num_generations)
-            trainer._metrics["train"]["phantom_advantage"].append(share)
+            differ = varying(paid, trainer.reward_weights, trainer.num_generations)
+            phantoms = differ & ~right.view(-1, trainer.num_generations).any(dim=1)
+            trainer._metrics["train"]["phantom_advantage"].append(phantoms.float().mean().item())
         return paid
 
-    trainer._calculate_rewards = counted
+    def generated(inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = generate(inputs)
+        if trainer.model.training and trainer.multi_objective_aggregation == "sum_then_normalize":
+            rows = len(batch["advantages"])
+            own = differ.repeat_interleave(trainer.num_generations)[trainer.accelerator.process_index * rows :][:rows]
+            batch["advantages"] = batch["advantages"].masked_fill(~own, 0)
+            if trainer.scale_rewards != "batch":  # else it is of the whole batch
+                trainer._metrics["train"]["frac_reward_zero_std"][-1] = (~differ).float().mean().item()
+        return batch
+
+    trainer._calculate_rewards, trainer._generate_and_score_completions = calculated, generated
 
 
-def phantom_share(paid: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, group: int) -> float:
-    """The share of groups whose weighted sums differ though no completion is right.
+def varying(paid: torch.Tensor, weights: torch.Tensor, group: int) -> torch.Tensor:
+    """The groups whose weighted sums differ by more than their type rounds: booleans, (groups,).
 
     `paid` (completions, rewards) has NaN where a reward says nothing; a completion of which none says anything is in no
-    comparison. `right` (completions) are booleans; neighbours are one group.
+    comparison. Neighbours are one group.
     """
-    sums = (paid * weights.to(paid.device)).nansum(dim=1).view(-1, group)
+    weighted = paid * weights.to(paid.device)
+    sums, sizes = (values.nansum(dim=1).view(-1, group) for values in (weighted, weighted.abs()))
     absent = paid.isnan().all(dim=1).view(-1, group)
     largest = sums.masked_fill(absent, -torch.inf).amax(dim=1)
     smallest = sums.masked_fill(absent, torch.inf).amin(dim=1)
-    return ((largest > smallest) & ~right.view(-1, group).any(dim=1)).float().mean().item()
+    return largest - smallest > ROUNDING * torch.finfo(paid.dtype).eps * sizes.amax(dim=1)
 
 
 def leave_out_silent(trainer: Any) -> None:

@@ -18,7 +18,7 @@ from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.curves import cut_sentences, entropy_sentences, mean, reward_sentences, unpaid_sentences
-from grpo_cot.training.groups import leave_out_silent, log_phantoms
+from grpo_cot.training.groups import compare_groups, leave_out_silent
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.rollouts import rollout_trainer
 from grpo_cot.training.shared_prompts import keeps_groups, read_prompts_once
@@ -124,7 +124,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         read_prompts_once(made)
         leave_out_silent(made)
     _keep_order(made)
-    log_phantoms(made, judging(correctness, setup.opening))
+    compare_groups(made, judging(correctness, setup.opening))
     return made
 
 
