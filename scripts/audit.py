@@ -10,7 +10,7 @@ from grpo_cot.common.files import Row, file_hash, read_jsonl, write_json
 from grpo_cot.common.step import run
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import load_recipe
-from grpo_cot.rewards.registry import OWN
+from grpo_cot.rewards.registry import OWN, check_golds
 
 
 def main(args: Namespace) -> str:
@@ -27,6 +27,8 @@ def main(args: Namespace) -> str:
     if isinstance(phase, GrpoPhase):  # otherwise the rewards never see the base's own completions
         group = phase.grpo["num_generations"]
         rows = read_jsonl(args.prompts / "train.jsonl")[: recipe.audit.prompts]
+        with naming(args.prompts / "train.jsonl"):
+            check_golds(rows)
         samples = base_samples(recipe, phase, rows, args.base, args.seed)
     with naming(args.recipe):
         warnings = judge(failures, samples, recipe.audit.allow) + by_length

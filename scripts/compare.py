@@ -10,12 +10,13 @@ from grpo_cot.statistics import in_points
 
 
 def main(args: Namespace) -> str:
-    """C.json: difference (b minus a), interval and p of strict and lenient accuracy, by evaluation set."""
+    """C.json: difference (b minus a), interval and p of the accuracies that both have, by evaluation set."""
     result = compare(read_jsonl(args.a), read_jsonl(args.b))
     names = {"a": args.a_name, "b": args.b_name}
     write_json(args.output, {**names, **result})
+    measure = "strict_accuracy" if "strict_accuracy" in result else "pair_accuracy"
     return (
-        f"strict accuracy of {names['b']} minus {names['a']}: {in_points(result['strict_accuracy'])} "
+        f"{measure.replace('_', ' ')} of {names['b']} minus {names['a']}: {in_points(result[measure])} "
         f"(set {result['set']}, n = {result['n']})" + "".join(f"; WARNING: {warning}" for warning in result["warnings"])
     )
 

@@ -21,12 +21,13 @@ def main(args: Namespace) -> str:
     write_jsonl(args.predictions, predictions)
     write_json(args.metrics, result)
     sentences = []
-    for reader in ("strict", "lenient"):
-        paired = result["paired"][f"{reader}_accuracy"]
-        before, after = (result[model][f"{reader}_accuracy"]["value"] for model in ("base", "trained"))
-        sentences.append(f"{reader} accuracy {before:.1%} -> {after:.1%}, difference {in_points(paired)}")
-    unread = " -> ".join(f"{result[model]['unread']['value']:.1%}" for model in ("base", "trained"))
-    sentences.append(f"unread by the lenient reader {unread}")
+    for measure, paired in result["paired"].items():
+        before, after = (result[model][measure]["value"] for model in ("base", "trained"))
+        name = measure.replace("_", " ")
+        sentences.append(f"{name} {before:.1%} -> {after:.1%}, difference {in_points(paired)}")
+    if result["base"]["unread"]:
+        unread = " -> ".join(f"{result[model]['unread']['value']:.1%}" for model in ("base", "trained"))
+        sentences.append(f"unread by the lenient reader {unread}")
     warnings = "".join(f"; WARNING: {warning}" for warning in result["warnings"])
     return f"{'; '.join(sentences)} (set {result['set']}, n = {result['n']}, paired, 95 % interval){warnings}"
 

@@ -110,13 +110,8 @@ def map_rows(
     A prompt has id, messages, gold, locale, solution, tokens, and of a pair of answers chosen and rejected.
 
     Raises:
-        InputError: a row has no final answer; and as `system_messages` and `check_template`.
+        InputError: as `system_messages` and `check_template`.
     """
-    if strange := next((row["id"] for row in rows if row["gold"] is None), None):
-        raise InputError(
-            f"row {strange} has no final answer, by which completions are graded; name its column as columns.gold in "
-            "the source file of the data set"
-        )
     system = system_messages(tokenizer, section)
     messages = [conversation(system, section.example, row["question"]) for row in rows]
     texts = _texts(tokenizer, messages, section)

@@ -264,23 +264,24 @@ def test_sums_that_only_their_order_tells_apart_are_equal() -> None:
 
     from grpo_cot.training.groups import varying
 
-    paid = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.0, 0.3], [0.3, 0.0, 0.0], [0.3, 1e-5, 0.0]])
+    paid = torch.tensor([[0.1, 0.6, 0.0], [0.0, 0.0, 0.7], [0.7, 0.0, 0.0], [0.7, 1e-5, 0.0]])
     assert paid[0].sum() != paid[1].sum()
     assert varying(paid, torch.ones(3), 2).tolist() == [False, True]
 
 
 @pytest.mark.slow
-def test_a_group_of_equal_rewards_moves_nothing_whatever_their_mean_rounds_to(tmp_path: Path) -> None:
+def test_a_group_of_equal_rewards_moves_nothing_whatever_their_mean_rounds_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The mean of eight float32 rewards of 1.2 is another number than 1.2."""
     import torch
-
-    from grpo_cot.rewards import correctness
-    from grpo_cot.training.groups import compare_groups
+    from trl import GRPOTrainer
 
     assert torch.full((8,), 1.2).mean() != torch.tensor(1.2)
+    monkeypatch.setattr(
+        GRPOTrainer, "_calculate_rewards", lambda self, inputs, *others: torch.full((len(inputs), 1), 1.2)
+    )
     trainer = trainer_of(recipe({"correctness": 1.0}, first="grpo", max_steps=2), tmp_path)
-    trainer._calculate_rewards = lambda inputs, *_: torch.full((len(inputs), 1), 1.2)
-    compare_groups(trainer, correctness)
     trainer.train()
     steps = [entry for entry in trainer.state.log_history if "reward" in entry]
     assert [(entry["frac_reward_zero_std"], entry["grad_norm"]) for entry in steps] == [(1, 0)] * 2

@@ -62,10 +62,12 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
     kind, source = read_any(root / f"sources/datasets/{run.dataset}.yaml")
     splits = set(kind.evaluation_sets(source))
     if kind == KINDS["preference"]:
-        if source.kind != "generator" and source.columns.gold is None:
+        needing = [number for number, phase in enumerate(recipe.phases, start=1) if _compares_with_gold(phase)]
+        if needing and source.kind != "generator" and source.columns.gold is None:
             raise InputError(
-                f"sources/datasets/{run.dataset}.yaml: columns.gold is missing, but the run {name!r} grades "
-                "completions by their final answer; name the column that holds it"
+                f"{path}: phases.{needing[0]} compares completions with final answers, which the data set "
+                f"{run.dataset!r} of the run {name!r} lacks; name their column as columns.gold in its source file, or "
+                "take a phase that learns from its pairs"
             )
     elif learning := [number for number, phase in enumerate(recipe.phases, start=1) if _learns_from_pairs(phase)]:
         raise InputError(
@@ -88,6 +90,10 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
                 f"{path}: evaluate.sets names {chosen!r}, which the data set {run.dataset!r} of the run {name!r} "
                 f"lacks; {nearest(chosen, splits)}"
             )
+
+
+def _compares_with_gold(phase: Phase) -> bool:
+    return isinstance(phase, GrpoPhase | PpoPhase) or phase.own_samples is not None
 
 
 def _learns_from_pairs(phase: Phase) -> bool:

@@ -25,7 +25,7 @@ class Overlap(NamedTuple):
 
 
 class Repeated(NamedTuple):
-    """A question that one split asks more than once: its rows' ids, and their different golds."""
+    """A question that one split asks more than once: its rows' ids, and the different golds of those that have one."""
 
     ids: list[str]
     golds: list[str]
@@ -74,7 +74,10 @@ def repeated(rows: Iterable[Row]) -> list[Repeated]:
     for row in rows:
         same.setdefault(question_key(row["question"]), []).append(row)
     return [
-        Repeated([row["id"] for row in found], list({Fraction(row["gold"]): row["gold"] for row in found}.values()))
+        Repeated(
+            [row["id"] for row in found],
+            list({Fraction(gold): gold for row in found if (gold := row["gold"])}.values()),
+        )
         for found in same.values()
         if len(found) > 1
     ]

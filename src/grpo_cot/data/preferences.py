@@ -2,7 +2,7 @@
 
 A row: `id`, `question`, `chosen` and `rejected` (two answers), `chosen_score` and `rejected_score` (numbers, or null
 where the source has none), `gold` (the final answer in plain English notation, or null), `locale`, and of generated
-pairs `slip`, the fault of the rejected answer.
+pairs `slip`, the fault of the rejected answer if it has one.
 """
 
 import math
@@ -15,6 +15,7 @@ from grpo_cot.common.errors import InputError, shown
 from grpo_cot.common.fields import Seed, Text
 from grpo_cot.common.files import Row
 from grpo_cot.data.generated.slips import pairs
+from grpo_cot.data.generated.unmarked import unmarked_pairs
 from grpo_cot.data.judged import GeneratedPart, JudgedFiles, JudgedHub, check_splits, generated_rows, read_rows, record
 from grpo_cot.data.overlap import question_key
 from grpo_cot.data.rows import plain_number
@@ -54,7 +55,10 @@ class PreferenceColumns(BaseModel):
 
 
 class GeneratedPreferences(BaseModel):
-    """Right and wrong worked answers to the embedded problems; `splits` says how many of each.
+    """Pairs of answers to the embedded problems; `splits` says how many.
+
+    The rejected one is `wrong`, with a slip (`grpo_cot.data.generated.slips`), or right and `unmarked`: outside the
+    schema (`grpo_cot.data.generated.unmarked`).
 
     The structures of test problems never train. Validation pairs are further ones of the training stream.
     """
@@ -64,6 +68,7 @@ class GeneratedPreferences(BaseModel):
     rows: Literal["preference"]
     kind: Literal["generator"]
     problems: Generator = "basic"
+    rejected: Literal["wrong", "unmarked"] = "wrong"
     seed: Seed
     licence: Licence
     splits: dict[GeneratedPart, Annotated[int, Field(gt=0, le=MOST_ROWS // 10)]]
@@ -117,9 +122,10 @@ def load_preferences(
     """
     if isinstance(source, GeneratedPreferences):
         fixed = {"chosen_score": None, "rejected_score": None, "locale": "en"}
+        stream_of = {"wrong": pairs, "unmarked": unmarked_pairs}[source.rejected]
         draw = {
             str(stream): (
-                ({**pair._asdict(), **fixed} for pair in pairs(source.problems, stream, source.seed)),
+                ({**pair._asdict(), **fixed} for pair in stream_of(source.problems, stream, source.seed)),
                 {part: source.splits[part] for part in parts if part in source.splits},
             )
             for stream, parts in STREAMS.items()

@@ -3,8 +3,9 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
 from grpo_cot.grading.lenient import lenient_answer
-from grpo_cot.grading.pairs import pair_figures
+from grpo_cot.grading.pairs import pair_figures, ranked_right
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge
 from grpo_cot.schema import sections, strict_answer
 from grpo_cot.statistics import (
@@ -30,16 +31,20 @@ MODELS = ("base", "trained")
 READERS = ("strict", "lenient")
 COPIED = ("tokens", "reasoning_tokens", "truncated", "gold_log_likelihood", "gold_tokens", "rejected_log_likelihood",
           "rejected_tokens")  # fmt: skip
+READ = ("strict", "lenient", "numeric", "strict_correct", "lenient_correct", "strict_match", "flexible_extract")
 _ONE_PROCESS = 1_000  # texts that are read sooner than other processes have started
 
 
-def read_completion(completion: str, gold: str, locale: str, *, truncated: bool = False) -> Row:
-    """The answer that each reader finds in a completion, and whether it is the gold answer.
+def read_completion(completion: str, gold: str | None, locale: str, *, truncated: bool = False) -> Row:
+    """The answer that each reader finds in a completion, and whether it is the gold one; without gold nothing is read.
 
     `strict` reads the schema's answer, `lenient` the last stated answer wherever it stands; `numeric` is the lenient
     answer's value, null where it is unread. `strict_match` and `flexible_extract` are lm-evaluation-harness's verdicts.
     """
-    texts, lenient = sections(completion), lenient_answer(completion, locale, truncated=truncated)
+    texts = sections(completion)
+    if gold is None:
+        return dict.fromkeys(READ) | {"completion": completion, "format": texts is not None}
+    lenient = lenient_answer(completion, locale, truncated=truncated)
     strict = texts[1] if texts else None
     value = stated_value(lenient, locale) if lenient is not None else None
     return {
@@ -51,14 +56,14 @@ def read_completion(completion: str, gold: str, locale: str, *, truncated: bool 
     }  # fmt: skip
 
 
-def read_samples(samples: Sequence[str] | None, gold: str, locale: str) -> Row:
+def read_samples(samples: Sequence[str] | None, gold: str | None, locale: str) -> Row:
     """The answers of a problem's samples, read strictly, and their majority's verdict.
 
     `samples_strict` holds each sample's answer as a value, so that 18 and 18.0 are one answer, or as text where it is
     no number; None where the schema was not followed. `majority` is the verdict on the most frequent answer, of several
-    the first. All are None without samples.
+    the first. All are None without samples, and without a gold answer.
     """
-    if samples is None:
+    if samples is None or gold is None:
         return {"samples_strict": None, "samples_correct": None, "majority": None}
     verdicts: dict[str | None, tuple[str | None, bool]] = {None: (None, False)}  # the same answers come again and again
     answers = []
@@ -129,8 +134,8 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
     """The figures of every set, and on top those of the main one, which is the first in the file.
 
     Shares have Wilson's 95 % interval, means and perplexity a bootstrap interval over problems. Lengths are in tokens.
-    A figure that cannot be computed (no solutions, no samples) is None. The figures of pairs
-    (`grpo_cot.grading.pairs`) are there where the rows are pairs of answers.
+    A figure that cannot be computed (no final answers, no solutions, no samples) is None, and `paired` is without it.
+    The figures of pairs (`grpo_cot.grading.pairs`) are there where the rows are pairs of answers.
     """
     by_set: dict[str, list[Row]] = {}
     for prediction in predictions:
@@ -141,13 +146,17 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
 
 
 def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
+    graded = predictions[0]["gold"] is not None
     solutions = [prediction["solution"] for prediction in predictions]
     rows = {model: [prediction[model] for prediction in predictions] for model in MODELS}
-    verdicts = {reader: [[row[f"{reader}_correct"] for row in rows[model]] for model in MODELS] for reader in READERS}
-    figures = {model: _model_figures(rows[model], solutions) for model in MODELS}
-    differences = {f"{reader}_accuracy": paired(*columns) for reader, columns in verdicts.items()}
-    unread = {model: figures[model]["unread"] for model in MODELS}
-    warnings = unread_warnings(unread, differences["lenient_accuracy"])
+    figures = {model: _model_figures(rows[model], solutions, graded=graded) for model in MODELS}
+    differences, warnings = {}, []
+    if graded:
+        for reader in READERS:
+            verdicts = [[row[f"{reader}_correct"] for row in rows[model]] for model in MODELS]
+            differences[f"{reader}_accuracy"] = paired(*verdicts)
+        unread = {model: figures[model]["unread"] for model in MODELS}
+        warnings = unread_warnings(unread, differences["lenient_accuracy"])
     result = {"n": len(predictions), **figures, "paired": differences, "warnings": warnings}
     if pairs := pair_figures(predictions):
         for model in MODELS:
@@ -178,18 +187,25 @@ def unread_warnings(unread: Mapping[str, Mapping[str, float]], difference: Mappi
     ]
 
 
-def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None]) -> dict[str, Any]:
+def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None], *, graded: bool) -> dict[str, Any]:
     lengths = [row["reasoning_tokens"] for row in rows if row["reasoning_tokens"] is not None]
     length = _mean(lengths) or {"value": None, "low": None, "high": None}
     pairs = [
         (_reasoning(row["completion"]), text) for row, text in zip(rows, solutions, strict=True) if text is not None
     ]
+    read: dict[str, Any] = dict.fromkeys(
+        ("strict_accuracy", "lenient_accuracy", "unread", "format_adherence", "harness")
+    )
+    if graded:
+        read = {
+            "strict_accuracy": _share([row["strict_correct"] for row in rows]),
+            "lenient_accuracy": _share([row["lenient_correct"] for row in rows]),
+            "unread": _share([row["numeric"] is None for row in rows]),
+            "format_adherence": _share([row["format"] for row in rows]),
+            "harness": {name: _share([row[name] for row in rows]) for name in ("strict_match", "flexible_extract")},
+        }
     return {
-        "strict_accuracy": _share([row["strict_correct"] for row in rows]),
-        "lenient_accuracy": _share([row["lenient_correct"] for row in rows]),
-        "unread": _share([row["numeric"] is None for row in rows]),
-        "format_adherence": _share([row["format"] for row in rows]),
-        "harness": {name: _share([row[name] for row in rows]) for name in ("strict_match", "flexible_extract")},
+        **read,
         "reasoning_tokens": {"mean": length["value"], "low": length["low"], "high": length["high"], "n": len(lengths)},
         "completion_tokens": {"mean": sum(row["tokens"] for row in rows) / len(rows)},
         "truncated": sum(row["truncated"] for row in rows) / len(rows),
@@ -250,12 +266,14 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
 def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
     """Two runs' trained models, paired on the ids of their evaluation rows: b minus a, by set, the main set on top.
 
+    Of both accuracies where rows have final answers, and of `pair_accuracy` where they are pairs of answers.
+
     Raises:
         InputError: the runs were not evaluated on the same rows.
     """
     first, second = ({(row["set"], row["id"], row["gold"]): row["trained"] for row in rows} for rows in (a, b))
     if first.keys() != second.keys():
-        unpaired = sorted(first.keys() ^ second.keys())
+        unpaired = sorted(first.keys() ^ second.keys(), key=str)
         raise InputError(
             f"the runs were evaluated on different rows ({len(unpaired)} unpaired, {unpaired[0][1]!r} first); "
             "give both the same data set and the same evaluate section"
@@ -263,17 +281,20 @@ def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
     sets: dict[str, Any] = {}
     for name in dict.fromkeys(row["set"] for row in a):
         keys = [key for key in first if key[0] == name]
-        sets[name] = {"n": len(keys)}
-        for reader in READERS:
-            verdicts = [[rows[key][f"{reader}_correct"] for key in keys] for rows in (first, second)]
-            sets[name][f"{reader}_accuracy"] = {
-                "a": _share(verdicts[0]), "b": _share(verdicts[1]), **paired(verdicts[0], verdicts[1])
-            }  # fmt: skip
-        unread = {
-            side: _share([rows[key]["numeric"] is None for key in keys])
-            for side, rows in zip(("a", "b"), (first, second), strict=True)
-        }
-        sets[name] |= {"unread": unread, "warnings": unread_warnings(unread, sets[name]["lenient_accuracy"])}
+        sides = {"a": [first[key] for key in keys], "b": [second[key] for key in keys]}
+        sets[name] = {"n": len(keys), "unread": None, "warnings": []}
+        measures: dict[str, Callable[[Row], bool]] = {}
+        if keys[0][2] is not None:
+            measures |= {f"{reader}_accuracy": itemgetter(f"{reader}_correct") for reader in READERS}
+        if all(ranked_right(row) is not None for rows in sides.values() for row in rows):
+            measures["pair_accuracy"] = lambda row: bool(ranked_right(row))
+        for measure, verdict in measures.items():
+            verdicts = {side: list(map(verdict, rows)) for side, rows in sides.items()}
+            shares = {side: _share(own) for side, own in verdicts.items()}
+            sets[name][measure] = {**shares, **paired(verdicts["a"], verdicts["b"])}
+        if "lenient_accuracy" in measures:
+            unread = {side: _share([row["numeric"] is None for row in rows]) for side, rows in sides.items()}
+            sets[name] |= {"unread": unread, "warnings": unread_warnings(unread, sets[name]["lenient_accuracy"])}
     main = next(iter(sets))
     return {"set": main, **sets[main], "sets": sets}
 

@@ -29,7 +29,7 @@ def pair_figures(predictions: Sequence[Row]) -> dict[str, Any] | None:
     rows = [
         prediction
         for prediction in predictions
-        if all(prediction[model].get(side) is not None for model in ("base", "trained") for side in SIDES)
+        if all(ranked_right(prediction[model]) is not None for model in ("base", "trained"))
     ]
     if not rows:
         return None
@@ -47,6 +47,12 @@ def pair_figures(predictions: Sequence[Row]) -> dict[str, Any] | None:
             "margin": _mean(margins["trained"] - margins["base"]), "n": len(rows),
         },
     }  # fmt: skip
+
+
+def ranked_right(prediction: Mapping[str, Any]) -> bool | None:
+    """Whether a model finds the chosen answer more likely; None where one of the two was not measured."""
+    chosen, rejected = (prediction.get(side) for side in SIDES)
+    return None if chosen is None or rejected is None else bool(chosen > rejected)
 
 
 def _margins(rows: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:

@@ -8,6 +8,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from grpo_cot.hub.licences import full_name
 
+ACCURACIES = {  # in metrics.json: the type of the metric on the Hub, and its name
+    "strict_accuracy": ("exact_match", "strict accuracy"), "lenient_accuracy": ("exact_match", "lenient accuracy"),
+    "pair_accuracy": ("accuracy", "pairs of answers ranked right"),
+}  # fmt: skip
 CARD = Path(__file__).with_name("card.md.jinja")
 
 
@@ -25,20 +29,21 @@ def card(part: str, facts: Mapping[str, Any]) -> str:
     """The model card of the adapter or of the merged model, its metadata checked by huggingface_hub."""
     metrics, base, source, licence = facts["metrics"], facts["base_record"], facts["source"], facts["licence"]
     evaluation_set = source["sets"][metrics["set"]]
+    reasons = "strict_accuracy" in metrics["paired"]
     data = ModelCardData(
         base_model=base["id"], datasets=[source["id"]] if source["id"] else None,
         license=licence["id"], license_name=licence["name"], license_link=licence["link"],
         library_name="peft" if part == "adapter" else "transformers",
         pipeline_tag="text-generation", model_name=facts["name"],
-        tags=[*(method.replace("_", "-") for method in facts["methods"]), "reasoning", "trl"],
+        tags=[*(method.replace("_", "-") for method in facts["methods"]), *(["reasoning"] if reasons else []), "trl"],
         eval_results=[
             EvalResult(
                 task_type="text-generation", dataset_type=evaluation_set["id"] or metrics["set"],
-                dataset_name=f"{source['name']}, {metrics['set']}",
-                metric_type="exact_match", metric_name=f"{reader} accuracy (n = {metrics['n']})",
-                metric_value=metrics["trained"][f"{reader}_accuracy"]["value"],
+                dataset_name=f"{source['name']}, {metrics['set']}", metric_type=kind,
+                metric_name=f"{name} (n = {metrics['n']})", metric_value=metrics["trained"][key]["value"],
             )
-            for reader in ("strict", "lenient")
+            for key, (kind, name) in ACCURACIES.items()
+            if key in metrics["paired"]
         ],
     )  # fmt: skip
     words: dict[str, Any] = {"share": share, "points": points, "full_name": full_name}

@@ -48,6 +48,7 @@ MEASURES = (
 )
 FAMILIES = ("pass_at", "majority_at", "harness")  # one figure for each k, or for each filter
 OF_PAIRS = ("pair_accuracy", "pair_margin")
+OF_ANSWERS = ("strict_accuracy", "lenient_accuracy", "format_adherence", "unread")
 
 
 def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -55,12 +56,14 @@ def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     `difference` where there is one.
 
     A figure is {value} with low and high where it has an interval, and None where it could not be measured. A family
-    (pass@k) has a row for each member, and none where it was not asked for; so have pairs of answers.
+    (pass@k) has a row for each member, and none where it was not asked for; so have the figures of final answers and of
+    pairs where the rows have none.
     """
     rows = []
     for key, label, decimals, scale, unit in MEASURES:
         values = {model: figures[model].get(key) for model in ("base", "trained")}
-        if key in OF_PAIRS and "implicit_reward" not in figures:
+        absent = all(value is None for value in values.values())
+        if absent and key in OF_PAIRS + OF_ANSWERS:
             continue
         entries = [(label, figures["paired"].get(key), values)]
         if key in FAMILIES:
@@ -92,15 +95,16 @@ def _figure(value: Any) -> Mapping[str, Any] | None:
 
 
 def accuracy_picture(metrics: Mapping[str, Any]) -> str:
-    """Base beside trained, with 95 % intervals."""
-    measures = MEASURES[:3]  # the shares of all problems
+    """Base beside trained, with 95 % intervals: the shares of all problems that there are."""
+    shares = (*OF_ANSWERS[:3], OF_PAIRS[0])
+    measures = [measure for measure in MEASURES if measure[0] in shares and metrics["base"].get(measure[0])]
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(6.4, 2.6))
         for offset, model, colour in ((-0.19, "base", BASE_COLOUR), (0.19, "trained", TRAINED_COLOUR)):
-            shares = [metrics[model][key] for key, *_ in measures]
-            values = [100 * share["value"] for share in shares]
+            figures = [metrics[model][key] for key, *_ in measures]
+            values = [100 * share["value"] for share in figures]
             sides = (("value", "low"), ("high", "value"))
-            errors = [[100 * (share[upper] - share[lower]) for share in shares] for upper, lower in sides]
+            errors = [[100 * (share[upper] - share[lower]) for share in figures] for upper, lower in sides]
             positions = [position + offset for position in range(len(measures))]
             axes.bar(positions, values, 0.36, color=colour, label=model, yerr=errors, capsize=3, ecolor="#24292f")
             for position, value in zip(positions, values, strict=True):
@@ -166,9 +170,14 @@ def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
 
 
 def changed_problems(predictions: Sequence[Mapping[str, Any]], limit: int) -> dict[str, list[Mapping[str, Any]]]:
-    """Problems by the training's effect (strict reading): won, lost, and still wrong, the first few of each."""
+    """Problems by the training's effect (strict reading): won, lost, and still wrong, the first few of each.
+
+    Rows without a final answer are in none.
+    """
     groups: dict[str, list[Mapping[str, Any]]] = {"won": [], "lost": [], "still wrong": []}
     for row in predictions:
+        if row["gold"] is None:
+            continue
         before, after = row["base"]["strict_correct"], row["trained"]["strict_correct"]
         if not (before and after):
             groups["won" if after else "lost" if before else "still wrong"].append(row)

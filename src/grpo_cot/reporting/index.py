@@ -37,6 +37,7 @@ def index_page(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any
     published = tables.published_results()
     return environment().get_template("index.html.jinja").render(
         results=results, published=published, comparisons=comparisons,
+        preferences=[result for result in results if "implicit_reward" in result.metrics],
         # A newcomer, whose runs are no rows of the published tables, gets no empty tables.
         tables=tables.published_tables(results, published) if any(result.published_row for result in results) else [],
         wrong=tables.wrong_by_mark(published), replications=tables.replications(results),
@@ -48,16 +49,17 @@ def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]])
     """Two lines a run, one a comparison, and their warnings."""
     for result in results:
         metrics = result.metrics
-        for reader in ("strict_accuracy", "lenient_accuracy"):
-            before, after, change = metrics["base"][reader], metrics["trained"][reader], metrics["paired"][reader]
+        for headline in tables.headlines(metrics):
+            before, after = (headline[model]["value"] for model in ("base", "trained"))
             yield (
-                f"{result.name}: {reader.replace('_', ' ')} {before['value']:.1%} -> {after['value']:.1%}, difference "
-                f"{in_points(change)} (n = {metrics['n']}, paired, 95 % interval)"
+                f"{result.name}: {headline['label']} {before:.1%} -> {after:.1%}, difference "
+                f"{in_points(headline['difference'])} (n = {metrics['n']}, paired, 95 % interval)"
             )
         yield from (f"{result.name}: WARNING: {warning}" for warning in metrics["warnings"])
     for comparison in comparisons:
+        measure = next(accuracy for accuracy in tables.ACCURACIES if accuracy in comparison)
         yield (
-            f"{comparison['name']}: strict accuracy of {comparison['b']} minus {comparison['a']}: "
-            f"{in_points(comparison['strict_accuracy'])} (n = {comparison['n']}, paired, 95 % interval)"
+            f"{comparison['name']}: {tables.ACCURACIES[measure]} of {comparison['b']} minus {comparison['a']}: "
+            f"{in_points(comparison[measure])} (n = {comparison['n']}, paired, 95 % interval)"
         )
         yield from (f"{comparison['name']}: WARNING: {warning}" for warning in comparison["warnings"])

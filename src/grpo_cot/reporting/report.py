@@ -9,6 +9,7 @@ from grpo_cot.common.files import read_json, read_jsonl, read_text
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting import figures
 from grpo_cot.reporting.pages import environment
+from grpo_cot.reporting.tables import headlines
 
 
 def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
@@ -21,7 +22,7 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
         for row in read_jsonl(path)
     }
     return environment().get_template("report.html.jinja").render(
-        name=name, metrics=metrics, evaluate=recipe.evaluate, questions=questions,
+        name=name, metrics=metrics, evaluate=recipe.evaluate, questions=questions, headlines=headlines(metrics),
         rows={name: figures.figure_rows(entry) for name, entry in metrics["sets"].items()},
         accuracy_picture=Markup(figures.accuracy_picture(metrics)),
         phases=_phases(run / "train", recipe.rewards),

@@ -17,6 +17,10 @@ from grpo_cot.statistics import t_interval
 
 PUBLISHED = Path(__file__).with_name("published_results.yaml")
 READERS = ("strict_accuracy", "lenient_accuracy")
+# The shares that are compared in pairs, the one that a run is known by first, and their names.
+ACCURACIES = {
+    "strict_accuracy": "strict accuracy", "lenient_accuracy": "lenient accuracy", "pair_accuracy": "pairs ranked right"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,18 @@ class Result:
     published_row: str | None
     dataset_id: str | None
     metrics: Mapping[str, Any]
+
+
+def headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The accuracies that an evaluation set has: `label`, `base`, `trained`, and the paired `difference`."""
+    return [
+        {
+            "label": label, "base": metrics["base"][key], "trained": metrics["trained"][key],
+            "difference": metrics["paired"][key],
+        }
+        for key, label in ACCURACIES.items()
+        if key in metrics["paired"]
+    ]  # fmt: skip
 
 
 def published_results() -> Mapping[str, Any]:
@@ -97,14 +113,14 @@ def _ours(result: Result, table: Mapping[str, Any], published: Mapping[str, Any]
 
 
 def replications(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Runs of one recipe, data set and base with different seeds, together.
+    """Runs of one recipe, data set and base with different seeds, together, where rows have final answers.
 
     Each with `seeds`, `n` (problems) and, for strict and lenient accuracy, `over_seeds` of the `base`, of the `trained`
     model and of their `difference`.
     """
     groups: dict[tuple[str, str, str], dict[int, Result]] = {}
     for result in results:
-        if result.line is not None:
+        if result.line is not None and "strict_accuracy" in result.metrics["paired"]:
             key = (result.line.recipe, result.line.dataset, result.line.base)
             groups.setdefault(key, {}).setdefault(result.line.seed, result)
     sorted_groups = {key: [runs[seed] for seed in sorted(runs)] for key, runs in groups.items() if len(runs) > 1}
@@ -138,7 +154,7 @@ def comparisons_over_seeds(comparisons: Sequence[Mapping[str, Any]], results: Se
     groups: dict[tuple[str, ...], list[tuple[Mapping[str, Any], Result, Result]]] = {}
     for comparison in comparisons:
         a, b = by_name.get(comparison["a"]), by_name.get(comparison["b"])
-        if a is None or b is None or a.line is None or b.line is None:
+        if a is None or b is None or a.line is None or b.line is None or "strict_accuracy" not in comparison:
             continue
         key = tuple(name for line in (a.line, b.line) for name in (line.recipe, line.dataset, line.base))
         members = groups.setdefault(key, [])

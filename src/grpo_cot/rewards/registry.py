@@ -1,12 +1,13 @@
 """The rewards that a recipe may name: ours, the published ones, and the functions of the checkout's my_rewards.py."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 from grpo_cot.common.errors import InputError, nearest
+from grpo_cot.common.files import Row
 from grpo_cot.rewards import ours, published
 from grpo_cot.rewards.promise import Reward, promise_of
 
@@ -39,6 +40,19 @@ def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[f
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two rewards are called {min(twice)!r}: rename the one in {OWN}.py")
     return functions, list(section.values())
+
+
+def check_golds(prompts: Sequence[Row]) -> None:
+    """Refuse prompts without the final answers that rewards compare with.
+
+    Raises:
+        InputError: one has none.
+    """
+    if strange := next((row["id"] for row in prompts if row["gold"] is None), None):
+        raise InputError(
+            f"row {strange} has no final answer, which the rewards compare with; name its column as columns.gold in "
+            "the source file of the data set, or learn from its pairs alone"
+        )
 
 
 def _reward(name: str) -> Reward:

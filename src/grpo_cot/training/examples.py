@@ -16,6 +16,7 @@ from grpo_cot.models.turns import answer_ids
 from grpo_cot.recipes.phases import OwnSamplesSection
 from grpo_cot.recipes.recipe import PromptSection
 from grpo_cot.rewards.ours import correctness_in_schema
+from grpo_cot.rewards.registry import check_golds
 from grpo_cot.schema import model_answer
 
 
@@ -44,7 +45,11 @@ def own_completions(
 
     Right is what follows the schema and states the gold's value, judged with what the prompts open; the rows hold what
     the model wrote, for that is what it learns from. What the length limit cut off is neither.
+
+    Raises:
+        InputError: a problem has no final answer.
     """
+    check_golds(prompts)
     problems = sampled(prompts, section.problems, seed)
     repeated = [row for row in problems for _ in range(section.count)]
     encoded = encode(tokenizer, [row["messages"] for row in repeated], prompt.chat_template_kwargs)

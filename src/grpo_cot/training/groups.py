@@ -53,7 +53,7 @@ def compare_groups(trainer: Any, correct: Reward) -> None:
     compares them.
     """
     calculate, generate = trainer._calculate_rewards, trainer._generate_and_score_completions
-    differ = torch.empty(0)
+    differ = torch.empty(0, dtype=torch.bool)
 
     def calculated(inputs: Any, prompts: Any, completions: Any, *others: Any) -> torch.Tensor:
         nonlocal differ

@@ -21,13 +21,13 @@ _NUMBER = re.compile(r"\d+")
 
 
 class Pair(NamedTuple):
-    """A question with a right and a wrong answer as completions of the schema, the right number, and the slip."""
+    """A question with a chosen and a rejected answer, the right number, and the rejected one's slip if it has one."""
 
     question: str
     chosen: str
     rejected: str
     gold: str
-    slip: Slip
+    slip: Slip | None
 
 
 class _Step(NamedTuple):

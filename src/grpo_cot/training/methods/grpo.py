@@ -16,7 +16,7 @@ from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import MOSTLY
 from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
-from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.rewards.registry import check_golds, reward_functions
 from grpo_cot.training.curves import cut_sentences, entropy_sentences, mean, reward_sentences, unpaid_sentences
 from grpo_cot.training.groups import compare_groups, leave_out_silent
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
@@ -39,8 +39,9 @@ def dataset(setup: Setup) -> Examples:
     """The prompts, with the columns that the rewards read.
 
     Raises:
-        InputError: one step asks more prompts than there are.
+        InputError: one step asks more prompts than there are, or one has no final answer.
     """
+    check_golds(setup.prompts)
     settings = setup.phase.settings
     completions = settings["per_device_train_batch_size"] * settings.get("gradient_accumulation_steps", 1)
     groups = completions * setup.recipe.processes // settings["num_generations"]

@@ -14,7 +14,7 @@ from grpo_cot.models.generation import encode
 from grpo_cot.recipes.phases import PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.promise import Reward
-from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.rewards.registry import check_golds, reward_functions
 from grpo_cot.training.curves import cut_sentences, ends, entropy_sentences, mean, reward_sentences, unpaid_sentences
 from grpo_cot.training.methods.grpo import COLUMNS, judging
 from grpo_cot.training.methods.setup import Examples, Setup
@@ -34,8 +34,9 @@ def dataset(setup: Setup) -> Examples:
     """The prompts as messages and as token ids, with the columns that the rewards read.
 
     Raises:
-        InputError: a rollout asks more prompts than there are.
+        InputError: a rollout asks more prompts than there are, or one has no final answer.
     """
+    check_golds(setup.prompts)
     asked = setup.phase.settings["batch_size"]
     if len(setup.prompts) < asked:
         raise InputError(
