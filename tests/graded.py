@@ -40,3 +40,14 @@ def metrics(base: float, trained: float, n: int = 500, **changed: Any) -> dict[s
         "warnings": [],
     }
     return {"set": "test", **figures, "sets": {"test": figures}}
+
+
+def preference_metrics(base: float, trained: float) -> dict[str, Any]:
+    """Metrics of one evaluation set of pairs of answers, without final answers."""
+    figures = metrics(base, trained)["sets"]["test"]
+    absent = ("strict_accuracy", "lenient_accuracy", "unread", "format_adherence", "harness", "pass_at", "majority_at")
+    for model, accuracy in (("base", base), ("trained", trained)):
+        figures[model] |= dict.fromkeys(absent) | {"pair_accuracy": share(accuracy), "pair_margin": {"value": 2.5}}
+    figures["paired"] = {"pair_accuracy": figures["paired"]["strict_accuracy"]}
+    figures["implicit_reward"] = {"accuracy": share(0.81), "margin": {"value": 4.25, "low": 4.0, "high": 4.5}, "n": 490}
+    return {"set": "test", **figures, "sets": {"test": figures}}

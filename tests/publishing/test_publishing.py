@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graded import metrics
+from graded import metrics, preference_metrics
 from huggingface_hub import ModelCard
 from support import ROOT
 
@@ -76,6 +76,15 @@ def test_the_card_says_of_every_evaluated_set_its_figures_licence_and_what_it_re
         "- mgsm-en (files, licence cc-by-4.0), 250 rows. All of them are also in test. Professionally made.\n" in text
     )
     assert "wtfpl" not in text  # the run was not evaluated on it
+
+
+def test_the_card_of_a_run_on_pairs_claims_no_reasoning_and_no_accuracy() -> None:
+    text = card("merged", facts() | {"metrics": preference_metrics(0.4, 0.9)})
+    assert "| pairs of answers ranked right (n = 490) | 40.0 % [36.0, 44.0] | 90.0 %" in text
+    assert "strict" not in text.lower() and "<reasoning>" not in text and "unread" not in text
+    data = ModelCard(text).data
+    assert "reasoning" not in data.tags
+    assert [result.metric_type for result in data.eval_results] == ["accuracy"]
 
 
 def test_the_cards_metadata_names_the_main_set_and_the_methods() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import report
-from graded import metrics
+from graded import metrics, preference_metrics
 from support import ROOT
 
 from grpo_cot.common.files import write_json, write_jsonl
-from grpo_cot.reporting.figures import changed_problems, curves_picture, figure_rows, reward_picture
+from grpo_cot.reporting.figures import accuracy_picture, changed_problems, curves_picture, figure_rows, reward_picture
 
 HOSTILE = "</pre><script>alert(1)</script>"
 GRPO_LOG = [
@@ -228,6 +228,17 @@ def test_figures_that_were_not_measured_are_none() -> None:
     assert rows["pass@4"]["trained"] is None
     assert rows["cut off by the limit"]["trained"] == {"value": 0.02}
     assert rows["strict accuracy"]["difference"]["detectable"] == 0.061
+
+
+def test_pairs_without_final_answers_have_their_own_figures_and_no_empty_ones() -> None:
+    figures = preference_metrics(0.4, 0.9)
+    labels = [row["label"] for row in figure_rows(figures)]
+    assert "pairs ranked right" in labels and "chosen minus rejected answer (nats)" in labels
+    assert not {"strict accuracy", "unread by the lenient reader", "pass@4"} & set(labels)
+    assert "pairs ranked right" in accuracy_picture(figures) and "strict" not in accuracy_picture(figures)
+    assert "pairs ranked right" not in [row["label"] for row in figure_rows(metrics(0.2, 0.6))]
+    without = prediction("a", False, True) | {"gold": None}
+    assert changed_problems([without], limit=1) == {"won": [], "lost": [], "still wrong": []}
 
 
 def test_phantom_groups_have_a_curve() -> None:

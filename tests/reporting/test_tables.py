@@ -7,7 +7,7 @@ from typing import Any
 
 import index
 import pytest
-from graded import metrics, share
+from graded import metrics, preference_metrics, share
 from scipy.stats import ttest_1samp
 from support import ROOT
 
@@ -135,6 +135,21 @@ def test_other_runs_are_listed_below_the_six_rows(project: Path) -> None:
     table = page[page.index("Table I:") : page.index("Table II:")]
     assert table.index("no row of the published tables") < table.index("placebo-1")
     assert table.count("placebo-1</a>") == 1
+
+
+def test_runs_on_pairs_without_final_answers_have_a_table_of_their_own(project: Path) -> None:
+    pairs = {"a": "dpo-1", "b": "dpo-2", "set": "test", "n": 490, "unread": None, "warnings": [],
+             "pair_accuracy": comparison("", "", 0.3)["strict_accuracy"]}  # fmt: skip
+    runs = {f"dpo-{seed}": ("placebo", seed, preference_metrics(0.4, 0.9)) for seed in (1, 2)}
+    page = page_of(project, runs, both=pairs)
+    assert "No run has final answers." in page and page.count("n = 490 pairs") == 2 and "81.0 %" in page
+    assert "both, pairs ranked right (n = 490)" in page and "several seeds" not in page
+    results = index.graded_runs(project)
+    lines = list(index.summary(results, index.read_comparisons(project)))
+    assert lines[0].startswith("dpo-1: pairs ranked right 40.0% -> 90.0%")
+    assert lines[-1].startswith("both: pairs ranked right of dpo-2 minus dpo-1: ")
+    mixed = page_of(project, runs | {"placebo-1": ("placebo", 3, metrics(0.2, 0.6))}, both=pairs)
+    assert "20.0 %" in mixed and "n = 490 pairs" in mixed
 
 
 def test_without_any_run_the_page_says_how_to_get_one(project: Path) -> None:
