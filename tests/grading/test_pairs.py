@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from grpo_cot.grading.grade import grade, metrics
+from grpo_cot.common.errors import InputError
+from grpo_cot.grading.grade import compare, grade, metrics
 from grpo_cot.grading.pairs import pair_figures
 
 
@@ -70,3 +71,27 @@ def test_metrics_have_the_figures_of_pairs_where_rows_are_pairs(pairs: bool) -> 
     assert [figures[model]["pair_accuracy"]["value"] for model in ("base", "trained")] == [0, 1]
     assert figures["paired"]["pair_accuracy"]["difference"] == 1
     assert figures["implicit_reward"]["margin"]["value"] == pytest.approx(4)
+
+
+def test_rows_without_final_answers_are_ranked_and_compared_and_have_no_accuracy() -> None:
+    def predictions(trained: float) -> list[dict[str, Any]]:
+        rows = [
+            {"id": f"test-{n}", "set": "test",
+             "base": completion(-4.0, rejected_log_likelihood=-3.0, rejected_tokens=8),
+             "trained": completion(trained, rejected_log_likelihood=-3.0, rejected_tokens=8)}
+            for n in range(8)
+        ]  # fmt: skip
+        problem: dict[str, Any] = {"gold": None, "locale": "en", "solution": None}
+        return grade(rows, {("test", row["id"]): problem for row in rows})
+
+    better, worse = predictions(-2.0), predictions(-5.0)
+    figures = metrics(better)
+    assert [figures["trained"][name] for name in ("strict_accuracy", "unread", "harness", "pass_at")] == [None] * 4
+    assert set(figures["paired"]) == {"pair_accuracy"} and figures["warnings"] == []
+    assert figures["trained"]["completion_tokens"] == {"mean": 9}
+    result = compare(worse, better)
+    assert "strict_accuracy" not in result and result["unread"] is None
+    assert (result["pair_accuracy"]["a"]["value"], result["pair_accuracy"]["b"]["value"]) == (0, 1)
+    assert result["pair_accuracy"]["difference"] == 1 and result["pair_accuracy"]["p"] == pytest.approx(2 / 2**8)
+    with pytest.raises(InputError, match=r"different rows \(1 unpaired, 'test-7' first\)"):
+        compare(worse, better[:7])

@@ -8,7 +8,7 @@ import pytest
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.rewards.promise import Promise, promise_of, promises
-from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS, reward_functions
+from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS, check_golds, reward_functions
 
 OWN = """\
 from grpo_cot.rewards import promises
@@ -138,3 +138,9 @@ def test_each_reward_promises_what_its_name_says() -> None:
     for name, what in expected.items():
         for reward in {name, f"published_{name}"} & found.keys():
             assert found[reward] == Promise(what, (), (), in_parts=what == "tags")  # type: ignore[arg-type]
+
+
+def test_prompts_without_a_final_answer_are_refused_where_rewards_compare_with_it() -> None:
+    check_golds([{"id": "a", "gold": "7"}])
+    with pytest.raises(InputError, match=r"row b has no final answer, which the rewards compare with; name its column"):
+        check_golds([{"id": "a", "gold": "7"}, {"id": "b", "gold": None}])
