@@ -8,7 +8,7 @@ from grpo_cot.checks.recipe import check_training
 from grpo_cot.common.errors import naming
 from grpo_cot.common.files import Row, file_hash, read_jsonl, write_json
 from grpo_cot.common.step import run
-from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.rewards.registry import OWN, check_golds
 
@@ -24,8 +24,8 @@ def main(args: Namespace) -> str:
     group, samples = 0, {}
     with naming(args.recipe):
         failures, by_length = broken(recipe.rewards), length_warnings(recipe.rewards)
-    if isinstance(phase, GrpoPhase):  # otherwise the rewards never see the base's own completions
-        group = phase.grpo["num_generations"]
+    if isinstance(phase, GrpoPhase | PpoPhase):  # otherwise the rewards never see the base's own completions
+        group = phase.group_size
         rows = read_jsonl(args.prompts / "train.jsonl")[: recipe.audit.prompts]
         with naming(args.prompts / "train.jsonl"):
             check_golds(rows)

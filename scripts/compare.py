@@ -17,7 +17,8 @@ def main(args: Namespace) -> str:
     measure = "strict_accuracy" if "strict_accuracy" in result else "pair_accuracy"
     return (
         f"{measure.replace('_', ' ')} of {names['b']} minus {names['a']}: {in_points(result[measure])} "
-        f"(set {result['set']}, n = {result['n']})" + "".join(f"; WARNING: {warning}" for warning in result["warnings"])
+        f"(set {result['set']}, n = {result[measure].get('n', result['n'])})"
+        + "".join(f"; WARNING: {warning}" for warning in result["warnings"])
     )
 
 

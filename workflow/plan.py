@@ -42,7 +42,7 @@ def lines(found: Plan) -> Iterator[str]:
 
 
 def _phase(phase: PhasePlan) -> Iterator[str]:
-    unit = {"grpo": "completions", "dpo": "pairs", "rejection_sampling": "own right completions"}
+    unit = {"grpo": "completions", "ppo": "completions", "dpo": "pairs", "rejection_sampling": "own right completions"}
     steps = "unknown until the rows are" if phase.steps is None else f"{phase.steps:,}"
     epochs = "unknown until the rows are" if phase.epochs is None else f"{phase.epochs:.2f}"
     yield f"  steps: {steps}; epochs over the training rows: {epochs}"

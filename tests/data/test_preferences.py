@@ -139,6 +139,21 @@ def test_repeats_are_kept_in_one_split_the_test_split_first(tmp_path: Path) -> N
     assert record["repeats_left_out"] == {"test": 1, "train": 1}
 
 
+def test_every_row_has_every_column(tmp_path: Path) -> None:
+    short = {name: value for name, value in PAIRS[1].items() if name != "value"}
+    with pytest.raises(InputError, match=r"train.jsonl: row 2: there is no column 'value', which columns.gold names"):
+        preferences(tmp_path, train=[PAIRS[0], short])
+
+
+def test_between_splits_letters_and_digits_decide_as_in_the_step_prepare(tmp_path: Path) -> None:
+    test = [PAIRS[6] | {"question": "What is 31?"}]
+    train = [PAIRS[0] | {"question": "What is 3 + 1?"}, PAIRS[1]]
+    with pytest.raises(InputError, match="row 0 of 'train' has the same question as row 6 of 'test'"):
+        preferences(tmp_path, train=train, test=test)
+    splits, _ = preferences(tmp_path, train=train, test=test, repeats="drop")
+    assert [row["id"] for row in splits["train"]] == ["1"]
+
+
 def test_questions_with_other_signs_are_others(tmp_path: Path) -> None:
     test = [PAIRS[3] | {"id": n, "question": f"What is 3 {sign} 1?"} for n, sign in enumerate("+-*")]
     assert len(preferences(tmp_path, train=PAIRS[:2], test=test, columns={})[0]["test"]) == 3

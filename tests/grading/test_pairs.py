@@ -93,5 +93,12 @@ def test_rows_without_final_answers_are_ranked_and_compared_and_have_no_accuracy
     assert "strict_accuracy" not in result and result["unread"] is None
     assert (result["pair_accuracy"]["a"]["value"], result["pair_accuracy"]["b"]["value"]) == (0, 1)
     assert result["pair_accuracy"]["difference"] == 1 and result["pair_accuracy"]["p"] == pytest.approx(2 / 2**8)
+    for rows in (worse, better):
+        rows[0]["trained"] = rows[0]["trained"] | {"rejected_log_likelihood": None}  # longer than the positions
+    assert compare(worse, better)["pair_accuracy"]["n"] == metrics(better)["implicit_reward"]["n"] == 7
+    for row in better:
+        row["trained"] = row["trained"] | {"rejected_log_likelihood": None}
+    with pytest.raises(InputError, match="the set 'test' has no final answers, and none of its rows is a pair"):
+        metrics(better)
     with pytest.raises(InputError, match=r"different rows \(1 unpaired, 'test-7' first\)"):
         compare(worse, better[:7])

@@ -223,8 +223,8 @@ def test_a_reward_that_was_not_logged_is_not_in_the_pictures_legend() -> None:
 
 def test_figures_that_were_not_measured_are_none() -> None:
     rows = {row["label"]: row for row in figure_rows(metrics(0.2, 0.6, perplexity=None, pass_at=None))}
-    assert rows["perplexity of the worked solutions"]["trained"] is None
-    assert rows["perplexity of the worked solutions"]["base"]["value"] == 3.25
+    assert rows["perplexity of the solutions"]["trained"] is None
+    assert rows["perplexity of the solutions"]["base"]["value"] == 3.25
     assert rows["pass@4"]["trained"] is None
     assert rows["cut off by the limit"]["trained"] == {"value": 0.02}
     assert rows["strict accuracy"]["difference"]["detectable"] == 0.061

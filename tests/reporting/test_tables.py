@@ -139,7 +139,7 @@ def test_other_runs_are_listed_below_the_six_rows(project: Path) -> None:
 
 def test_runs_on_pairs_without_final_answers_have_a_table_of_their_own(project: Path) -> None:
     pairs = {"a": "dpo-1", "b": "dpo-2", "set": "test", "n": 490, "unread": None, "warnings": [],
-             "pair_accuracy": comparison("", "", 0.3)["strict_accuracy"]}  # fmt: skip
+             "pair_accuracy": comparison("", "", 0.3)["strict_accuracy"] | {"n": 490}}  # fmt: skip
     runs = {f"dpo-{seed}": ("placebo", seed, preference_metrics(0.4, 0.9)) for seed in (1, 2)}
     page = page_of(project, runs, both=pairs)
     assert "No run has final answers." in page and page.count("n = 490 pairs") == 2 and "81.0 %" in page

@@ -234,7 +234,9 @@ def test_groups_are_counted_over_all_processes(monkeypatch: pytest.MonkeyPatch) 
     trainer = SimpleNamespace(
         _calculate_rewards=lambda *arguments: calculated, model=SimpleNamespace(training=True), num_generations=4,
         reward_weights=torch.tensor([1.0, 1.0]), _metrics={"train": {"phantom_advantage": []}},
-        _generate_and_score_completions=None,
+        _generate_and_score_completions=lambda inputs: {"advantages": torch.tensor([0.1, 0.2])},
+        multi_objective_aggregation="sum_then_normalize", scale_rewards="group",
+        accelerator=SimpleNamespace(process_index=1),
     )  # fmt: skip
     groups.compare_groups(trainer, correctness)
     inputs = [{"gold": "5", "locale": "en"}] * 2
@@ -243,6 +245,14 @@ def test_groups_are_counted_over_all_processes(monkeypatch: pytest.MonkeyPatch) 
     there["right"] = torch.tensor([False, False])
     trainer._calculate_rewards(inputs, ["", ""], messages, [[0], [0]])
     assert trainer._metrics["train"]["phantom_advantage"] == [0.0, 1.0]
+    # Of two groups of two the second one is this process's, and its rewards are equal.
+    trainer.num_generations, trainer._metrics["train"]["frac_reward_zero_std"] = 2, [0.0]
+    for there["paid"], expected in ((torch.ones(2, 2), [0, 0]), (torch.tensor([[2.0, 0.0], [0.0, 0.0]]), [0.1, 0.2])):
+        calculated[2:] = there["paid"]
+        trainer._calculate_rewards(inputs, ["", ""], messages, [[0], [0]])
+        batch = trainer._generate_and_score_completions(inputs)
+        assert batch["advantages"].tolist() == pytest.approx(expected)
+        assert trainer._metrics["train"]["frac_reward_zero_std"] == [0.5 if expected == [0, 0] else 0.0]
 
 
 def test_a_completion_that_no_reward_judges_is_not_compared() -> None:

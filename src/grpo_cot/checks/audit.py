@@ -12,7 +12,7 @@ from typing import Any
 from grpo_cot.checks.golden import GOLDEN, WRONG_LONG, WRONG_SHORT, Golden
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
-from grpo_cot.recipes.phases import GrpoPhase
+from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import amounts, is_silent, sample_warnings
 from grpo_cot.rewards.promise import Promise, Reward, promise_of
@@ -117,7 +117,9 @@ def judge(failures: Mapping[str, Sequence[str]], silence: Mapping[str, Any], all
     return warnings + (sample_warnings(silence, "the base model's samples") if silence else [])
 
 
-def base_samples(recipe: Recipe, phase: GrpoPhase, prompts: Sequence[Row], base: Path, seed: int) -> dict[str, Any]:
+def base_samples(
+    recipe: Recipe, phase: GrpoPhase | PpoPhase, prompts: Sequence[Row], base: Path, seed: int
+) -> dict[str, Any]:
     """The statistics of the rewards on a group of the base's completions to each prompt, drawn as the phase will.
 
     Raises:

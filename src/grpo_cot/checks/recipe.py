@@ -127,6 +127,11 @@ def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
                 f"{place}.generation_kwargs.{twice[0]}: completions are sampled as the phase's own settings say, "
                 "by which they are scored as well; take it out"
             )
+        if "stop_strings" in extra:
+            raise InputError(
+                f"{place}.generation_kwargs.stop_strings: the trainer gives its sampling no tokenizer to find "
+                "them with; take it out"
+            )
         construct("sampling", sampling_of(phase), place)
         try_sampling(sampling_of(phase), place)
     if phase.own_samples:

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from grpo_cot.bases.sources import Base, files_here
 from grpo_cot.checks.amounts import check_experts, check_rows, check_tokens
 from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
-from grpo_cot.data.kinds import KINDS, read_any
+from grpo_cot.data.kinds import KINDS, Kind, read_any
 from grpo_cot.library.lora import check_names
 from grpo_cot.library.values import MOST_TOKENS
 from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
-from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, Phase, PpoPhase
+from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe, load_recipe
 
 # These keep the rows of a packed sequence apart without Flash Attention, too: by positions that begin anew. A test
@@ -61,20 +62,7 @@ def check_comparison(root: Path, where: Path, name: str, a: Run, b: Run) -> None
 def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
     kind, source = read_any(root / f"sources/datasets/{run.dataset}.yaml")
     splits = set(kind.evaluation_sets(source))
-    if kind == KINDS["preference"]:
-        needing = [number for number, phase in enumerate(recipe.phases, start=1) if _compares_with_gold(phase)]
-        if needing and source.kind != "generator" and source.columns.gold is None:
-            raise InputError(
-                f"{path}: phases.{needing[0]} compares completions with final answers, which the data set "
-                f"{run.dataset!r} of the run {name!r} lacks; name their column as columns.gold in its source file, or "
-                "take a phase that learns from its pairs"
-            )
-    elif learning := [number for number, phase in enumerate(recipe.phases, start=1) if _learns_from_pairs(phase)]:
-        raise InputError(
-            f"{path}: phases.{learning[0]}.samples is null, so that the phase learns from the data set's pairs, but "
-            f"the rows of {run.dataset!r}, the data set of the run {name!r}, are no pairs (rows: preference); "
-            "draw samples, or name another data set"
-        )
+    check_rows_kind(path, recipe, run.dataset, kind, source)
     if source.kind == "generator":
         with naming(path):
             check_rows(recipe, source.splits["train"], run.dataset)
@@ -92,12 +80,27 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             )
 
 
-def _compares_with_gold(phase: Phase) -> bool:
-    return isinstance(phase, GrpoPhase | PpoPhase) or phase.own_samples is not None
+def check_rows_kind(path: Path, recipe: Recipe, dataset: str, kind: Kind, source: Any) -> None:
+    """Check that the rows of a data set have what the phases of a recipe learn from.
 
-
-def _learns_from_pairs(phase: Phase) -> bool:
-    return isinstance(phase, DpoPhase) and phase.samples is None
+    Raises:
+        InputError: they have not; `path` is the recipe's file.
+    """
+    numbered = list(enumerate(recipe.phases, start=1))
+    if kind == KINDS["preference"]:
+        needing = [number for number, phase in numbered if phase.group_size or phase.own_samples]
+        if needing and source.kind != "generator" and source.columns.gold is None:
+            raise InputError(
+                f"{path}: phases.{needing[0]} compares completions with final answers, which the data set {dataset!r} "
+                "lacks; name their column as columns.gold in its source file, or take a phase that learns from its "
+                "pairs"
+            )
+    elif learning := [number for number, phase in numbered if isinstance(phase, DpoPhase) and phase.samples is None]:
+        raise InputError(
+            f"{path}: phases.{learning[0]}.samples is null, so that the phase learns from the data set's pairs, but "
+            f"the rows of the data set {dataset!r} are no pairs (rows: preference); draw samples, or name another data "
+            "set"
+        )
 
 
 def _check_image(recipe: Recipe, name: str, run: Run) -> None:

@@ -68,8 +68,8 @@ def validated(kind: "type[Model] | TypeAdapter[Model]", value: Any, where: objec
             tag = ".".join([*([field] if field else []), first["ctx"]["discriminator"].strip("'")])
             if first["type"] == "union_tag_invalid":
                 known = [name.strip("'") for name in first["ctx"]["expected_tags"].split(", ")]
-                found = first["ctx"]["tag"]
-                raise InputError(f"{where}: {tag} is {shown(found)}; {nearest(found, known)}") from None
+                found = first["input"][first["ctx"]["discriminator"].strip("'")]
+                raise InputError(f"{where}: {tag} is {shown(found)}; {nearest(str(found), known)}") from None
             field, first["type"] = tag, "missing"
         if first["type"] == "missing":
             raise InputError(f"{where}: the key {field!r} is missing") from None

@@ -18,6 +18,7 @@ from grpo_cot.common.fields import Text
 from grpo_cot.common.files import Row
 from grpo_cot.data.examination import is_to_be_read, origin, refuse_shared_rows
 from grpo_cot.data.held_out import hold_out
+from grpo_cot.data.overlap import text_key
 from grpo_cot.data.sources import FilesPlace, HeldOut, HubPlace, Locale, Reason
 from grpo_cot.data.tables import Raw, identifier_of, read_files, read_hub
 from grpo_cot.hub.licences import Licence
@@ -100,7 +101,8 @@ def read_rows(
         source: the source.
         name: the data set's.
         columns: the names of its columns by field.
-        same: the field of our rows by which two are the same, and its key.
+        same: the field of our rows by which two are the same, and its key within a split; between splits letters and
+            digits decide, as in the step prepare.
         reader: reads a row's fields.
         root: a `folder` is relative to it.
 
@@ -136,12 +138,14 @@ def read_rows(
 
 
 def _check_columns(content: Raw, columns: Mapping[str, str]) -> None:
-    for field, column in columns.items():
-        if column not in content.rows[0]:
-            raise InputError(
-                f"{content.where}: there is no column {column!r}, which columns.{field} names; "
-                f"{nearest(column, content.rows[0])}"
-            )
+    for position, row in enumerate(content.rows, start=1):
+        for field, column in columns.items():
+            if column not in row:
+                place = "" if position == 1 else f"row {position}: "
+                raise InputError(
+                    f"{content.where}: {place}there is no column {column!r}, which columns.{field} names; "
+                    f"{nearest(column, row)}"
+                )
 
 
 def _identified(content: Raw, split: str, column: str | None) -> dict[str, str]:
@@ -163,13 +167,14 @@ def _without_repeats(splits: dict[str, list[Row]], same: tuple[str, Key], name: 
         InputError: there are such rows, and they are not to be dropped.
     """
     order = sorted(splits, key=lambda split: _KEPT_AFTER.get(split, 1))
-    places: dict[Hashable, tuple[str, str]] = {}  # text: the split and the id of the row that keeps it
+    others: dict[str, tuple[str, str]] = {}  # a text of a split before: that split, and the id of the row that keeps it
     field, key = same
     left_out: dict[str, int] = {}
     for split in order:
-        kept = []
+        kept, own = [], {}
         for row in splits[split]:
-            other, identifier = places.setdefault(key(row[field]), (split, row["id"]))
+            here = (split, row["id"])
+            other, identifier = others.get(text_key(row[field])) or own.setdefault(key(row[field]), here)
             if other == split and (split == "train" or identifier == row["id"]):
                 kept.append(row)
             elif drop:
@@ -181,6 +186,7 @@ def _without_repeats(splits: dict[str, list[Row]], same: tuple[str, Key], name: 
                     "'drop' in the source file, or set 'repeats: drop' to keep each in one split"
                 )
         splits[split] = kept
+        others |= {text_key(row[field]): (split, row["id"]) for row in kept}
     return left_out
 
 

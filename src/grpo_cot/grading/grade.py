@@ -136,6 +136,9 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
     Shares have Wilson's 95 % interval, means and perplexity a bootstrap interval over problems. Lengths are in tokens.
     A figure that cannot be computed (no final answers, no solutions, no samples) is None, and `paired` is without it.
     The figures of pairs (`grpo_cot.grading.pairs`) are there where the rows are pairs of answers.
+
+    Raises:
+        InputError: a set has neither final answers nor pairs.
     """
     by_set: dict[str, list[Row]] = {}
     for prediction in predictions:
@@ -158,7 +161,13 @@ def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
         unread = {model: figures[model]["unread"] for model in MODELS}
         warnings = unread_warnings(unread, differences["lenient_accuracy"])
     result = {"n": len(predictions), **figures, "paired": differences, "warnings": warnings}
-    if pairs := pair_figures(predictions):
+    pairs = pair_figures(predictions)
+    if not (graded or pairs):
+        raise InputError(
+            f"the set {predictions[0]['set']!r} has no final answers, and none of its rows is a pair of answers that "
+            "the model has the positions for: nothing of it can be measured"
+        )
+    if pairs:
         for model in MODELS:
             figures[model] |= pairs[model]
         differences["pair_accuracy"] = pairs["paired"]
@@ -266,10 +275,11 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
 def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
     """Two runs' trained models, paired on the ids of their evaluation rows: b minus a, by set, the main set on top.
 
-    Of both accuracies where rows have final answers, and of `pair_accuracy` where they are pairs of answers.
+    Of both accuracies where rows have final answers, and of `pair_accuracy` over the `n` pairs of answers that both
+    models have the positions for.
 
     Raises:
-        InputError: the runs were not evaluated on the same rows.
+        InputError: the runs were not evaluated on the same rows, or there is nothing to compare.
     """
     first, second = ({(row["set"], row["id"], row["gold"]): row["trained"] for row in rows} for rows in (a, b))
     if first.keys() != second.keys():
@@ -286,12 +296,17 @@ def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
         measures: dict[str, Callable[[Row], bool]] = {}
         if keys[0][2] is not None:
             measures |= {f"{reader}_accuracy": itemgetter(f"{reader}_correct") for reader in READERS}
-        if all(ranked_right(row) is not None for rows in sides.values() for row in rows):
-            measures["pair_accuracy"] = lambda row: bool(ranked_right(row))
         for measure, verdict in measures.items():
             verdicts = {side: list(map(verdict, rows)) for side, rows in sides.items()}
             shares = {side: _share(own) for side, own in verdicts.items()}
             sets[name][measure] = {**shares, **paired(verdicts["a"], verdicts["b"])}
+        ranked = [(ranked_right(one), ranked_right(other)) for one, other in zip(*sides.values(), strict=True)]
+        if measured := [pair for pair in ranked if None not in pair]:
+            ranks = dict(zip(("a", "b"), map(list, zip(*measured, strict=True)), strict=True))
+            shares = {side: _share(own) for side, own in ranks.items()}
+            sets[name]["pair_accuracy"] = {**shares, **paired(ranks["a"], ranks["b"]), "n": len(measured)}
+        elif not measures:
+            raise InputError(f"the set {name!r} has no final answers, and no pair of answers that both runs measured")
         if "lenient_accuracy" in measures:
             unread = {side: _share([row["numeric"] is None for row in rows]) for side, rows in sides.items()}
             sets[name] |= {"unread": unread, "warnings": unread_warnings(unread, sets[name]["lenient_accuracy"])}

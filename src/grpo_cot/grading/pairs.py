@@ -1,8 +1,9 @@
 """How well models tell the chosen answer of a pair from the rejected one, by the answers' log-likelihoods.
 
 A model ranks a pair right where it finds the chosen answer more likely, all tokens summed: of two answers the shorter
-one has an advantage, which the base and the trained model share. The implicit reward of DPO is the change that training
-made, log p(answer) - log p_base(answer), with its factor beta left out (Rafailov et al., 2023, equation 5).
+one has an advantage, which the base and the trained model share. The change that training made,
+log p(answer) - log p_base(answer), is DPO's implicit reward without its factor beta where DPO from the base is all of
+the training (Rafailov et al., 2023, equation 5).
 """
 
 from collections.abc import Mapping, Sequence

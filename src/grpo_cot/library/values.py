@@ -128,6 +128,8 @@ ALLOWED_IN: dict[str, dict[str, Any]] = {
     "ppo": {
         "remove_unused_columns": Literal[False],  # rewards read the rows' other columns
         "label_smoothing_factor": UNREAD,
+        "save_strategy": Literal["no", "steps"],  # at the end of an epoch a rollout may be half used
+        "logging_strategy": Literal["steps"],
         "neftune_noise_alpha": None,  # a completion's chances would not be those that it was drawn with
         "batch_size": Annotated[int, Field(gt=0, le=2**20)],
         "ppo_epochs": Annotated[int, Field(gt=0, le=MOST_TOKENS)],

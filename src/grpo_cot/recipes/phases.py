@@ -74,6 +74,11 @@ class PhaseSection(Section):
         return settings
 
     @property
+    def group_size(self) -> int | None:
+        """On how many completions to one prompt the audit compares the rewards; None where the phase has none."""
+        return None
+
+    @property
     def own_samples(self) -> OwnSamplesSection | None:
         """How the phase draws the completions that it learns from, if it learns from the model's own."""
         return getattr(self, "samples", None)
@@ -95,6 +100,11 @@ class GrpoPhase(PhaseSection):
     method: Literal["grpo"]
     rollouts: RolloutsSection | None
     grpo: LibrarySettings
+
+    @property
+    def group_size(self) -> int:
+        """The phase's own groups."""
+        return int(self.grpo["num_generations"])
 
 
 class SftPhase(PhaseSection):
@@ -144,6 +154,11 @@ class PpoPhase(PhaseSection):
 
     method: Literal["ppo"]
     ppo: LibrarySettings
+
+    @property
+    def group_size(self) -> int:
+        """PPO compares no completions to one prompt; where these never differ, no choice of the policy pays."""
+        return 8
 
 
 class Seq2SeqPhase(PhaseSection):

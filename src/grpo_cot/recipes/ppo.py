@@ -54,6 +54,11 @@ class PpoConfig(TrainingArguments):  # type: ignore[misc]  # Transformers is not
                 f"batch_size is {self.batch_size}, no multiple of the {self.step_size} completions of a step "
                 "(per_device_train_batch_size x gradient_accumulation_steps)"
             )
+        if self.adap_kl_ctrl and self.horizon < 5 * self.batch_size:
+            raise ValueError(
+                f"horizon is {self.horizon:g}, less than five times the batch_size {self.batch_size}: one rollout "
+                "could turn the KL's coefficient negative"
+            )
         if self.save_strategy == "no":
             return
         for name, part in (("steps that share one rollout", self.rollout_steps), ("logging_steps", self.logging_steps)):

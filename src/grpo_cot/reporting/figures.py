@@ -37,7 +37,7 @@ MEASURES = (
     ("harness", "lm-evaluation-harness, {}", 1, 100, " %"),
     ("pair_accuracy", "pairs ranked right", 1, 100, " %"),
     ("pair_margin", "chosen minus rejected answer (nats)", 2, 1, ""),
-    ("perplexity", "perplexity of the worked solutions", 3, 1, ""),
+    ("perplexity", "perplexity of the solutions", 3, 1, ""),
     ("sacrebleu", "SacreBLEU", 2, 1, ""),
     ("rouge1", "ROUGE-1 F1", 3, 1, ""),
     ("rouge2", "ROUGE-2 F1", 3, 1, ""),

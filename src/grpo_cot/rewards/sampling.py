@@ -1,4 +1,4 @@
-"""Samples of a model for a GRPO phase's rewards, drawn as the phase's trainer will draw them."""
+"""Samples of a model for the rewards of a phase, drawn as the phase's trainer will draw them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Sampler:
     model: Any
     tokenizer: Any
     recipe: Recipe
-    phase: GrpoPhase
+    phase: GrpoPhase | PpoPhase
     seed: int
     progress: str
 
@@ -72,7 +72,7 @@ class Sampler:
         )  # fmt: skip
         return generate(
             self.model, self.tokenizer, encoded, sampling_parameters(self.phase),
-            batch_size=self.phase.grpo["per_device_train_batch_size"], seed=seed, progress=self.progress,
+            batch_size=self.phase.settings["per_device_train_batch_size"], seed=seed, progress=self.progress,
         )  # fmt: skip
 
     def _judged(self, prompts: Sequence[Row], completions: Sequence[Completion]) -> dict[str, Any]:
@@ -80,8 +80,7 @@ class Sampler:
         begun = opening(self.tokenizer, prompts[0]["messages"], self.recipe.prompt)
         texts = [begun.judged(completion.text) for completion in completions]
         lengths = [completion.tokens for completion in completions]
-        group = self.phase.grpo["num_generations"]
-        return group_statistics(self.recipe.rewards, self._repeated(prompts), texts, lengths, group)
+        return group_statistics(self.recipe.rewards, self._repeated(prompts), texts, lengths, self.phase.group_size)
 
     def _repeated(self, prompts: Sequence[Row]) -> list[Row]:
-        return [row for row in prompts for _ in range(self.phase.grpo["num_generations"])]
+        return [row for row in prompts for _ in range(self.phase.group_size)]

@@ -1,4 +1,4 @@
-"""Whether the groups of a GRPO phase teach the task: asked before its first step, and logged at every step.
+"""Whether rewards teach the task: asked before the first step of a phase, and logged at every step of GRPO.
 
 A group in which all rewards are equal teaches nothing, and training passes over it. One in which no completion is
 right, and rewards differ all the same (`phantom_advantage`), teaches something else than the answer: the format, a
@@ -37,7 +37,7 @@ def starting_audit(sampler: Sampler, prompts: Sequence[Row]) -> dict[str, Any]:
             "and sometimes does not, or change the phase before"
         )
     return {
-        "groups": groups, "group_size": sampler.phase.grpo["num_generations"], "samples": figures,
+        "groups": groups, "group_size": sampler.phase.group_size, "samples": figures,
         "warnings": sample_warnings(figures, samples),
     }  # fmt: skip
 
@@ -45,12 +45,14 @@ def starting_audit(sampler: Sampler, prompts: Sequence[Row]) -> dict[str, Any]:
 def compare_groups(trainer: Any, correct: Reward) -> None:
     """Have TRL's GRPO trainer give groups of equal rewards no advantage, and log phantom advantages.
 
+    With `multi_objective_aggregation: normalize_then_sum`, where rewards are scaled one by one, advantages stay TRL's.
+
     In float32 the mean of eight rewards of 1.2 is not 1.2: by TRL's own arithmetic such a group has advantages of 1e-3,
     and counts as one that varies in the curve `frac_reward_zero_std`.
 
     The curve `phantom_advantage` is the share of a step's groups that vary without a right completion, right being what
     `correct` pays. Both curves are of the same groups: those of all processes, as the rewards are when the trainer
-    compares them.
+    compares them. With `scale_rewards: batch` the former is TRL's own, of the batch.
     """
     calculate, generate = trainer._calculate_rewards, trainer._generate_and_score_completions
     differ = torch.empty(0, dtype=torch.bool)
