@@ -268,7 +268,7 @@ def test_what_fits_is_taken_and_dropout_of_its_own_adapter_is_not() -> None:
 @pytest.mark.slow
 def test_too_few_prompts_for_a_rollout_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="16 training prompts are fewer than the 32 that one rollout asks"):
-        train(recipe(batch_size=32, save_strategy="no"), tmp_path)
+        train(recipe(batch_size=32, save_strategy="no", horizon=500.0), tmp_path)
 
 
 @pytest.mark.slow

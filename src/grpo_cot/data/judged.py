@@ -171,7 +171,8 @@ def _without_repeats(splits: dict[str, list[Row]], same: tuple[str, Key], name: 
     field, key = same
     left_out: dict[str, int] = {}
     for split in order:
-        kept, own = [], {}
+        kept: list[Row] = []
+        own: dict[Hashable, tuple[str, str]] = {}
         for row in splits[split]:
             here = (split, row["id"])
             other, identifier = others.get(text_key(row[field])) or own.setdefault(key(row[field]), here)
