@@ -69,12 +69,22 @@ def need(command: tuple[str, ...]) -> None:
         pytest.skip("there is no Slurm on this machine (.ci/services starts one; it needs root)")
 
 
-@pytest.mark.parametrize("command", [LOCAL, SLURM], ids=["local", "slurm"])
-def test_it_runs_and_records_what_an_edit_made_stale(copy: Project, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "edited", "stages_run"),
+    [
+        (LOCAL, "src/grpo_cot/grading/lenient.py", {"grade", "report", "compare"}),
+        (SLURM, "scripts/compare.py", {"compare"}),  # a job of Slurm's takes 15 s
+    ],
+    ids=["local", "slurm"],
+)
+def test_it_runs_and_records_what_an_edit_made_stale(
+    copy: Project, command: tuple[str, ...], edited: str, stages_run: set[str]
+) -> None:
     need(command)
-    copy.edit("src/grpo_cot/grading/lenient.py", "def lenient_answer(", "# edited\ndef lenient_answer(")
+    function = "def lenient_answer(" if edited.endswith("lenient.py") else "def main("
+    copy.edit(edited, function, f"# edited\n{function}")
     copy.run(*command)
-    assert {name.split("@")[0] for name in ran(copy)} == {"grade", "report", "compare"}
+    assert {name.split("@")[0] for name in ran(copy)} == stages_run
     check(copy)
     copy.run(*command)
     assert json.loads((copy.folder / stages.PLAN).read_text()) == {}
