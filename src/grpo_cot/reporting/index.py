@@ -8,6 +8,7 @@ from grpo_cot.common.files import read_json
 from grpo_cot.params import load_params
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting import tables
+from grpo_cot.reporting.headlines import ACCURACIES, headlines
 from grpo_cot.reporting.pages import environment
 from grpo_cot.reporting.tables import Result
 from grpo_cot.statistics import in_points
@@ -49,7 +50,7 @@ def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]])
     """Two lines a run, one a comparison, and their warnings."""
     for result in results:
         metrics = result.metrics
-        for headline in tables.headlines(metrics):
+        for headline in headlines(metrics):
             before, after = (headline[model]["value"] for model in ("base", "trained"))
             yield (
                 f"{result.name}: {headline['label']} {before:.1%} -> {after:.1%}, difference "
@@ -57,9 +58,9 @@ def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]])
             )
         yield from (f"{result.name}: WARNING: {warning}" for warning in metrics["warnings"])
     for comparison in comparisons:
-        measure = next(accuracy for accuracy in tables.ACCURACIES if accuracy in comparison)
+        measure = next(accuracy for accuracy in ACCURACIES if accuracy in comparison)
         yield (
-            f"{comparison['name']}: {tables.ACCURACIES[measure]} of {comparison['b']} minus {comparison['a']}: "
+            f"{comparison['name']}: {ACCURACIES[measure]} of {comparison['b']} minus {comparison['a']}: "
             f"{in_points(comparison[measure])} (n = {comparison['n']}, paired, 95 % interval)"
         )
         yield from (f"{comparison['name']}: WARNING: {warning}" for warning in comparison["warnings"])

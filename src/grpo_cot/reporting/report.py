@@ -8,8 +8,8 @@ from markupsafe import Markup
 from grpo_cot.common.files import read_json, read_jsonl, read_text
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting import figures
+from grpo_cot.reporting.headlines import headlines
 from grpo_cot.reporting.pages import environment
-from grpo_cot.reporting.tables import headlines
 
 
 def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:

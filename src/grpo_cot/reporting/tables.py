@@ -17,10 +17,6 @@ from grpo_cot.statistics import t_interval
 
 PUBLISHED = Path(__file__).with_name("published_results.yaml")
 READERS = ("strict_accuracy", "lenient_accuracy")
-# The shares that are compared in pairs, the one that a run is known by first, and their names.
-ACCURACIES = {
-    "strict_accuracy": "strict accuracy", "lenient_accuracy": "lenient accuracy", "pair_accuracy": "pairs ranked right"
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,18 +31,6 @@ class Result:
     published_row: str | None
     dataset_id: str | None
     metrics: Mapping[str, Any]
-
-
-def headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The accuracies that an evaluation set has: `label`, `base`, `trained`, and the paired `difference`."""
-    return [
-        {
-            "label": label, "base": metrics["base"][key], "trained": metrics["trained"][key],
-            "difference": metrics["paired"][key],
-        }
-        for key, label in ACCURACIES.items()
-        if key in metrics["paired"]
-    ]  # fmt: skip
 
 
 def published_results() -> Mapping[str, Any]:
