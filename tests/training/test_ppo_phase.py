@@ -98,7 +98,8 @@ def test_the_reference_is_what_the_phase_before_left_and_the_critic_lies_beside_
     assert abs(kl[-1]) > 1e-4
     assert (result / ADAPTER).read_bytes() != (result / "01-sft/adapter_model.safetensors").read_bytes()
     assert sorted(path.name for path in (result / "02-ppo").iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "configuration.json", "critic.safetensors", "log.json",
+        "adapter_config.json", "adapter_model.safetensors", "audit.json", "configuration.json", "critic.safetensors",
+        "log.json",
     ]  # fmt: skip
     critic = load_file(result / "02-ppo/critic.safetensors")
     assert critic["weight"].abs().max() > 0 and critic["kl_coefficient"] != 0.1

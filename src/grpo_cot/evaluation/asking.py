@@ -1,4 +1,4 @@
-"""Both models' answers to the evaluation sets, and their likelihoods of the gold solutions; a run may resume."""
+"""Both models' answers to the evaluation sets, and their likelihoods of given answers; a run may resume."""
 
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
