@@ -78,8 +78,8 @@ def train_phases(
     """Run every phase that is not finished yet; the folder that holds all of their results.
 
     The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json, where the
-    phase learnt from the model's own completions samples.jsonl, and of a GRPO or PPO phase after another audit.json) and
-    model.json, which describes the result of the last one. It is a function of the arguments alone. A phase that
+    phase learnt from the model's own completions samples.jsonl, and of a GRPO or PPO phase after another audit.json)
+    and model.json, which describes the result of the last one. It is a function of the arguments alone. A phase that
     selects its checkpoint does so on `validation`.
 
     Raises:
