@@ -3,8 +3,8 @@
     python bench/grpo_step.py [ROUNDS] [--recipe NAME --base FOLDER] [--steps N]
 
 The last phase of the recipe is timed, started from the base. Both run in this process on the same prompts with the
-same seed, so they sample completions of the same lengths. A step's time is from the start of one training step to the
-start of the next: logging, callbacks and saving included.
+same seed, so they sample completions of the same lengths. A step's time is from the start of one step of the optimiser
+to the start of the next: all of its batches, sampling, logging, callbacks and saving included.
 """
 
 import argparse
@@ -104,11 +104,12 @@ def main() -> None:
                     train_phases(recipe, prompts, [], base, 1, Path(folder), {})
                 else:
                     bare(recipe, base, prompts, Path(folder))
-            steps = [after - before for before, after in itertools.pairwise(starts)][1:]
+            batches = recipe.phases[0].settings["gradient_accumulation_steps"]
+            steps = [after - before for before, after in itertools.pairwise(starts[::batches])][1:]
             if number >= 0:
                 medians[name].append(statistics.median(steps))
     ratios = [ours / other for ours, other in zip(medians["ours"], medians["bare"], strict=True)]
-    batch = recipe.phases[0].settings["per_device_train_batch_size"]
+    batch = batches * recipe.phases[0].settings["per_device_train_batch_size"]
     print(f"{arguments.recipe}: {rounds} rounds of {arguments.steps} steps, {batch} completions a step")
     for name, values in medians.items():
         print(
