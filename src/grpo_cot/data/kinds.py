@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from grpo_cot.common.errors import InputError, shown, validated
 from grpo_cot.common.files import Row, read_yaml
 from grpo_cot.data import examination, preferences, rows, sources
-from grpo_cot.data.judged import JudgedFiles, JudgedHub, examine_table
+from grpo_cot.data.single_source import SingleSourceFiles, SingleSourceHub, examine_table
 
 
 class Kind(NamedTuple):
@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
 
 def _examine_preferences(source: preferences.Preferences, path: Path, root: Path, outside: bool) -> None:
-    if isinstance(source, JudgedFiles | JudgedHub):
+    if isinstance(source, SingleSourceFiles | SingleSourceHub):
         examine_table(source, path, root, outside, lambda root: preferences.load_preferences(source, path.stem, root))
 
 

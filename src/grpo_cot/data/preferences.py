@@ -16,9 +16,17 @@ from grpo_cot.common.fields import Seed, Text
 from grpo_cot.common.files import Row
 from grpo_cot.data.generated.slips import pairs
 from grpo_cot.data.generated.unmarked import unmarked_pairs
-from grpo_cot.data.judged import GeneratedPart, JudgedFiles, JudgedHub, check_splits, generated_rows, read_rows, record
 from grpo_cot.data.overlap import question_key
 from grpo_cot.data.rows import plain_number
+from grpo_cot.data.single_source import (
+    GeneratedPart,
+    SingleSourceFiles,
+    SingleSourceHub,
+    check_splits,
+    generated_rows,
+    read_rows,
+    record,
+)
 from grpo_cot.data.sources import MOST_ROWS
 from grpo_cot.data.tables import text_of
 from grpo_cot.hub.licences import Licence
@@ -74,14 +82,14 @@ class GeneratedPreferences(BaseModel):
     splits: dict[GeneratedPart, Annotated[int, Field(gt=0, le=MOST_ROWS // 10)]]
 
 
-class PreferenceFiles(JudgedFiles):
+class PreferenceFiles(SingleSourceFiles):
     """Preferences in files."""
 
     rows: Literal["preference"]
     columns: PreferenceColumns = PreferenceColumns()
 
 
-class PreferenceHub(JudgedHub):
+class PreferenceHub(SingleSourceHub):
     """Preferences in a data set on the Hub."""
 
     rows: Literal["preference"]

@@ -23,7 +23,7 @@ from grpo_cot.common.files import Row, new_directory, read_json, read_jsonl, wri
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import DEVICE, load_adapter, load_base, unsharded
 from grpo_cot.models.tokenizers import load_tokenizer
-from grpo_cot.recipes.phases import OwnSamplesSection, Phase, PpoPhase
+from grpo_cot.recipes.phases import GrpoPhase, OwnSamplesSection, Phase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.resuming import last_whole_checkpoint
 from grpo_cot.rewards.sampling import Sampler
@@ -162,7 +162,9 @@ def disk_is_full(error: Exception, folder: Path) -> bool:
 def _train(run: Run, phase: Phase, place: Place) -> None:
     """Train one phase, or go on with it, and leave its result."""
     _check_device(run.recipe, phase)
-    audited = _starting_samples(run, phase, place) if phase.group_size and place.before and MAIN else None
+    audited = None
+    if isinstance(phase, GrpoPhase | PpoPhase) and place.before and MAIN:
+        audited = _starting_samples(run, phase, place)
     # First, for it connects the processes and says how they share the weights.
     configuration = trainer_configuration(run.recipe, phase, place.checkpoints, run.seed)
     expected = snapshot(configuration)
@@ -262,7 +264,7 @@ def _starting_model(run: Run, before: Path | None, *, trainable: bool) -> Any:
     return load_adapter(model, before, trainable=trainable) if before and run.adapter else model
 
 
-def _starting_samples(run: Run, phase: Any, place: Place) -> dict[str, Any]:
+def _starting_samples(run: Run, phase: GrpoPhase | PpoPhase, place: Place) -> dict[str, Any]:
     """The audit's question to the base before a first phase, put to a copy of what a later phase starts from.
 
     Kept for a resumed run, and drawn by the first of several processes, for which the others wait.

@@ -1,1 +1,1 @@
-"""Generated rows without final answers: sentences of feedback, and pairs of a right and a wrong answer."""
+"""Generated pairs of a chosen and a rejected answer."""

@@ -30,7 +30,7 @@ _KEPT_AFTER = {"test": 0, "validation": 2, "train": 3}  # other evaluation sets:
 _APART = {"train", "validation"}
 
 
-class JudgedTable(BaseModel):
+class SingleSource(BaseModel):
     """Rows that others wrote.
 
     `repeats`: what becomes of a text that occurs in several splits, or twice in one for evaluation. `drop` keeps it in
@@ -47,18 +47,18 @@ class JudgedTable(BaseModel):
     note: Text | None = None
 
 
-class JudgedFiles(FilesPlace, JudgedTable):
+class SingleSourceFiles(FilesPlace, SingleSource):
     """Rows in files."""
 
 
-class JudgedHub(HubPlace, JudgedTable):
+class SingleSourceHub(HubPlace, SingleSource):
     """Rows in a data set on the Hub."""
 
 
-Judged = JudgedFiles | JudgedHub
+AnySource = SingleSourceFiles | SingleSourceHub
 
 
-def check_splits(source: Judged, columns: Mapping[str, str]) -> None:
+def check_splits(source: AnySource, columns: Mapping[str, str]) -> None:
     """Refuse splits, columns or ids that a source cannot have.
 
     Args:
@@ -93,7 +93,7 @@ def check_splits(source: Judged, columns: Mapping[str, str]) -> None:
 
 
 def read_rows(
-    source: Judged, name: str, columns: Mapping[str, str], same: tuple[str, Key], reader: Reader, root: Path
+    source: AnySource, name: str, columns: Mapping[str, str], same: tuple[str, Key], reader: Reader, root: Path
 ) -> tuple[dict[str, list[Row]], dict[str, Any]]:
     """Every split's rows, and the record of their origin.
 
@@ -254,7 +254,7 @@ def record(
     }  # fmt: skip
 
 
-def examine_table(source: Judged, path: Path, root: Path, outside: bool, load: Callable[[Path], object]) -> None:
+def examine_table(source: AnySource, path: Path, root: Path, outside: bool, load: Callable[[Path], object]) -> None:
     """Check a source's splits, and its local files as the step download would read them.
 
     Args:
