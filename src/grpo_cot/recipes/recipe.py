@@ -41,6 +41,17 @@ class ModelSection(Section):
     threads: int = Field(gt=0, le=1024)  # of the CPU, in every step with weights: results depend on them
 
 
+class RewardModelSection(Section):
+    """A classifier of texts, trained on the data set's labels before the phases, which `rewards` names `reward_model`.
+
+    It starts from the second model of the base's source file (`scorer`) and reads `max_length` tokens with that one's
+    tokenizer. `training` is Transformers' TrainingArguments.
+    """
+
+    max_length: int = Field(gt=0)
+    training: LibrarySettings
+
+
 class AuditSection(Section):
     """What the audit samples before training, and which broken rewards it lets pass."""
 
@@ -58,10 +69,12 @@ class CheckSection(Section):
 class EvaluateSection(Section):
     """How both models answer the evaluation sets; `sample` takes that many problems of each set, drawn with `seed`.
 
-    The first set is the main one: its figures stand first wherever figures stand.
+    The first set is the main one: its figures stand first wherever figures stand. The trained model is compared with
+    the one that the phase number `before` left, or with the base where that is null.
     """
 
     sets: list[Name] = Field(min_length=1)
+    before: int | None = Field(gt=0)
     sample: int | None = Field(gt=0)
     seed: Seed
     engine: Literal["transformers", "vllm"]
@@ -101,6 +114,7 @@ class Recipe(Section):
     published_row: str | None  # the row of the published tables that a run's figures stand beside
     prompt: PromptSection
     rewards: dict[str, FiniteFloat]
+    reward_model: RewardModelSection | None
     audit: AuditSection
     backend: Literal["transformers", "unsloth"]  # what trains: TRL on PEFT's and Transformers' classes, or on Unsloth's
     model: ModelSection
