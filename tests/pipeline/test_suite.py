@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from suite import use_suite
+from suite import for_processor, use_suite
 from support import ROOT
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import read_yaml
 
 
 def files(root: Path, params: str | None) -> Path:
@@ -33,3 +34,13 @@ def test_runs_of_the_users_own_are_not_lost(tmp_path: Path) -> None:
 
 def test_the_demo_can_be_brought_back() -> None:
     assert (ROOT / "suites/demo.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_a_processor_that_emulates_bfloat16_gets_the_suite_in_float32(capsys: pytest.CaptureFixture[str]) -> None:
+    assert for_processor(ROOT, "laptop", emulated=True) == "laptop-float32"
+    assert "in float32" in capsys.readouterr().out
+    assert for_processor(ROOT, "laptop", emulated=False) == "laptop"
+    assert for_processor(ROOT, "demo", emulated=True) == "demo"
+    bfloat16, float32 = (read_yaml(ROOT / f"experiments/{name}.yaml") for name in ("laptop", "laptop-float32"))
+    bfloat16["model"]["dtype"] = "float32"
+    assert float32 == bfloat16

@@ -1,4 +1,4 @@
-"""bfloat16 is refused on a GPU that only emulates it, and the plan says so of cards that it fits."""
+"""bfloat16 is refused on a GPU that only emulates it, and a CPU that does is said to be slow."""
 
 import pytest
 from unsloth_recipes import recipe
@@ -45,3 +45,16 @@ def test_every_setting_that_asks_for_bfloat16_is_named(left: str, name: str) -> 
 
     changed = recipe(**FLOAT16 | {left: True if left.endswith("bf16") else "bfloat16"})
     assert asks_for_bfloat16(changed, changed.phases[0]) == [name]
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_cpu_that_emulates_bfloat16_is_said_to_be_slow(
+    emulated: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from grpo_cot.training import phases
+
+    monkeypatch.setattr(phases, "DEVICE", "cpu")
+    monkeypatch.setattr(phases, "emulates_bfloat16", lambda: emulated)
+    for wanted, slow in ((recipe(**FLOAT16 | {"model.dtype": "bfloat16"}), emulated), (recipe(**FLOAT16), False)):
+        phases._check_device(wanted, wanted.phases[0])
+        assert ("model.dtype asks for bfloat16" in capsys.readouterr().out) == slow

@@ -22,6 +22,7 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, new_directory, read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import DEVICE, load_adapter, load_base, unsharded
+from grpo_cot.models.processor import emulates_bfloat16
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.recipes.phases import GrpoPhase, OwnSamplesSection, Phase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
@@ -224,7 +225,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
 
 
 def _check_device(recipe: Recipe, phase: Phase) -> None:
-    """Refuse number formats that the device does not compute in.
+    """Refuse number formats that the device does not compute in, and say which one a CPU is slow in.
 
     Raises:
         InputError: the recipe asks for one.
@@ -232,6 +233,12 @@ def _check_device(recipe: Recipe, phase: Phase) -> None:
     if DEVICE == "cpu":
         if phase.settings.get("tf32"):
             raise InputError(f"{phase.section}.tf32 is true, which needs a GPU; take it out to train on a CPU")
+        if emulates_bfloat16() and (asked := asks_for_bfloat16(recipe, phase)):
+            print(
+                f"{asked[0]} asks for bfloat16, which this processor only emulates, many times slower than float32: "
+                "set it to float32, whose weights differ by rounding alone.",
+                flush=True,
+            )
         return
     # By default torch says yes to emulation as well, which is many times slower, and which vLLM refuses.
     if not torch.cuda.is_bf16_supported(including_emulation=False) and (asked := asks_for_bfloat16(recipe, phase)):
