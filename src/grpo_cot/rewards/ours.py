@@ -230,6 +230,18 @@ def length_cosine_of(tokens: int) -> float:
     return LENGTH_SCALE * math.cos(min(tokens / LENGTH_TOKENS, 1.0) * math.pi / 2)
 
 
+@promises(pays=["and " * 20], never=["Clear and useful."])
+def wordiness(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    """The share of 20 words that a completion has beyond its first ten: a reward to be hacked, for tests of the report.
+
+    Complaints are longer than praise in many collections of feedback, so that length looks like a sign of them.
+
+    >>> wordiness([""] * 2, ["It is slow.", "word " * 20])
+    [0.0, 0.5]
+    """
+    return [min(max(len(completion_text(completion).split()) - 10, 0), 20) / 20 for completion in completions]
+
+
 @promises("nothing")
 def random(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
     """A placebo that knows nothing of the task: uniform in [0, 1), for the arm that a real reward has to beat.
