@@ -16,6 +16,7 @@ from grpo_cot.common.files import Row
 from grpo_cot.data.kinds import KINDS, read_any
 from grpo_cot.data.overlap import overlaps, refuse_leaks, repeated
 from grpo_cot.data.texts import beginning
+from grpo_cot.memory.plan import training_rows
 from grpo_cot.schema import whole_text
 
 COMMIT = "a" * 40
@@ -97,6 +98,18 @@ def test_the_judge_has_rows_of_its_own_named_or_held_out(tmp_path: Path) -> None
         KIND.source, GENERATED | {"splits": {"train": 9, "validation": 3, "judge": 6, "test": 6}}, "toy.yaml"
     )
     assert set(KIND.evaluation_sets(source)) == {"validation", "judge", "test"}
+
+
+def test_the_plan_counts_the_training_rows_that_are_left(tmp_path: Path) -> None:
+    splits = {
+        name: pinned(tmp_path, f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        for name, rows in (("train", ROWS[:18]), ("test", ROWS[18:]))
+    }
+    content = SETTINGS | {"kind": "files", "folder": str(tmp_path), "splits": splits, "judge": {"rows": 6, "seed": 1}}
+    left = content | {"validation": {"rows": 3, "seed": 1}, "drop": {"s0": "unreadable"}}
+    rows = training_rows(validated(KIND.source, left, "toy.yaml"), tmp_path / "data")
+    assert rows.count == len(read(left)[0]["train"]) == 8
+    assert "3 held out for validation, 6 held out for judge" in str(rows)
 
 
 @pytest.mark.parametrize(
