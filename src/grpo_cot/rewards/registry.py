@@ -1,5 +1,6 @@
 """The rewards that a recipe may name: ours, the published ones, and the functions of the checkout's my_rewards.py."""
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
@@ -40,6 +41,15 @@ def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[f
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two rewards are called {min(twice)!r}: rename the one in {OWN}.py")
     return functions, list(section.values())
+
+
+def reads_gold(reward: Reward) -> bool:
+    """Whether a reward compares completions with final answers: it has a parameter for them.
+
+    >>> reads_gold(ours.correctness), reads_gold(ours.soft_format)
+    (True, False)
+    """
+    return "gold" in inspect.signature(reward).parameters
 
 
 def check_golds(prompts: Sequence[Row]) -> None:
