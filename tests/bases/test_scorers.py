@@ -93,7 +93,7 @@ def test_what_could_not_be_trained_to_classify_is_one_sentence(tmp_path: Path) -
     def set_in(name: str, **values: Any) -> None:
         write_json(other / name, read_json(other / name) | values)
 
-    assert "scorer: it has no tokenizer" in refused((lambda: (other / "tokenizer.json").unlink()))
+    assert "scorer: it has no tokenizer" in refused(lambda: (other / "tokenizer.json").unlink())
     assert "its tokenizer has no padding token" in refused(lambda: set_in("tokenizer_config.json", pad_token=None))
     assert "the model has embeddings for the numbers 0 to 99 alone" in refused(
         lambda: set_in("config.json", vocab_size=100)

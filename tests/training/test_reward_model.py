@@ -195,9 +195,12 @@ def test_what_cannot_be_trained_is_one_sentence(base: Path, tmp_path: Path) -> N
 
     shutil.copytree(base, tmp_path / "mine", ignore=shutil.ignore_patterns("scorer"))
     assert "add `scorer:` to sources/bases/mine.yaml" in refused(recipe(), tmp_path / "mine")
-    long = recipe().model_copy(update={"reward_model": recipe().reward_model.model_copy(update={"max_length": 200})})  # type: ignore[union-attr]
+    section = recipe().reward_model
+    assert section is not None
+    long = recipe().model_copy(update={"reward_model": section.model_copy(update={"max_length": 200})})
     assert "max_length is 200, but the scorer has positions for 128 tokens" in refused(long)
-    assert "reward_model: the phase cannot be set up: " in refused(recipe(load_best_model_at_end=True))
+    unset = recipe(load_best_model_at_end=True, save_strategy="steps")
+    assert "reward_model: the phase cannot be set up: " in refused(unset)
     shutil.copytree(base, tmp_path / "cut")
     (tmp_path / "cut/scorer/model.safetensors").write_bytes(b"cut")
     assert "its files are corrupt or incomplete" in refused(recipe(), tmp_path / "cut")
