@@ -15,7 +15,9 @@ from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe, RewardModelSection, load_recipe
+from grpo_cot.rewards.registry import reads_gold, reward_functions
 
+OF_TEXTS = ("sft", "grpo", "ppo")  # the methods that learn from texts
 # These keep the rows of a packed sequence apart without Flash Attention, too: by positions that begin anew. A test
 # compares.
 KEPT_APART = {
@@ -123,13 +125,21 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
 
 
 def check_rows_kind(path: Path, recipe: Recipe, dataset: str, kind: Kind, source: Any) -> None:
-    """Check that the rows of a data set have what the phases of a recipe learn from.
+    """Check that the rows of a data set have what the phases and the rewards of a recipe learn from.
 
     Raises:
         InputError: they have not; `path` is the recipe's file.
     """
     numbered = list(enumerate(recipe.phases, start=1))
-    if kind == KINDS["preference"]:
+    if kind == KINDS["text"]:
+        with naming(path):
+            _check_texts(recipe, dataset)
+    elif recipe.reward_model is not None:
+        raise InputError(
+            f"{path}: reward_model is a classifier of texts, but the rows of the data set {dataset!r} are no texts "
+            "(rows: text); set reward_model to null, or name another data set"
+        )
+    elif kind == KINDS["preference"]:
         needing = [number for number, phase in numbered if phase.group_size or phase.own_samples]
         if needing and source.kind != "generator" and source.columns.gold is None:
             raise InputError(
@@ -142,6 +152,28 @@ def check_rows_kind(path: Path, recipe: Recipe, dataset: str, kind: Kind, source
             f"{path}: phases.{learning[0]}.samples is null, so that the phase learns from the data set's pairs, but "
             f"the rows of the data set {dataset!r} are no pairs (rows: preference); draw samples, or name another data "
             "set"
+        )
+
+
+def _check_texts(recipe: Recipe, dataset: str) -> None:
+    """Refuse what compares with final answers or answers with each other, and evaluation on what the judge learns."""
+    for number, phase in enumerate(recipe.phases, start=1):
+        if phase.method not in OF_TEXTS:
+            raise InputError(
+                f"phases.{number}.method is {phase.method!r}, but the rows of the data set {dataset!r} are texts "
+                f"(rows: text), from which only {', '.join(OF_TEXTS)} learn; take one of these, or another data set"
+            )
+    functions, _ = reward_functions(recipe.rewards)
+    compared = [name for name, function in zip(recipe.rewards, functions, strict=True) if reads_gold(function)]
+    if compared:
+        raise InputError(
+            f"rewards.{compared[0]} compares with final answers, but the rows of the data set {dataset!r} are texts "
+            "(rows: text) without any; name a reward that reads none, such as reward_model, or another data set"
+        )
+    if "judge" in recipe.evaluate.sets:
+        raise InputError(
+            f"evaluate.sets names 'judge', the texts of the data set {dataset!r} from which the independent judge "
+            "learns what it judges by; take it out"
         )
 
 

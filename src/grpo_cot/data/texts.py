@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from grpo_cot.common.errors import InputError, nearest, shown
 from grpo_cot.common.fields import Seed, Text
@@ -87,6 +87,11 @@ class GeneratedTexts(_Task):
         return list(CLASSES)
 
 
+def _with_text_keys(value: Any) -> Any:
+    """Without quotes a label `0` is a number in YAML; in a column it may be either."""
+    return {str(key): name for key, name in value.items()} if isinstance(value, dict) else value
+
+
 class _Labelled(_Task):
     """Texts that others labelled: `classes` names the class that a value of the label's column, as text, stands for.
 
@@ -94,7 +99,7 @@ class _Labelled(_Task):
     """
 
     columns: TextColumns = TextColumns()
-    classes: dict[Text, Text]
+    classes: Annotated[dict[Text, Text], BeforeValidator(_with_text_keys)]
     judge: HeldOut | None = None
 
     def class_names(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_jsonl
 from grpo_cot.data.kinds import read_any
+from grpo_cot.data.single_source import held_out
 from grpo_cot.data.sources import HubSource
 from grpo_cot.memory.architecture import architecture, check_kind
 from grpo_cot.params import load_params
@@ -170,15 +171,16 @@ def training_rows(source: Any, data: Path) -> Rows:
         return Rows(len(read_jsonl(data / "train.jsonl")), "downloaded")
     if source.kind == "generator":
         return Rows(source.splits["train"], "generated")
-    held_out = source.validation.rows if source.validation else 0
-    suffix = f", {held_out} held out for validation" if held_out else ""
+    held = held_out(source)
+    fewer = len(source.drop) + sum(section.rows for section in held.values())
+    suffix = "".join(f", {section.rows} held out for {purpose}" for purpose, section in held.items())
     if source.kind == "files":
         folder, name = os.environ.get(source.folder_variable or "", source.folder or ""), source.splits["train"].path
         file = Path(folder) / name
         if folder and file.suffix == ".jsonl" and file.is_file():
-            return Rows(len(read_jsonl(file)) - held_out - len(source.drop), f"counted in {name}{suffix}")
+            return Rows(len(read_jsonl(file)) - fewer, f"counted in {name}{suffix}")
     elif isinstance(source, HubSource) and (published := source.published_rows()):
-        return Rows(published - held_out - len(source.drop), f"as {source.id} was published{suffix}")
+        return Rows(published - fewer, f"as {source.id} was published{suffix}")
     return Rows(None, "not known before the step download")
 
 
