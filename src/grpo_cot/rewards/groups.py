@@ -24,7 +24,8 @@ def amounts(
     Raises:
         InputError: it fails, pays an amount that is not finite, or returns another number of amounts.
     """
-    columns: dict[str, Any] = {column: [row[column] for row in rows] for column in ("gold", "locale", "id")}
+    names = ("gold", "locale", "id", *(("wanted",) if "wanted" in rows[0] else ()))
+    columns: dict[str, Any] = {column: [row[column] for row in rows] for column in names}
     columns["completion_ids"] = [list(range(length)) for length in lengths]
     messages = [[{"role": "assistant", "content": text}] for text in completions]
     try:
@@ -32,7 +33,7 @@ def amounts(
         numbers = [None if amount is None else float(amount) for amount in paid]
     except Exception as error:  # of a user's own code
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"the reward {name!r} fails on the audit's completions: {reason}") from error
+        raise InputError(f"the reward {name!r} fails on completions: {reason}") from error
     if not all(math.isfinite(number) for number in numbers if number is not None):
         raise InputError(
             f"the reward {name!r} pays an amount that is not finite: return a number, or None for no judgement"
@@ -62,7 +63,7 @@ def group_statistics(
         name: amounts(name, function, prompts, completions, token_counts)
         for name, function in zip(rewards, functions, strict=True)
     }
-    sums = [_weighted_sum(judgements, weights) for judgements in zip(*values.values(), strict=True)]
+    sums = [weighted_sum(judgements, weights) for judgements in zip(*values.values(), strict=True)]
     right = amounts("correctness", correctness, prompts, completions, token_counts)
     phantoms = [
         _varies(paid) and not any(correct)
@@ -73,7 +74,7 @@ def group_statistics(
     return figures
 
 
-def _weighted_sum(judgements: Sequence[float | None], weights: Sequence[float]) -> float | None:
+def weighted_sum(judgements: Sequence[float | None], weights: Sequence[float]) -> float | None:
     """What the trainer compares: the rewards that judge a completion count, and None is one that none judges."""
     judged = [weight * amount for weight, amount in zip(weights, judgements, strict=True) if amount is not None]
     return sum(judged) if judged else None
