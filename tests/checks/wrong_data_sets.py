@@ -74,7 +74,7 @@ WRONG_DATA_SETS: list[tuple[str, str, Any, str]] = [
     (PAIRS, "columns.rejected", "answer", "there is no column 'answer', which columns.rejected names; expected one of"),
     (PAIRS, "columns.question", "question", "there is no column 'question', which columns.question names; expected"),
     (PAIRS, "splits.test", contents()[PAIRS]["splits"]["train"], "splits.test: its rows are those of 'train', all of"),
-    (PAIRS, "rows", "pairs", "rows is 'pairs' (text), expected one of: preference; take it out"),
+    (PAIRS, "rows", "pairs", "rows is 'pairs' (text), expected one of: preference, text; take it out"),
     (PAIRS, "evaluation", [], "unknown key 'evaluation'"),
     (PAIRS, "validation", {"rows": 8, "seed": 7}, "'validation' holds out 8 rows of 8 different training questions"),
     (FAR_PAIRS, "splits.test", "train[:9]", "splits.test: some of its rows are rows of 'train', too; name another"),

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from grpo_cot.common.files import Row
 from grpo_cot.evaluation.likelihood import of_tokens
 from grpo_cot.evaluation.pairs import both
+from grpo_cot.models.classifier import Classifier
 from grpo_cot.models.generation import Completion, encode, in_batches
 from grpo_cot.models.turns import answer_ids
 from grpo_cot.recipes.recipe import Recipe
@@ -98,8 +99,6 @@ def _logits(
     """The classes, and by whose texts they are the logits of each text; nothing without a reward model."""
     if not folder.is_dir():
         return [], {}
-    from grpo_cot.models.classifier import Classifier
-
     classifier = Classifier(folder)
 
     def of(those: Sequence[str], progress: str) -> list[list[float]]:

@@ -8,10 +8,8 @@ from grpo_cot.grading.estimates import MODELS
 from grpo_cot.grading.texts.classification import likeliest
 from grpo_cot.grading.texts.judge import Judge
 from grpo_cot.rewards.groups import amounts, weighted_sum
-from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.rewards.registry import TRAINED, reward_functions
 from grpo_cot.schema import whole_text
-
-REWARD_MODEL = "reward_model"  # among the rewards: the one that the step evaluate has paid already
 
 
 def judge_texts(
@@ -64,7 +62,7 @@ def _paid(
 ) -> tuple[dict[str, list[float | None]], list[float | None]]:
     """What each reward pays for the completions, and the weighted sums, as a trainer computes them."""
     texts, lengths = [answer["completion"] for answer in answers], [answer["tokens"] for answer in answers]
-    ours = {name: weight for name, weight in rewards.items() if name != REWARD_MODEL}
+    ours = {name: weight for name, weight in rewards.items() if name != TRAINED}  # which the step evaluate has asked
     functions = dict(zip(ours, reward_functions(ours)[0], strict=True))
     paid = {
         name: amounts(name, functions[name], problems, texts, lengths)
