@@ -7,7 +7,7 @@ from typing import Any
 
 from grpo_cot.grading.similarity import plain_words
 
-SAMPLE = 200  # texts whose self-BLEU takes seconds: the time grows with the square of their number
+SAMPLE = 100  # texts whose self-BLEU takes two seconds: the time grows with the square of their number
 
 
 def distinct(texts: Sequence[str], n: int) -> float | None:
