@@ -25,7 +25,8 @@ def main(args: Namespace) -> str:
     sampled = sum(row["base"]["samples"] is not None for row in rows)
     more = f", {sampled} of them {section.samples.count} times more" if section.samples else ""
     other = f"the model after {rows[0]['before']}" if rows[0]["before"] else "base"
-    return f"{len(rows)} problems answered by {other} and trained{more}"
+    what = "texts continued" if "label_probabilities" in rows[0] else "problems answered"
+    return f"{len(rows)} {what} by {other} and trained{more}"
 
 
 if __name__ == "__main__":

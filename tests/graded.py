@@ -79,7 +79,8 @@ def text_metrics(
     }
     classifier = {"accuracy": share(0.87), "classes": classes}
     figures["texts"] = {
-        "wanted": "negative", "judge": classifier, "reward_difference": {"value": 0.5, "low": 0.25, "high": 0.75},
+        "wanted": "negative", "beginnings": share(0.125), "judge": classifier,
+        "reward_difference": {"value": 0.5, "low": 0.25, "high": 0.75},
         "kl": {"value": 12.25, "low": 11.5, "high": 13.0},
         "reward_model": classifier | {
             "confusion": {"classes": ["negative", "positive"], "counts": [[171, 9], [4, 16]]},

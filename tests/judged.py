@@ -29,7 +29,7 @@ def predictions(
         chances = {label: 0.8, others[0]: 0.2}
         row: dict[str, Any] = {"id": f"test-{number}", "set": "test", "before": before, "gold": None, "solution": None}
         row |= {"locale": "en", "text": "The course is dull", "label": label, "wanted": "negative", "judged": label}
-        row |= {"label_probabilities": chances, "base": first, "trained": second}
+        row |= {"beginning_judged": "positive", "label_probabilities": chances, "base": first, "trained": second}
         if not reward_model:
             row["label_probabilities"] = None
             for model in ("base", "trained"):

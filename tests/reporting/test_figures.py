@@ -305,6 +305,7 @@ def test_a_run_of_texts_shows_the_judges_and_the_reward_models_figures(folder: P
     assert '<td>positive</td><td><span class="missing">none</span></td><td>0.000</td>' in page
     assert "<tr><td>negative</td><td>171</td><td>9</td></tr>" in page
     assert "Its expected calibration error is 0.052" in page
+    assert "Of their beginnings alone it takes 12.5 %" in page
     assert 'role="img" aria-label="Reliability: of 30 texts with confidence 0.6 to 0.7 (mean 0.65), 70% are' in page
     assert 'right; of 470 texts with confidence 0.9 to 1.0 (mean 0.95), 100% are right"' in page
 

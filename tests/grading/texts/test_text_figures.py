@@ -56,7 +56,9 @@ def test_figures_equal_those_worked_by_hand() -> None:
 def test_the_classifiers_are_measured_on_the_sets_own_texts() -> None:
     rows = predictions([answer("negative")] * 4, [answer("negative")] * 4)
     rows[0] |= {"judged": "negative", "label_probabilities": {"negative": 0.7, "positive": 0.3}}  # it is positive
+    rows[1] |= {"beginning_judged": "negative"}
     texts = metrics(rows)["texts"]
+    assert texts["beginnings"]["value"] == 0.25
     assert texts["judge"]["accuracy"]["value"] == texts["reward_model"]["accuracy"]["value"] == 0.75
     assert texts["judge"]["classes"]["positive"] == {
         "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2
@@ -158,6 +160,7 @@ def test_the_step_judges_the_texts_and_pays_the_recipes_rewards(tmp_path: Path) 
     rows = read_jsonl(arguments.predictions)
     assert [(row["base"]["judged"], row["trained"]["judged"]) for row in rows] == [("positive", "negative")] * 4
     assert [row["judged"] for row in rows] == ["negative", "positive"] * 2
+    assert [row["beginning_judged"] for row in rows[2:]] == ["negative", "positive"]  # "A dull", "A lively"
     assert rows[0]["trained"]["amounts"] == {"reward_model": 2.0}
     figures = read_json(arguments.metrics)
     assert figures == json.loads(json.dumps(metrics(rows)))

@@ -46,7 +46,8 @@ def text_figures(predictions: Sequence[Row]) -> dict[str, Any] | None:
     changes = [after - before for before, after in zip(*rewards, strict=True) if None not in (before, after)]
     moved = [_log_ratio(row) for row in rows["trained"]]
     figures["texts"] = {
-        "wanted": wanted, "judge": _classifier(predictions, [row["judged"] for row in predictions]),
+        "wanted": wanted, "beginnings": share([row["beginning_judged"] == wanted for row in predictions]),
+        "judge": _classifier(predictions, [row["judged"] for row in predictions]),
         "reward_model": _reward_model(predictions), "reward_difference": mean(changes),
         "kl": mean([ratio for ratio in moved if ratio is not None]),
     }  # fmt: skip

@@ -18,7 +18,8 @@ def judge_texts(
 ) -> list[Row]:  # fmt: skip
     """Predictions of texts with the verdicts on them.
 
-    A row gets text, label, wanted, `judged` (its own text, by the judge) and label_probabilities. Each model of it gets
+    A row gets text, label, wanted, `judged` (its own text, by the judge), `beginning_judged` (its beginning alone) and
+    label_probabilities. Each model of it gets
     `text` (the whole), `judged`, `reward_model_label` and `reward_model_probability` (of the wanted class; None without
     a reward model), `amounts` (by reward) and `weighted_reward` (None where no reward judges the completion).
 
@@ -33,7 +34,11 @@ def judge_texts(
     """
     judged = [
         prediction | {field: problem[field] for field in ("text", "label", "wanted")}
-        | {"judged": judge.label(problem["text"]), "label_probabilities": row["label_probabilities"]}
+        | {
+            "judged": judge.label(problem["text"]),
+            "beginning_judged": judge.label(problem["messages"][-1]["content"]),
+            "label_probabilities": row["label_probabilities"],
+        }
         for prediction, row, problem in zip(predictions, completions, problems, strict=True)
     ]  # fmt: skip
     for model in MODELS:
