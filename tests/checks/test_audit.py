@@ -94,6 +94,22 @@ def test_mostly_phantom_groups_are_a_warning_that_says_what_they_teach() -> None
     assert "the format, or something else than the answer" in warning
 
 
+def test_rows_without_final_answers_have_no_phantoms_and_give_rewards_the_class_that_is_wanted() -> None:
+    seen: list[Any] = []
+
+    def reward_model(prompts: Any, completions: Any, wanted: list[str], **columns: Any) -> list[float]:
+        seen.append((wanted, columns["gold"]))
+        return [float(len(completion[0]["content"])) for completion in completions]
+
+    rows = [{"messages": [], "gold": None, "locale": "en", "id": "a", "wanted": "negative"}] * 4
+    texts = ["one", "two", "three", "four"]
+    found = group_statistics({"reward_model": 1.0}, rows, texts, [3] * 4, 2, reward_model)
+    assert seen == [(["negative"] * 4, [None] * 4)]
+    assert found["reward_model"] == {"mean": 3.75, "largest": 5.0, "varies": 0.5}
+    assert found["weighted_sum"]["phantom"] is None
+    assert sample_warnings(found, "the base model's samples") == []
+
+
 def test_a_reward_of_weight_0_makes_no_phantom() -> None:
     found = statistics_of([WRONG, UNFORMATTED, RIGHT, WRONG], {"correctness": 1.0, "strict_format": 0.0})
     assert found["weighted_sum"]["phantom"] == 0

@@ -9,11 +9,12 @@ from grpo_cot.bases.mending import plain_tokenizer, reading
 from grpo_cot.bases.scratch import drawn
 from grpo_cot.bases.sources import Scorer
 from grpo_cot.common.errors import InputError, naming
+from grpo_cot.models.tokenizers import without_report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-TEXTS = ["good", "The lecturer explains nothing, and the room is too small."]  # of different lengths
+TEXTS, TOKENS = ["good", "the room is too small"], 8  # of different lengths, and at most so long
 
 
 def make_scorer(source: Scorer, output: Path, where: object) -> None:
@@ -84,7 +85,8 @@ def _examine(folder: Path) -> None:
     check_vocabulary(folder, tokenizer)
     if too_large(folder):
         return
-    with reading():
+    settings = {"padding": True, "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
+    with reading(), without_report():
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=2, ignore_mismatched_sizes=True, output_loading_info=True
         )
@@ -93,7 +95,7 @@ def _examine(folder: Path) -> None:
         # Models that were trained to guess words have no pooler: it is drawn as the layer after it is.
         absent = sorted(name for name in names if name.startswith(within) and "pooler" not in name)
         with torch.inference_mode():
-            logits = model.eval()(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+            logits = model.eval()(**tokenizer(TEXTS, **settings)).logits
     if absent:
         raise InputError(
             f"its files lack {len(absent)} of the weights that its config.json asks for, or have them in another "

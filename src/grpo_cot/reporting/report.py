@@ -46,7 +46,7 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
 
 def _phases(trained: Path, rewards: dict[str, float]) -> list[dict[str, Any]]:
     """Of the reward model, where there is one, and of each phase: configuration, verdict and pictures, and the audit of
-    a later GRPO phase's start."""
+    a later phase's start."""
     verdicts = read_json(trained / "summary.json")["verdict"]
     phases = []
     for name, verdict in verdicts.items():

@@ -24,7 +24,7 @@ from grpo_cot.common.errors import InputError, naming
 from grpo_cot.common.files import Row, new_directory, write_json
 from grpo_cot.models.classifier import positions
 from grpo_cot.models.loading import DEVICE
-from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt
+from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt, without_report
 from grpo_cot.recipes.recipe import Recipe, RewardModelSection
 from grpo_cot.resuming import last_whole_checkpoint
 from grpo_cot.rewards.registry import TRAINED, classes
@@ -60,7 +60,7 @@ def train(
     tokenizer = load_tokenizer(scorer, padding_side="right")
     tokenizer.model_max_length = section.max_length
     rows, held_out = (_dataset(some, names, tokenizer) if some else None for some in (prompts, validation))
-    with setting_up(), naming(TRAINED):
+    with naming(TRAINED), setting_up():
         trainer = Trainer(
             model=_starting_model(scorer, names, section, seed), args=_arguments(section, checkpoints, seed),
             train_dataset=rows, eval_dataset=held_out, data_collator=DataCollatorWithPadding(tokenizer),
@@ -97,7 +97,7 @@ def _starting_model(scorer: Path, names: Sequence[str], section: RewardModelSect
         InputError: its files are corrupt, or `max_length` is more than it has positions for.
     """
     set_seed(seed)
-    with refusing_corrupt(scorer):
+    with refusing_corrupt(scorer), without_report():
         model = AutoModelForSequenceClassification.from_pretrained(
             scorer, dtype=torch.float32, num_labels=len(names), id2label=dict(enumerate(names)),
             label2id={name: number for number, name in enumerate(names)}, problem_type="single_label_classification",
