@@ -73,7 +73,8 @@ def write_later_steps(run: Path) -> None:
             "transcripts": [{"question": "What is 2 + 2?", "greedy": texts, "sampled": texts}],
         },
     )  # fmt: skip
-    write_json(run / "audit.json", {"broken": {}, "groups": 0, "group_size": 0, "base_samples": {}, "warnings": []})
+    audit = {"broken": {}, "trained_later": [], "groups": 0, "group_size": 0, "base_samples": {}, "warnings": []}
+    write_json(run / "audit.json", audit)
     write_json(
         run / "merge.json",
         {
