@@ -301,7 +301,9 @@ def test_a_run_of_texts_shows_the_judges_and_the_reward_models_figures(folder: P
     assert "a true difference of 6.1 points in judged negative by the independent judge" in page
     assert "The model after 01-sft is what that phase of the training left" in page
     assert "self-BLEU compares 100 completions with each other" in page
-    assert '12.25 nats <span class="note">[11.50, 13.00]</span> above that of the model after 01-sft' in page
+    expected = "log-likelihood minus that of the model after 01-sft is 12.25 nats"
+    assert f'{expected} <span class="note">[11.50, 13.00]</span> in the mean' in page
+    assert "loaded alike. All texts" in page and "have 100. On its own" in page
     assert "<td>negative</td><td>0.875</td><td>0.812</td><td>0.843</td><td>180</td>" in page
     assert '<td>positive</td><td><span class="missing">none</span></td><td>0.000</td>' in page
     assert "<tr><td>negative</td><td>171</td><td>9</td></tr>" in page
