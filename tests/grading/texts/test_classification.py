@@ -1,9 +1,11 @@
 """Tables of a classifier, against scikit-learn's where it is installed and by hand."""
 
+import doctest
 import random
 
 import pytest
 
+from grpo_cot.grading.texts import classification
 from grpo_cot.grading.texts.classification import by_class, calibration, confusion
 
 NAMES = ["bad", "good", "so-so"]
@@ -17,6 +19,10 @@ def drawn(n: int) -> tuple[list[str], list[dict[str, float]], list[str]]:
         weights = {name: rng.random() + (0.7 if name == label else 0) for name in NAMES}
         chances.append({name: weight / sum(weights.values()) for name, weight in weights.items()})
     return labels, chances, [max(row, key=row.__getitem__) for row in chances]
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(classification).failed == 0
 
 
 def test_the_tables_are_scikit_learns() -> None:

@@ -1,5 +1,7 @@
 """distinct-n and self-BLEU, by hand and against SacreBLEU."""
 
+import doctest
+
 import pytest
 from sacrebleu import sentence_bleu
 
@@ -7,6 +9,10 @@ from grpo_cot.grading.texts import diversity
 from grpo_cot.grading.texts.diversity import distinct, self_bleu
 
 TEXTS = ["The course is dull.", "The course is long and dull!", "the exercises help", ""]
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(diversity).failed == 0
 
 
 def test_distinct_counts_n_grams_of_all_texts_once_each() -> None:
