@@ -109,7 +109,8 @@ def test_a_completion_that_no_reward_judges_is_in_no_comparison(monkeypatch: pyt
 
     rewards = {"right_alone": right_alone, "nothing": nothing}
     monkeypatch.setattr(
-        "grpo_cot.rewards.groups.reward_functions", lambda names: ([rewards[name] for name in names], [*names.values()])
+        "grpo_cot.rewards.groups.reward_functions",
+        lambda names, _: ([rewards[name] for name in names], [*names.values()]),
     )
     found = statistics_of(["5", "6"], {"right_alone": 1.0, "nothing": 0.0})
     assert found["right_alone"] == {"mean": 1.0, "largest": 1.0, "varies": 0.0}

@@ -21,11 +21,13 @@ from grpo_cot.common.errors import InputError, shown
 from grpo_cot.library.names import hint
 from grpo_cot.library.trial import reason_of, try_sampling
 from grpo_cot.library.values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE, OWNED_SAMPLING
-from grpo_cot.recipes.phases import PHASES
-from grpo_cot.recipes.recipe import EvaluateSection
+from grpo_cot.recipes.phases import PHASES, TrainerSection
+from grpo_cot.recipes.recipe import EvaluateSection, RewardModelSection
 
-# The sections of phases, with the class of one phase that has the section.
-TRAINERS = {phase.section: phase for phase in PHASES}
+# The sections of trainers, with the class of one phase that has the section, or of the reward model.
+TRAINERS: dict[str, type[TrainerSection]] = {
+    **{phase.section: phase for phase in PHASES}, RewardModelSection.section: RewardModelSection
+}  # fmt: skip
 CONFIGURATIONS = {
     "lora": "peft.LoraConfig",
     "quantization": "transformers.BitsAndBytesConfig",
@@ -46,7 +48,7 @@ def configuration_class(section: str) -> Any:
 def accepted_keys(section: str) -> dict[str, Any]:
     """The keys that a recipe section may hold and the type of each, read from the installed library's class.
 
-    Sections: those of phases and of `CONFIGURATIONS`, and of Accelerate's configuration file fsdp_config and
+    Sections: those of trainers and of `CONFIGURATIONS`, and of Accelerate's configuration file fsdp_config and
     deepspeed_config (the options of `accelerate launch` that they stand for).
     """
     if section in ("fsdp_config", "deepspeed_config"):

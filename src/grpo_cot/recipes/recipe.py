@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat, field_validator
 from grpo_cot.common.errors import validated
 from grpo_cot.common.fields import Name, Seed, Text
 from grpo_cot.common.files import read_yaml
-from grpo_cot.recipes.phases import LibrarySettings, Phase, SamplesSection, Section
+from grpo_cot.recipes.phases import LibrarySettings, Phase, SamplesSection, Section, TrainerSection
 
 
 class Example(Section):
@@ -41,12 +41,17 @@ class ModelSection(Section):
     threads: int = Field(gt=0, le=1024)  # of the CPU, in every step with weights: results depend on them
 
 
-class RewardModelSection(Section):
+class RewardModelSection(TrainerSection):
     """A classifier of texts, trained on the data set's labels before the phases, which `rewards` names `reward_model`.
 
     It starts from the second model of the base's source file (`scorer`) and reads `max_length` tokens with that one's
     tokenizer. `training` is Transformers' TrainingArguments.
     """
+
+    section = "training"
+    configuration = "transformers.TrainingArguments"
+    required = (("max_steps", "num_train_epochs"), ("learning_rate",))
+    selects = True
 
     max_length: int = Field(gt=0)
     training: LibrarySettings

@@ -22,6 +22,7 @@ CURVES = (
     ("entropy", "entropy (nats a token)"),
     ("kl", "KL to the reference"),
     ("mean_token_accuracy", "tokens of the target guessed right"),
+    ("eval_accuracy", "validation texts classified right"),
     ("rewards/accuracies", "share of pairs ranked right"),
     ("rewards/margins", "chosen minus rejected (implicit reward)"),
     ("grad_norm", "gradient norm"),

@@ -35,10 +35,12 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
 
 
 def _phases(trained: Path, rewards: dict[str, float]) -> list[dict[str, Any]]:
-    """Each phase's configuration, verdict and pictures, and the audit of a later GRPO phase's start."""
+    """Of the reward model, where there is one, and of each phase: configuration, verdict and pictures, and the audit of
+    a later phase's start."""
     verdicts = read_json(trained / "summary.json")["verdict"]
     phases = []
-    for path in sorted(trained.glob("*/log.json")):
+    # The reward model was trained before the first phase.
+    for path in sorted(trained.glob("*/log.json"), key=lambda path: (path.parent.name != "reward_model", path)):
         log, configuration = read_json(path), read_json(path.parent / "configuration.json")
         audit = path.parent / "audit.json"
         rewarded = any("reward" in entry for entry in log)

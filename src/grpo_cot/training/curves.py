@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grpo_cot.common.files import write_text
-from grpo_cot.recipes.phases import GrpoPhase, PhaseSection
+from grpo_cot.recipes.phases import GrpoPhase, TrainerSection
 
 # Logged by the trainer, but different at every run (times) or after a resumption (the mean loss and the tokens seen
 # restart at 0): kept out of files that later steps read.
@@ -15,7 +15,7 @@ VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss|num
 NOT_FINITE = "not_finite"  # of a log entry: how many of its numbers are not finite
 
 
-def repeatable(entry: Mapping[str, float | None], phase: PhaseSection) -> dict[str, float]:
+def repeatable(entry: Mapping[str, float | None], phase: TrainerSection) -> dict[str, float]:
     """An entry of the log without what differs at every run, and without what was not measured.
 
     It is sorted, because a checkpoint gives it back in another order. Trainers log some figures that they did not
@@ -74,7 +74,7 @@ def mean(name: str, part: Sequence[Mapping[str, float]]) -> float:
     return statistics.fmean(values) if values else math.nan
 
 
-def loss_verdict(log: Sequence[Mapping[str, float]], phase: PhaseSection) -> list[str]:
+def loss_verdict(log: Sequence[Mapping[str, float]], phase: TrainerSection) -> list[str]:
     """Sentences on a loss, and on the validation split where the phase was judged on it."""
     steps = [entry for entry in log if "loss" in entry]
     if not steps:
