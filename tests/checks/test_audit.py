@@ -173,7 +173,7 @@ def tagged(prompts, completions, **columns):
         ("def tagged", "def other", "my_rewards.py has no function 'tagged'; expected one of: other"),
         ("from grpo_cot", "from grpo_kot", "cannot be imported: ModuleNotFoundError: No module named 'grpo_kot'"),
         ("in completions]", "in completions[1:]]", "returns 1 amounts for 2 completions"),
-        ("completion_text(completion)", "None", "fails on the audit's completions: TypeError"),
+        ("completion_text(completion)", "None", "fails on completions: TypeError"),
         ("tagged", "strict_format", "has no function 'tagged'"),
         (
             "in completion_text(completion))",
@@ -235,5 +235,5 @@ def test_a_placebo_is_called_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyP
         OWN.replace('pays=["<answer>18</answer>"], never=["18"]', '"nothing"').replace("float(", "no_such_name(")
     )
     sys.modules.pop("my_rewards", None)
-    with pytest.raises(InputError, match="fails on the audit's completions: NameError"):
+    with pytest.raises(InputError, match="fails on completions: NameError"):
         broken({"my_rewards.tagged": 1.0})

@@ -132,11 +132,16 @@ def check_evaluate(section: EvaluateSection, where: object) -> None:
     """Check how the evaluation sets are answered; `where` is the recipe.
 
     Raises:
-        InputError: as `check_sampling`, or the answers are not greedy.
+        InputError: as `check_sampling`, or the answers are not greedy, or the engine cannot load an earlier phase.
     """
     check_sampling(section.sampling, f"{where}: evaluate.sampling")
     if section.sampling.get("do_sample"):
         raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
+    if section.engine == "vllm" and section.before is not None:
+        raise InputError(
+            f"{where}: evaluate.before is {section.before}, but evaluate.engine is 'vllm', which answers as the base "
+            "and as the trained model alone; set evaluate.engine to transformers, or evaluate.before to null"
+        )
     if section.samples is not None:
         check_sampling(section.samples.sampling, f"{where}: evaluate.samples.sampling")
 

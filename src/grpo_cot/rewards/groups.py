@@ -33,7 +33,7 @@ def amounts(
         numbers = [None if amount is None else float(amount) for amount in paid]
     except Exception as error:  # of a user's own code
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"the reward {name!r} fails on the audit's completions: {reason}") from error
+        raise InputError(f"the reward {name!r} fails on completions: {reason}") from error
     if not all(math.isfinite(number) for number in numbers if number is not None):
         raise InputError(
             f"the reward {name!r} pays an amount that is not finite: return a number, or None for no judgement"
@@ -64,7 +64,7 @@ def group_statistics(
         name: amounts(name, function, prompts, completions, token_counts)
         for name, function in zip(rewards, functions, strict=True)
     }
-    sums = [_weighted_sum(judgements, weights) for judgements in zip(*values.values(), strict=True)]
+    sums = [weighted_sum(judgements, weights) for judgements in zip(*values.values(), strict=True)]
     figures = {name: _figures(column, group) for name, column in {**values, "weighted_sum": sums}.items()}
     figures["weighted_sum"]["phantom"] = None
     if has_golds(prompts):
@@ -82,7 +82,7 @@ def has_golds(prompts: Sequence[Mapping[str, Any]]) -> bool:
     return all(row["gold"] is not None for row in prompts)
 
 
-def _weighted_sum(judgements: Sequence[float | None], weights: Sequence[float]) -> float | None:
+def weighted_sum(judgements: Sequence[float | None], weights: Sequence[float]) -> float | None:
     """What the trainer compares: the rewards that judge a completion count, and None is one that none judges."""
     judged = [weight * amount for weight, amount in zip(weights, judgements, strict=True) if amount is not None]
     return sum(judged) if judged else None
