@@ -10,6 +10,7 @@ from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.data.kinds import KINDS, Kind, read_any
 from grpo_cot.library.lora import check_names
+from grpo_cot.library.settings import check_greedy
 from grpo_cot.library.values import MOST_TOKENS
 from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
@@ -134,7 +135,9 @@ def check_rows_kind(path: Path, recipe: Recipe, dataset: str, kind: Kind, source
     if kind == KINDS["text"]:
         with naming(path):
             _check_texts(recipe, dataset)
-    elif recipe.reward_model is not None:
+        return
+    check_greedy(recipe.evaluate, path)
+    if recipe.reward_model is not None:
         raise InputError(
             f"{path}: reward_model is a classifier of texts, but the rows of the data set {dataset!r} are no texts "
             "(rows: text); set reward_model to null, or name another data set"

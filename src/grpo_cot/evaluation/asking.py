@@ -14,6 +14,7 @@ from grpo_cot.evaluation import vllm
 from grpo_cot.evaluation.likelihood import Likelihood, likelihoods
 from grpo_cot.evaluation.pairs import Ask, both, phase_folder, reasoning_tokens
 from grpo_cot.evaluation.texts import add_likelihoods, add_probabilities
+from grpo_cot.library.settings import check_greedy
 from grpo_cot.models.description import read_description
 from grpo_cot.models.generation import Completion, encode, generate, sampled
 from grpo_cot.models.loading import DEVICE
@@ -42,6 +43,8 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
     before = phase_folder(model_json, section.before, where)
     tokenizer = load_tokenizer(Path(read_description(model_json).base))
     problems, sampled_positions = choose(section, prompts, where)
+    if any(row["gold"] is not None for _, row in problems):
+        check_greedy(section, where)
     asks = [Ask("greedy", [row["messages"] for _, row in problems], section.sampling)]
     count = section.samples.count if section.samples else 0
     if section.samples:

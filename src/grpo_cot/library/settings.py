@@ -132,11 +132,9 @@ def check_evaluate(section: EvaluateSection, where: object) -> None:
     """Check how the evaluation sets are answered; `where` is the recipe.
 
     Raises:
-        InputError: as `check_sampling`, or the answers are not greedy, or the engine cannot load an earlier phase.
+        InputError: as `check_sampling`, or the engine cannot load an earlier phase.
     """
     check_sampling(section.sampling, f"{where}: evaluate.sampling")
-    if section.sampling.get("do_sample"):
-        raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
     if section.engine == "vllm" and section.before is not None:
         raise InputError(
             f"{where}: evaluate.before is {section.before}, but evaluate.engine is 'vllm', which answers as the base "
@@ -144,6 +142,16 @@ def check_evaluate(section: EvaluateSection, where: object) -> None:
         )
     if section.samples is not None:
         check_sampling(section.samples.sampling, f"{where}: evaluate.samples.sampling")
+
+
+def check_greedy(section: EvaluateSection, where: object) -> None:
+    """Check that answers which are compared with final answers are greedy; `where` is the recipe.
+
+    Raises:
+        InputError: they are drawn.
+    """
+    if section.sampling.get("do_sample"):
+        raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
 
 
 def construct(section: str, settings: Mapping[str, Any], where: str) -> Any:
