@@ -139,10 +139,12 @@ def parts(recipe: Recipe) -> dict[str, RewardModelSection | Phase]:
 def _refusal(error: Exception, part: RewardModelSection | Phase, number: int, scratch: Path) -> str | None:
     """What to tell the user of an error of the libraries that is about the machine, and not about the code."""
     if isinstance(error, torch.OutOfMemoryError):
-        named = TRAINED if isinstance(part, RewardModelSection) else f"phases.{number} ({part.method})"
+        named, section = TRAINED, f"{TRAINED}.{part.section}"
+        if not isinstance(part, RewardModelSection):
+            named, section = f"phases.{number} ({part.method})", part.section
         return (
             f"{named} needs more memory than there is: `make plan EXPERIMENT=RUN` shows its parts; a smaller "
-            f"{part.section}.per_device_train_batch_size with more gradient_accumulation_steps is the same training"
+            f"{section}.per_device_train_batch_size with more gradient_accumulation_steps is the same training"
         )
     if isinstance(error, OSError | RuntimeError | SafetensorError) and disk_is_full(error, scratch):
         return (
