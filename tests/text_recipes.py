@@ -34,6 +34,7 @@ def source() -> dict[str, Any]:
         part["config"] |= SMALL
         part["tokenizer"] = {"path": str(ROOT / part["tokenizer"]["path"])}
     content["config"]["num_key_value_heads"] = 2
+    content["scorer"]["config"] |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}  # by chance
     return content
 
 

@@ -49,6 +49,7 @@ def test_it_tells_two_obvious_classes_apart_in_texts_that_it_has_not_seen(traine
     assert wanted.reward_model is not None
     sentences = verdict(log, wanted.reward_model)
     assert sentences[0].startswith("The loss went from")
+    assert sentences[1].startswith("On the validation split it was at the end 0.")
     assert sentences[-1] == "It takes 100.0% of the 12 texts of the validation split for their class."
 
 

@@ -86,7 +86,8 @@ def loss_verdict(log: Sequence[Mapping[str, float]], phase: TrainerSection) -> l
         sentences.append("The loss did not fall: nothing was learnt.")
     held_out = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     if held_out:
-        sentences.append(f"On the validation split it went from {held_out[0]:.3f} to {held_out[-1]:.3f}.")
+        course = f"went from {held_out[0]:.3f} to" if len(held_out) > 1 else "was at the end"
+        sentences.append(f"On the validation split it {course} {held_out[-1]:.3f}.")
     if len(held_out) > 2 and held_out[-1] > 1.05 * min(held_out):
         remedy = "that checkpoint is kept" if phase.settings.get("load_best_model_at_end") else "train for less"
         sentences.append(f"It was lowest in between, at {min(held_out):.3f}: {remedy}.")
