@@ -59,7 +59,7 @@ def facts() -> dict[str, Any]:
         "prompt": [{"role": "user", "content": "1 + 1?"}], "recipe": "prompt: {}\n", "seed": 1,
         "trained_rows": 812, "selected": {"step": 40, "eval_loss": 0.5},
         "packages": {"trl": "1.14.2"},
-        "place": ".", "transformers_program": "import transformers\n", "vllm_program": None,
+        "place": ".", "answers": "greedy", "transformers_program": "import transformers\n", "vllm_program": None,
     }  # fmt: skip
 
 
