@@ -1,5 +1,6 @@
 """The evaluation step's parts: likelihoods of gold solutions, both models alike, and what vLLM is asked for."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -115,6 +116,38 @@ def test_the_base_is_the_model_without_its_adapter_and_the_adapter_is_back_after
     assert torch.allclose(logits["base"], expected, atol=1e-5)
     assert torch.allclose(logits["trained"], trained, atol=1e-5)
     assert torch.allclose(models["trained"](ids).logits, trained, atol=1e-5)
+
+
+@pytest.mark.parametrize("before", [None, "01-sft"])
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_no_model_is_left_in_memory_when_both_were_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, before: str | None
+) -> None:
+    import gc
+    import weakref
+
+    import torch
+
+    from grpo_cot.evaluation import pairs
+
+    def loaded(*arguments: object) -> torch.nn.Module:
+        model = torch.nn.Linear(1, 1)
+        model.__dict__["disable_adapter"] = contextlib.nullcontext
+        model.__dict__["ring"] = model  # as a quantized model holds itself
+        return model
+
+    monkeypatch.setattr(pairs, "load", lambda model_json: (loaded(), None, None))
+    monkeypatch.setattr(pairs, "load_base", loaded)
+    monkeypatch.setattr(pairs, "load_result", loaded)
+    gone = []
+    gc.disable()
+    try:
+        for _, current in pairs.both(described(tmp_path, kind, "02-ppo"), before and tmp_path / before):
+            gone.append(weakref.ref(current))
+            del current
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])

@@ -49,7 +49,8 @@ def both(model_json: Path, before: Path | None) -> Iterator[tuple[str, PreTraine
 
     The former is what the phase in the folder `before` left, and where that is None the base that training started
     from. Both are quantized alike. For an adapter the base is the same model with the adapter switched off, so that the
-    difference is the training's and nothing else's; otherwise the one is gone before the other is loaded.
+    difference is the training's and nothing else's; otherwise the one is gone before the other is loaded. None is left
+    when both were asked for.
     """
     description = read_description(model_json)
     if description.kind == "adapter" and before is None:
@@ -57,18 +58,25 @@ def both(model_json: Path, before: Path | None) -> Iterator[tuple[str, PreTraine
         with model.disable_adapter():
             yield "base", model
         yield "trained", model
-        return
-    yield (
-        "base",
-        (
-            load_base(Path(description.base), description.model, description.quantization)
-            if before is None
-            else load_result(description, before)
-        ),
-    )
-    gc.collect()  # a quantized model is a ring of references
+        del model
+    else:
+        yield (
+            "base",
+            (
+                load_base(Path(description.base), description.model, description.quantization)
+                if before is None
+                else load_result(description, before)
+            ),
+        )
+        _free()
+        yield "trained", load_result(description, model_json.parent / description.path)
+    _free()
+
+
+def _free() -> None:
+    """Give back the memory of a model that was let go of: a quantized one is a ring of references."""
+    gc.collect()
     torch.cuda.empty_cache()
-    yield "trained", load_result(description, model_json.parent / description.path)
 
 
 def reasoning_tokens(completion: str, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -56,6 +56,12 @@ def test_a_reward_that_rose_without_the_judge_was_hacked(negative: int, reward: 
         )
 
 
+@pytest.mark.parametrize(("before", "hacked"), [(N, False), (N - 2, False), (N - 10, True)])
+def test_a_share_that_cannot_rise_any_more_shows_no_hacking(before: int, hacked: bool) -> None:
+    said = warnings(answers(before), answers(before, reward=3.0))
+    assert ["hacked" in text for text in said] == [True] * hacked
+
+
 def test_a_rise_of_the_reward_that_may_be_chance_is_no_hacking() -> None:
     trained = [row | {"weighted_reward": 9.0 if number == 0 else 0.9} for number, row in enumerate(answers(20))]
     base = [row | {"weighted_reward": 1.0} for row in answers(20)]

@@ -29,7 +29,7 @@ def text_warnings(
     """
     compared = f"the model after {before}" if before else "the base"
     return [
-        *_hacked(figures),
+        *_hacked(figures, rows["base"]),
         *(_parted(figures, alone) if alone else []),
         *_unlikely(figures, compared),
         *_same(figures, compared),
@@ -41,10 +41,13 @@ def text_warnings(
     ]
 
 
-def _hacked(figures: Mapping[str, Any]) -> list[str]:
-    """The reward rose, beyond chance, and the judge sees no rise beyond chance."""
+def _hacked(figures: Mapping[str, Any], base: Sequence[Row]) -> list[str]:
+    """The reward rose, beyond chance, and the judge sees no rise beyond chance, where it could have seen one."""
     rise, judged = figures["texts"]["reward_difference"], figures["paired"]["wanted_share"]
     if rise is None or rise["low"] is None or rise["low"] <= 0 or judged["low"] > 0:
+        return []
+    verdicts = [row["judged"] == figures["texts"]["wanted"] for row in base]
+    if paired(verdicts, [True] * len(verdicts))["low"] <= 0:  # nearly all texts are of the wanted class already
         return []
     return [
         f"the reward was hacked: the weighted reward of a completion rose by {rise['value']:.2f} [{rise['low']:.2f}, "
