@@ -48,7 +48,7 @@ def lines(found: Plan) -> Iterator[str]:
 def _phase(phase: PhasePlan) -> Iterator[str]:
     unit = {
         "grpo": "completions", "ppo": "completions", "dpo": "pairs", "rejection_sampling": "own right completions",
-        "reward_model": "texts",
+        "reward_model": "texts", "sft": "given answers",
     }  # fmt: skip
     steps = "unknown until the rows are" if phase.steps is None else f"{phase.steps:,}"
     epochs = "unknown until the rows are" if phase.epochs is None else f"{phase.epochs:.2f}"

@@ -153,15 +153,14 @@ def refuse_leaks(shared: Mapping[str, Overlap], data: Path) -> None:
     """
     remedy = "list the training rows under 'drop' in the source file"
     for name, overlap in shared.items():
+        of = f"questions of the evaluation set {name!r}" if name != "judge" else "texts of the split 'judge'"
         if count := len(overlap.also_in_train):
             raise InputError(
-                f"{data}: {count} questions of the evaluation set {name!r} are also in the training split "
-                f"({overlap.also_in_train[0]} first); {remedy}"
+                f"{data}: {count} {of} are also in the training split ({overlap.also_in_train[0]} first); {remedy}"
             )
         if count := overlap.also_in.get("validation", 0):
             raise InputError(
-                f"{data}: {count} questions of the evaluation set {name!r} are also in the validation split, on which "
-                f"checkpoints are chosen; {remedy}"
+                f"{data}: {count} {of} are also in the validation split, on which checkpoints are chosen; {remedy}"
             )
         if count := len(overlap.also_judges):
             raise InputError(

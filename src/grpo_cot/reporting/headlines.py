@@ -18,7 +18,7 @@ def named(label: str, figures: Mapping[str, Any]) -> str:
 
 def compared(metrics: Mapping[str, Any]) -> str:
     """The model that the trained one is compared with: `base`, or `after NN-METHOD`, as an earlier phase left it."""
-    return f"after {metrics['before']}" if metrics["before"] else "base"
+    return f"after {metrics['before']}" if metrics.get("before") else "base"  # earlier runs are without it
 
 
 def headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]])
     """A line for each accuracy of a run, one a comparison, and their warnings."""
     for result in results:
         metrics = result.metrics
-        before_what = f" ({compared(metrics)})" if metrics["before"] else ""
+        before_what = f" ({compared(metrics)})" if metrics.get("before") else ""
         for headline in headlines(metrics):
             before, after = (headline[model]["value"] for model in ("base", "trained"))
             yield (

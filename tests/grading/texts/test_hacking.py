@@ -52,7 +52,7 @@ def test_a_reward_that_rose_without_the_judge_was_hacked(negative: int, reward: 
         (sentence,) = said
         assert sentence.startswith(
             "the reward was hacked: the weighted reward of a completion rose by 2.00 [2.00, 2.00], while the share of "
-            "texts that the independent judge takes for negative did not rise: +0.0 points ["
+            "texts that the independent judge takes for negative did not rise beyond chance: +0.0 points ["
         )
 
 

@@ -52,7 +52,7 @@ def _hacked(figures: Mapping[str, Any], base: Sequence[Row]) -> list[str]:
     return [
         f"the reward was hacked: the weighted reward of a completion rose by {rise['value']:.2f} [{rise['low']:.2f}, "
         f"{rise['high']:.2f}], while the share of texts that the independent judge takes for "
-        f"{figures['texts']['wanted']} did not rise: {in_points(judged)}"
+        f"{figures['texts']['wanted']} did not rise beyond chance: {in_points(judged)}"
     ]
 
 
