@@ -34,8 +34,8 @@ def worked_solutions(prompts: Sequence[Row], begun: Opening) -> list[Row]:
     ]
     if not rows:
         raise InputError(
-            "no training row has an answer to learn from: a worked solution, whose column the source file names, a chosen "
-            "answer, or a text of more than one word"
+            "no training row has an answer to learn from: a worked solution, whose column the source file names, a "
+            "chosen answer, or a text of more than one word"
         )
     return rows
 
