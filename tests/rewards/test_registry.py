@@ -170,9 +170,9 @@ def test_a_reward_that_is_trained_first_is_given_or_cannot_be_called() -> None:
 
 
 def test_golds_are_asked_for_where_a_named_reward_reads_them_and_nowhere_else(checkout: Path) -> None:
-    assert [name for name, reward in REWARDS.items() if not reads_gold(reward)] == [
-        "strict_format", "soft_format", "xml_count", "integer_answer", "random"
-    ]  # fmt: skip
+    assert {name for name, reward in REWARDS.items() if reads_gold(reward)} == {
+        "correctness", "correctness_in_schema", "length_cosine", "length_cosine_penalty"
+    }  # fmt: skip
     rows = [{"id": "a", "gold": None}]
     check_columns({"reward_model": 1.0, "soft_format": 1.0, "my_rewards.brevity": 1.0}, rows)
     with pytest.raises(InputError, match="row a has no final answer"):
