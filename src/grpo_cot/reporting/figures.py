@@ -173,8 +173,8 @@ def loss_picture(log: Sequence[Mapping[str, float]]) -> str:
 
 
 def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
-    """Small multiples of the signs of a healthy run; nothing where none was logged."""
-    present = [(name, label) for name, label in CURVES if any(name in entry for entry in log)]
+    """Small multiples of the signs of a healthy run, each of two points at least; nothing where there are none."""
+    present = [(name, label) for name, label in CURVES if sum(name in entry for entry in log) > 1]
     if not present:
         return ""
     with pyplot.rc_context(STYLE):

@@ -123,10 +123,10 @@ def _accuracy(predictions: EvalPrediction) -> dict[str, float]:
 
 
 def verdict(log: Sequence[Mapping[str, float]], section: RewardModelSection) -> list[str]:
-    """Sentences on the loss, and on the accuracy on the validation split, where there is one."""
+    """One sentence or more on the accuracy on the validation split, where there is one, and on the loss."""
     sentences = loss_verdict(log, section)
     judged = [entry for entry in log if "eval_accuracy" in entry]
     if judged:
         accuracy, texts = judged[-1]["eval_accuracy"], judged[-1]["eval_texts"]
-        sentences.append(f"It takes {accuracy:.1%} of the {texts:.0f} texts of the validation split for their class.")
-    return sentences
+        sentences.insert(0, f"It takes {accuracy:.1%} of the {texts:.0f} validation texts for their class.")
+    return [" ".join(sentences)]
