@@ -13,11 +13,11 @@ from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_yaml
 from grpo_cot.library.lora import check_lora, check_served
 from grpo_cot.library.rehearsal import rehearse
-from grpo_cot.library.settings import check_evaluate, check_sampling, check_section, construct
+from grpo_cot.library.settings import check_evaluate, check_greedy, check_sampling, check_section, construct
 from grpo_cot.library.trial import try_optimiser, try_sampling
 from grpo_cot.recipes.phases import GrpoPhase, Phase, PpoPhase, TrainerSection
 from grpo_cot.recipes.recipe import PromptSection, Recipe
-from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.rewards.registry import reads_gold, reward_functions
 from grpo_cot.vllm.arguments import load_arguments, sampling_parameters
 
 PUBLISHED = Path(__file__).parent.parent / "reporting/published_results.yaml"
@@ -41,6 +41,8 @@ def check_recipe(recipe: Recipe, where: object) -> None:
     check_batches(recipe, where)
     check_sampling(recipe.check.sampling, f"{where}: check.sampling")
     check_evaluate(recipe.evaluate, where)
+    if any(map(reads_gold, reward_functions(recipe.rewards)[0])):
+        check_greedy(recipe.evaluate, where)
     if recipe.evaluate.engine == "vllm":
         check_served(recipe.phases[0].lora or {}, f"{where}: phases.1.lora", "set evaluate.engine to transformers")
         with naming(where):
