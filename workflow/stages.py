@@ -93,16 +93,16 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
             for out in stage.outs
             if stage not in planned and not out.exists and out.hash_info and not out.changed_cache()
         ]
-        names = {stage.addressing for stage in planned}
-        plan = {
-            stage.addressing: Job(
-                after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
-                resources=resources(stage.meta or {}, torch_threads(stage)),
-            )
-            for stage in planned
-        }
-    if plan:
+    if planned:
         _validate()
+    names = {stage.addressing for stage in planned}
+    plan = {
+        stage.addressing: Job(
+            after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
+            resources=resources(stage.meta or {}, torch_threads(stage)),
+        )
+        for stage in planned
+    }
     if not rehearsal:
         if set_aside:
             subprocess.run([DVC, "--wait-for-lock", "checkout", "--quiet", *set_aside])
