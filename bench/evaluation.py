@@ -30,7 +30,7 @@ from grpo_cot.data.rows import plain_solution
 from grpo_cot.evaluation.pairs import both
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.generation import encode, generate
-from grpo_cot.models.loading import load, load_base
+from grpo_cot.models.loading import load_base
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems
 from grpo_cot.prompts import map_rows
@@ -160,7 +160,7 @@ def generation(folder: Path, rounds: int) -> None:
     """Print seconds a problem of both ways of generating, alternating, and how many completions are the same."""
     recipe = load_recipe(folder / "recipe.yaml")
     base, dtype = model_of(folder)
-    model, tokenizer, description = load(folder / "train/model.json")
+    tokenizer = load_tokenizer(Path(base))
     messages = [row["messages"] for row in read_jsonl(folder / "prompts/eval-test.jsonl")]
     requests = [
         Instance(
@@ -169,7 +169,7 @@ def generation(folder: Path, rounds: int) -> None:
         )
         for row in read_jsonl(folder / "harness.jsonl")
     ]  # fmt: skip
-    for name, asked in both(model, description):
+    for name, asked in both(folder / "train/model.json", before=None):
         adapter = {"peft": str(folder / "train/01-grpo")} if name == "trained" else {}
         peer = HFLM(pretrained=base, dtype=dtype, device="cpu", batch_size=BATCH, **adapter)
         torch.set_num_threads(recipe.model.threads)

@@ -52,7 +52,7 @@ def write_case(folder: Path, problems: int, samples: int, solved: bool) -> None:
                 "gold": gold, "locale": "en", "solution": solution(rng) if solved else None, "tokens": 60,
             }
         )  # fmt: skip
-        row: Row = {"id": identifier, "set": "test"}
+        row: Row = {"id": identifier, "set": "test", "before": None}
         for model in ("base", "trained"):
             row[model] = {
                 "completion": completion(rng, gold), "tokens": 200, "reasoning_tokens": rng.randint(100, 200),
@@ -73,9 +73,10 @@ def main() -> None:
             folder = Path(temporary)
             write_case(folder, problems, samples, solved)
             command: list[str | Path] = [
-                sys.executable, ROOT / "scripts/grade.py", "--prompts", folder / "prompts",
-                "--completions", folder / "completions.jsonl", "--predictions", folder / "predictions.jsonl",
-                "--metrics", folder / "metrics.json", "--record", folder / "record.json",
+                sys.executable, ROOT / "scripts/grade.py", "--recipe", ROOT / "experiments/tiny-grpo.yaml",
+                "--prompts", folder / "prompts", "--completions", folder / "completions.jsonl",
+                "--predictions", folder / "predictions.jsonl", "--metrics", folder / "metrics.json",
+                "--record", folder / "record.json",
             ]  # fmt: skip
             times = []
             for _ in range(REPEATS):

@@ -14,7 +14,7 @@ def main(args: Namespace) -> str:
     result = compare(read_jsonl(args.a), read_jsonl(args.b))
     names = {"a": args.a_name, "b": args.b_name}
     write_json(args.output, {**names, **result})
-    measure = "strict_accuracy" if "strict_accuracy" in result else "pair_accuracy"
+    measure = next(name for name, figure in result.items() if isinstance(figure, dict) and "difference" in figure)
     return (
         f"{measure.replace('_', ' ')} of {names['b']} minus {names['a']}: {in_points(result[measure])} "
         f"(set {result['set']}, n = {result[measure].get('n', result['n'])})"

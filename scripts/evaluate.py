@@ -1,4 +1,4 @@
-"""Step evaluate: have both models answer the evaluation sets. Nothing is judged here.
+"""Step evaluate: have both models answer the evaluation sets. Nothing is compared here.
 
 An interrupted run goes on where it stopped, and leaves the same file.
 """
@@ -14,7 +14,8 @@ from grpo_cot.recipes.recipe import load_recipe
 
 
 def main(args: Namespace) -> str:
-    """completions.jsonl: id, set, and for each model its completion and how likely it found the gold solution."""
+    """completions.jsonl: id, set, and for each model its completion and how likely it found the gold solution, or of
+    texts how likely both found it and what the reward model takes it for."""
     recipe = load_recipe(args.recipe, "prompt", "evaluate")
     section = recipe.evaluate
     check_evaluate(section, args.recipe)
@@ -23,7 +24,9 @@ def main(args: Namespace) -> str:
         write_jsonl(output / "completions.jsonl", rows)
     sampled = sum(row["base"]["samples"] is not None for row in rows)
     more = f", {sampled} of them {section.samples.count} times more" if section.samples else ""
-    return f"{len(rows)} problems answered by base and trained{more}"
+    other = f"the model after {rows[0]['before']}" if rows[0]["before"] else "base"
+    what = "texts continued" if "label_probabilities" in rows[0] else "problems answered"
+    return f"{len(rows)} {what} by {other} and trained{more}"
 
 
 if __name__ == "__main__":

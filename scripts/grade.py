@@ -3,9 +3,13 @@
 from argparse import Namespace
 from pathlib import Path
 
+from grpo_cot.common.errors import naming
 from grpo_cot.common.files import read_jsonl, write_json, write_jsonl
 from grpo_cot.common.step import run
 from grpo_cot.grading.grade import grade, metrics
+from grpo_cot.grading.texts.judge import load_judge
+from grpo_cot.grading.texts.verdicts import judge_texts
+from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.statistics import in_points
 
 
@@ -16,7 +20,14 @@ def main(args: Namespace) -> str:
         for path in args.prompts.glob("eval-*.jsonl")
         for row in read_jsonl(path)
     }
-    predictions = grade(read_jsonl(args.completions), problems)
+    completions = read_jsonl(args.completions)
+    predictions = grade(completions, problems)
+    asked = [problems[row["set"], row["id"]] for row in completions]
+    if "text" in asked[0]:
+        rewards = load_recipe(args.recipe, "rewards").rewards
+        judge = load_judge(args.prompts / "eval-judge.jsonl", {row["text"] for row in asked})
+        with naming(args.recipe):
+            predictions = judge_texts(predictions, completions, asked, judge, rewards)
     result = metrics(predictions)
     write_jsonl(args.predictions, predictions)
     write_json(args.metrics, result)
@@ -33,4 +44,4 @@ def main(args: Namespace) -> str:
 
 
 if __name__ == "__main__":
-    run(main, __doc__, prompts=Path, completions=Path, predictions=Path, metrics=Path)
+    run(main, __doc__, recipe=Path, prompts=Path, completions=Path, predictions=Path, metrics=Path)

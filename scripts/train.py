@@ -11,7 +11,9 @@ from grpo_cot.training import unsloth
 
 def main(args: Namespace) -> str:
     """The trained weights with model.json and summary.json, and the curves as DVC plots."""
-    recipe = load_recipe(args.recipe, "prompt", "rewards", "backend", "model", "quantization", "phases", "accelerate")
+    recipe = load_recipe(
+        args.recipe, "prompt", "rewards", "reward_model", "backend", "model", "quantization", "phases", "accelerate"
+    )
     if recipe.backend == "unsloth":
         unsloth.enable()
     # Only now: Unsloth rewrites libraries that this imports.

@@ -39,7 +39,7 @@ def metrics(base: float, trained: float, n: int = 500, **changed: Any) -> dict[s
         "paired": {"strict_accuracy": difference, "lenient_accuracy": difference},
         "warnings": [],
     }
-    return {"set": "test", **figures, "sets": {"test": figures}}
+    return {"set": "test", "before": None, **figures, "sets": {"test": figures}}
 
 
 def preference_metrics(base: float, trained: float) -> dict[str, Any]:
@@ -50,4 +50,41 @@ def preference_metrics(base: float, trained: float) -> dict[str, Any]:
         figures[model] |= dict.fromkeys(absent) | {"pair_accuracy": share(accuracy), "pair_margin": {"value": 2.5}}
     figures["paired"] = {"pair_accuracy": figures["paired"]["strict_accuracy"]}
     figures["implicit_reward"] = {"accuracy": share(0.81), "margin": {"value": 4.25, "low": 4.0, "high": 4.5}, "n": 490}
-    return {"set": "test", **figures, "sets": {"test": figures}}
+    return {"set": "test", "before": None, **figures, "sets": {"test": figures}}
+
+
+def text_metrics(
+    base: float, trained: float, before: str | None = None, *, reward_model: bool = True
+) -> dict[str, Any]:
+    """Metrics of one evaluation set of texts."""
+    figures = preference_metrics(base, trained)["sets"]["test"]
+    del figures["implicit_reward"]
+    absent = ("pair_accuracy", "pair_margin", "sacrebleu", "rouge1", "rouge2", "rougeL")
+    for model, value in (("base", base), ("trained", trained)):
+        figures[model] |= dict.fromkeys(absent) | {
+            "reasoning_tokens": {"mean": None, "low": None, "high": None, "n": 0}, "wanted_share": share(value),
+            "reward_model_share": share(value + 0.1) if reward_model else None,
+            "weighted_reward": {"value": 1.5, "low": 1.25, "high": 1.75}, "distinct_1": 0.25, "distinct_2": 0.625,
+            "fluency": {"value": 8.25, "low": 8.0, "high": 8.5, "tokens": 900}, "self_bleu": {"value": 41.5, "n": 100},
+        }  # fmt: skip
+    change = figures["paired"].pop("pair_accuracy")
+    figures["paired"] = {"wanted_share": change} | ({"reward_model_share": change} if reward_model else {})
+    bins = [
+        {"low": low, "high": low + 0.1, "n": n, "confidence": low + 0.05, "accuracy": low + 0.1}
+        for low, n in ((0.6, 30), (0.9, 470))
+    ]
+    classes = {
+        "negative": {"precision": 0.875, "recall": 0.8125, "f1": 0.8426, "support": 180},
+        "positive": {"precision": None, "recall": 0.0, "f1": 0.0, "support": 20},
+    }
+    classifier = {"accuracy": share(0.87), "classes": classes}
+    figures["texts"] = {
+        "wanted": "negative", "beginnings": share(0.125), "judge": classifier,
+        "reward_difference": {"value": 0.5, "low": 0.25, "high": 0.75},
+        "kl": {"value": 12.25, "low": 11.5, "high": 13.0},
+        "reward_model": classifier | {
+            "confusion": {"classes": ["negative", "positive"], "counts": [[171, 9], [4, 16]]},
+            "calibration": {"bins": bins, "expected_error": 0.0525},
+        } if reward_model else None,
+    }  # fmt: skip
+    return {"set": "test", "before": before, **figures, "sets": {"test": figures}}

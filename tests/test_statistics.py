@@ -305,7 +305,8 @@ def prediction(number: int, right: int) -> dict[str, Any]:
         "truncated": False, "rouge": None, "gold_log_likelihood": None, "gold_tokens": None,
         "samples_strict": answers, "majority": right > 4, "samples_correct": [answer == "5" for answer in answers],
     }  # fmt: skip
-    return {"id": str(number), "set": "test", "gold": "5", "solution": None, "base": model, "trained": model}
+    row = {"id": str(number), "set": "test", "before": None, "gold": "5", "solution": None}
+    return row | {"base": model, "trained": model}
 
 
 def test_majority_at_k_of_two_answers_is_hypergeometric() -> None:

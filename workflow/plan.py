@@ -35,6 +35,10 @@ def lines(found: Plan) -> Iterator[str]:
     yield f"  training rows: {'unknown' if found.rows.count is None else f'{found.rows.count:,}'} ({found.rows.origin})"
     if found.processes > 1:
         yield f"  processes: {found.processes}; memory is one process's, nothing sharded"
+    if found.reward_model:
+        yield ""
+        yield "Reward model, before the phases"
+        yield from _phase(found.reward_model)
     for number, phase in enumerate(found.phases, start=1):
         yield ""
         yield f"Phase {number}, {phase.method}"
@@ -42,7 +46,10 @@ def lines(found: Plan) -> Iterator[str]:
 
 
 def _phase(phase: PhasePlan) -> Iterator[str]:
-    unit = {"grpo": "completions", "ppo": "completions", "dpo": "pairs", "rejection_sampling": "own right completions"}
+    unit = {
+        "grpo": "completions", "ppo": "completions", "dpo": "pairs", "rejection_sampling": "own right completions",
+        "reward_model": "texts", "sft": "given answers",
+    }  # fmt: skip
     steps = "unknown until the rows are" if phase.steps is None else f"{phase.steps:,}"
     epochs = "unknown until the rows are" if phase.epochs is None else f"{phase.epochs:.2f}"
     yield f"  steps: {steps}; epochs over the training rows: {epochs}"

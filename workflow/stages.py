@@ -19,7 +19,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.common.files import read_json, write_json
+from grpo_cot.common.files import read_json, read_yaml, write_json
 
 FOLDER = Path(".cache/snakemake")
 PLAN = FOLDER / "plan.json"
@@ -34,10 +34,22 @@ class Job:
     resources: dict[str, int]
 
 
-def resources(meta: dict[str, str]) -> dict[str, int]:
-    """`threads`, `mem_mb` (MB), `runtime` (minutes), `gpu`: what a stage's `meta` says under its image's name."""
-    words = meta.get(meta.get("image", ""), "").split()
-    return {"threads": 1, **{name: int(value) for name, value in (word.split("=") for word in words)}}
+def resources(meta: dict[str, str], torch_threads: int | None = None) -> dict[str, int]:
+    """`threads`, `mem_mb` (MB), `runtime` (minutes), `gpu`: what a stage's `meta` says under its image's name.
+
+    A step in the image `cpu` that asks for more than one thread has weights, and then gets those that its recipe gives
+    torch (`torch_threads`).
+    """
+    image = meta.get("image", "")
+    words = meta.get(image, "").split()
+    asked = {"threads": 1, **{name: int(value) for name, value in (word.split("=") for word in words)}}
+    return asked | {"threads": torch_threads} if image == "cpu" and asked["threads"] > 1 and torch_threads else asked
+
+
+def torch_threads(stage: Any) -> int | None:
+    """What the recipe of a stage gives torch on a CPU; None where it has no recipe."""
+    recipes = [Path(dep.def_path) for dep in stage.deps if dep.def_path.startswith("experiments/")]
+    return int(read_yaml(recipes[0])["model"]["threads"]) if recipes else None
 
 
 def make_plan(*, rehearsal: bool) -> dict[str, Job]:
@@ -81,16 +93,16 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
             for out in stage.outs
             if stage not in planned and not out.exists and out.hash_info and not out.changed_cache()
         ]
-        names = {stage.addressing for stage in planned}
-        plan = {
-            stage.addressing: Job(
-                after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
-                resources=resources(stage.meta or {}),
-            )
-            for stage in planned
-        }
-    if plan:
+    if planned:
         _validate()
+    names = {stage.addressing for stage in planned}
+    plan = {
+        stage.addressing: Job(
+            after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
+            resources=resources(stage.meta or {}, torch_threads(stage)),
+        )
+        for stage in planned
+    }
     if not rehearsal:
         if set_aside:
             subprocess.run([DVC, "--wait-for-lock", "checkout", "--quiet", *set_aside])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_PAIR = ("chosen", "rejected")
+_MORE = ("chosen", "rejected", "text", "label", "wanted")  # of pairs of answers, and of texts
 
 
 def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection) -> list[Message]:
@@ -107,7 +107,8 @@ def map_rows(
 ) -> tuple[list[Row], list[str]]:
     """Prompts of all rows short enough, and the ids of the others.
 
-    A prompt has id, messages, gold, locale, solution, tokens, and of a pair of answers chosen and rejected.
+    A prompt has id, messages, gold, locale, solution, tokens, of a pair of answers chosen and rejected, and of a text
+    that it begins text, label and wanted.
 
     Raises:
         InputError: as `system_messages` and `check_template`.
@@ -123,6 +124,6 @@ def map_rows(
             too_long.append(row["id"])
         else:
             fields = {"gold": row["gold"], "locale": row["locale"], "solution": row.get("solution")}
-            fields |= {field: row[field] for field in _PAIR if field in row}
+            fields |= {field: row[field] for field in _MORE if field in row}
             prompts.append({"id": row["id"], "messages": turns, **fields, "tokens": tokens})
     return prompts, too_long

@@ -5,7 +5,7 @@ Training rewards and the strict grader share this module, `numbers` and `answers
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo_cot.numbers import LONGEST_NUMBER
@@ -79,11 +79,26 @@ def worked(solution: str, gold: str, locale: str = "en") -> str:
 
 
 def model_answer(prompt: Mapping[str, Any]) -> str | None:
-    """The answer that a prompt's row holds up to a model: the chosen one of a pair, else the worked solution in the
-    schema; None where it has neither."""
+    """The answer that a prompt's row holds up to a model: the chosen one of a pair, the rest of a text that the prompt
+    begins, else the worked solution in the schema; None where it has none of them."""
     if "chosen" in prompt:
         return str(prompt["chosen"])
+    if "text" in prompt:
+        return prompt["text"][len(prompt["messages"][-1]["content"]) :] or None
     return worked(prompt["solution"], prompt["gold"], prompt["locale"]) if prompt["solution"] else None
+
+
+def whole_text(prompt: Sequence[Mapping[str, str]], completion: str) -> str:
+    """The text that a prompt's last message begins and a completion ends.
+
+    A tokenizer may take the space at a completion's start for its own; a beginning ends with a whole word.
+
+    >>> whole_text([{"role": "user", "content": "The lecturer"}], " explains"), whole_text([{"content": "Good"}], "!")
+    ('The lecturer explains', 'Good!')
+    >>> whole_text([{"content": "The lecturer"}], "explains")
+    'The lecturer explains'
+    """
+    return prompt[-1]["content"] + (" " if completion[:1].isalnum() else "") + completion
 
 
 def gold(answer: str) -> str:

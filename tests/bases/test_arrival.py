@@ -158,7 +158,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "weights cut off": (cut, "Transformers cannot load it"),
     "configuration cut off": (lambda folder: (folder / "config.json").write_text("{"), "Transformers cannot load it"),
     "folder without tokenizer": (
-        without("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"), "the base has no tokenizer"
+        without("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"), "it has no tokenizer"
     ),
 }  # fmt: skip
 

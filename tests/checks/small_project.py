@@ -19,7 +19,7 @@ PARAMS = {
         "two": {"recipe": "short", "dataset": "few", "base": "tiny", "image": "cpu", "seed": 2},
         "written": {"recipe": "plain", "dataset": "files", "base": "drawn", "image": "cuda", "seed": 3},
     },
-    "datasets": ["few", "files", "pairs"],
+    "datasets": ["few", "files", "pairs", "feedback"],
     "bases": {"tiny": "cpu", "drawn": "cpu"},
     "comparisons": {"both": {"a": "one", "b": "two"}},
 }
@@ -31,6 +31,8 @@ LOCAL = {  # rows of the data set `local`, and what its columns are called
         f'{{"id": {n}, "prompt": "{n} + 1?", "chosen": "{n + 1}", "rejected": "{n}", "good": 2, "bad": 1}}\n'
         for n in range(8)
     ),
+    "texts.tsv": "".join(f"{n}\tThe room is number {n}.\t{n % 2}\n" for n in range(12)),
+    "texts.jsonl": '{"key": 20, "sentence": "Too loud.", "mark": 0}\n',
     "pairs.csv": "id,prompt,chosen,rejected,good,bad\n20,20 + 1?,21,20,2,1.5\n",
 }
 HASHES = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in LOCAL.items()}
@@ -92,6 +94,24 @@ DATASETS: dict[str, Any] = {
     "slips": {
         "rows": "preference", "kind": "generator", "problems": "harder", "seed": 7, "splits": {"train": 40, "test": 24},
         "licence": "MIT",
+    },
+    "texts": {
+        "rows": "text", "kind": "files", "folder": "rows", "licence": "MIT", "wanted": "bad", "words": [1, 3],
+        "splits": {
+            "train": {"path": "texts.tsv", "sha256": HASHES["texts.tsv"], "fields": ["key", "sentence", "mark"]},
+            "test": {"path": "texts.jsonl", "sha256": HASHES["texts.jsonl"]},
+        },
+        "columns": {"id": "key", "text": "sentence", "label": "mark"}, "classes": {"0": "bad", "1": "good"},
+        "judge": {"rows": 5, "seed": 7},
+    },
+    "far-texts": {
+        "rows": "text", "kind": "hub", "id": "owner/rows", "revision": COMMIT, "licence": "MIT", "wanted": "bad",
+        "splits": {"train": "train[:60%]", "judge": "train[60%:]", "test": "test"}, "repeats": "drop", "locale": "vi",
+        "words": [2, 7], "columns": {"text": "sentence"}, "classes": {"0": "bad", "1": "good"},
+    },
+    "feedback": {
+        "rows": "text", "kind": "generator", "texts": "feedback", "seed": 7, "licence": "MIT", "wanted": "negative",
+        "words": [2, 4], "splits": {"train": 40, "judge": 30, "test": 24},
     },
 }  # fmt: skip
 CONFIG = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 2048}

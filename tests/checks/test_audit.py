@@ -94,6 +94,22 @@ def test_mostly_phantom_groups_are_a_warning_that_says_what_they_teach() -> None
     assert "the format, or something else than the answer" in warning
 
 
+def test_rows_without_final_answers_have_no_phantoms_and_give_rewards_the_class_that_is_wanted() -> None:
+    seen: list[Any] = []
+
+    def reward_model(prompts: Any, completions: Any, wanted: list[str], **columns: Any) -> list[float]:
+        seen.append((wanted, columns["gold"]))
+        return [float(len(completion[0]["content"])) for completion in completions]
+
+    rows = [{"messages": [], "gold": None, "locale": "en", "id": "a", "wanted": "negative"}] * 4
+    texts = ["one", "two", "three", "four"]
+    found = group_statistics({"reward_model": 1.0}, rows, texts, [3] * 4, 2, reward_model)
+    assert seen == [(["negative"] * 4, [None] * 4)]
+    assert found["reward_model"] == {"mean": 3.75, "largest": 5.0, "varies": 0.5}
+    assert found["weighted_sum"]["phantom"] is None
+    assert sample_warnings(found, "the base model's samples") == []
+
+
 def test_a_reward_of_weight_0_makes_no_phantom() -> None:
     found = statistics_of([WRONG, UNFORMATTED, RIGHT, WRONG], {"correctness": 1.0, "strict_format": 0.0})
     assert found["weighted_sum"]["phantom"] == 0
@@ -109,7 +125,8 @@ def test_a_completion_that_no_reward_judges_is_in_no_comparison(monkeypatch: pyt
 
     rewards = {"right_alone": right_alone, "nothing": nothing}
     monkeypatch.setattr(
-        "grpo_cot.rewards.groups.reward_functions", lambda names: ([rewards[name] for name in names], [*names.values()])
+        "grpo_cot.rewards.groups.reward_functions",
+        lambda names, _: ([rewards[name] for name in names], [*names.values()]),
     )
     found = statistics_of(["5", "6"], {"right_alone": 1.0, "nothing": 0.0})
     assert found["right_alone"] == {"mean": 1.0, "largest": 1.0, "varies": 0.0}
@@ -172,7 +189,7 @@ def tagged(prompts, completions, **columns):
         ("def tagged", "def other", "my_rewards.py has no function 'tagged'; expected one of: other"),
         ("from grpo_cot", "from grpo_kot", "cannot be imported: ModuleNotFoundError: No module named 'grpo_kot'"),
         ("in completions]", "in completions[1:]]", "returns 1 amounts for 2 completions"),
-        ("completion_text(completion)", "None", "fails on the audit's completions: TypeError"),
+        ("completion_text(completion)", "None", "fails on completions: TypeError"),
         ("tagged", "strict_format", "has no function 'tagged'"),
         (
             "in completion_text(completion))",
@@ -234,5 +251,5 @@ def test_a_placebo_is_called_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyP
         OWN.replace('pays=["<answer>18</answer>"], never=["18"]', '"nothing"').replace("float(", "no_such_name(")
     )
     sys.modules.pop("my_rewards", None)
-    with pytest.raises(InputError, match="fails on the audit's completions: NameError"):
+    with pytest.raises(InputError, match="fails on completions: NameError"):
         broken({"my_rewards.tagged": 1.0})

@@ -6,6 +6,7 @@ from checks.small_project import HASH, contents
 
 FEW, FILES, HUB, LOCAL = (f"sources/datasets/{name}.yaml" for name in ("few", "files", "hub", "local"))
 PAIRS, FAR_PAIRS, SLIPS = (f"sources/datasets/{name}.yaml" for name in ("pairs", "far-pairs", "slips"))
+TEXTS, FAR_TEXTS, FEEDBACK = (f"sources/datasets/{name}.yaml" for name in ("texts", "far-texts", "feedback"))
 PARAMS = "params.yaml"
 
 # file, field, wrong value, a part of the sentence
@@ -74,7 +75,7 @@ WRONG_DATA_SETS: list[tuple[str, str, Any, str]] = [
     (PAIRS, "columns.rejected", "answer", "there is no column 'answer', which columns.rejected names; expected one of"),
     (PAIRS, "columns.question", "question", "there is no column 'question', which columns.question names; expected"),
     (PAIRS, "splits.test", contents()[PAIRS]["splits"]["train"], "splits.test: its rows are those of 'train', all of"),
-    (PAIRS, "rows", "pairs", "rows is 'pairs' (text), expected one of: preference; take it out"),
+    (PAIRS, "rows", "pairs", "rows is 'pairs' (text), expected one of: preference, text; take it out"),
     (PAIRS, "evaluation", [], "unknown key 'evaluation'"),
     (PAIRS, "validation", {"rows": 8, "seed": 7}, "'validation' holds out 8 rows of 8 different training questions"),
     (FAR_PAIRS, "splits.test", "train[:9]", "splits.test: some of its rows are rows of 'train', too; name another"),
@@ -83,4 +84,24 @@ WRONG_DATA_SETS: list[tuple[str, str, Any, str]] = [
     (SLIPS, "splits", {"train": 40}, "'splits' lacks test"),
     (SLIPS, "splits.train", 10**6, "splits.train: input should be less than or equal to 100000"),
     (SLIPS, "problems", "hard", "problems: input should be 'basic' or 'harder', found 'hard'"),
+    (PARAMS, "runs.written.dataset", "feedback", "phases.2.method is 'dpo', but the rows of the data set"),
+    (TEXTS, "columns.label", "label", "names 'label', which splits.train.fields lacks; expected one of: key, mark"),
+    (TEXTS, "columns.label", "sentence", "'columns' names the column 'sentence' twice"),
+    (TEXTS, "classes", {"0": "bad", "2": "good"}, "field 'mark' holds '1' (text), expected a value that 'classes' na"),
+    (TEXTS, "classes", {"0": "bad", "1": "good", "2": "middling"}, "'train' has the class 'middling', which the"),
+    (TEXTS, "classes", {"0": "bad", "1": "bad"}, "'classes' names 1 class, expected at least two"),
+    (TEXTS, "classes", {0: "bad", 1: ""}, "classes.1: expected text that is not blank"),
+    (TEXTS, "wanted", "bda", "'wanted' is 'bda', which is no class; did you mean 'bad'?"),
+    (TEXTS, "words", [3, 1], "words: expected the smaller number of words first, found [3, 1]"),
+    (TEXTS, "words", [0, 3], "words.0: input should be greater than 0"),
+    (TEXTS, "words", [3], "words: list should have at least 2 items"),
+    (TEXTS, "judge", None, "no texts are for the independent judge: name a split 'judge' in 'splits', or hold"),
+    (TEXTS, "judge.rows", 12, "'judge' holds out 12 rows of 12 different training texts; expected fewer"),
+    (TEXTS, "splits.test.sha256", contents()[TEXTS]["splits"]["train"]["sha256"], "not the pinned file"),
+    (FAR_TEXTS, "judge", {"rows": 5, "seed": 7}, "'judge' holds rows out, and 'splits' names a split 'judge'; give"),
+    (FAR_TEXTS, "splits.judge", "train[50%:]", "splits.judge: some of its rows are rows of 'train', too; name another"),
+    (FAR_TEXTS, "splits.test", "train[90%:]", "splits.test: some of its rows are rows of 'judge', too; name another"),
+    (FEEDBACK, "splits", {"train": 40, "test": 24}, "'splits' lacks judge"),
+    (FEEDBACK, "wanted", "bad", "'wanted' is 'bad', which is no class; expected one of: negative, neutral, positive"),
+    (FEEDBACK, "texts", "reviews", "texts: input should be 'feedback', found 'reviews'"),
 ]  # fmt: skip

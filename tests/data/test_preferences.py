@@ -227,7 +227,7 @@ def test_make_check_reads_local_files(tmp_path: Path) -> None:
 def test_a_kind_of_rows_that_there_is_not_is_refused(tmp_path: Path) -> None:
     for name in ("preferences", "3", "null", "[preference]"):
         (tmp_path / "toy.yaml").write_text(f"rows: {name}\nkind: generator\n")
-        with pytest.raises(InputError, match=r"toy.yaml: rows is .*, expected one of: preference; take it out"):
+        with pytest.raises(InputError, match=r"toy.yaml: rows is .*, expected one of: preference, text; take it out"):
             read_any(tmp_path / "toy.yaml")
 
 

@@ -1,5 +1,6 @@
 """The evaluation step's parts: likelihoods of gold solutions, both models alike, and what vLLM is asked for."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -89,28 +90,109 @@ def test_what_was_scored_is_not_scored_again() -> None:
     assert sum(before == after for before, after in zip(found, again, strict=True)) == 1
 
 
-def test_the_base_is_the_model_without_its_adapter_and_the_adapter_is_back_afterwards() -> None:
+def described(folder: Path, kind: str, path: str) -> Path:
+    """The model.json of a model whose base is the embedded one."""
+    settings = {"dtype": "float32", "attn_implementation": "sdpa", "threads": 1}
+    description = {"kind": kind, "architecture": "causal", "path": path, "base": str(TINY), "model": settings}
+    (folder / "model.json").write_text(json.dumps(description | {"quantization": None}))
+    return folder / "model.json"
+
+
+def test_the_base_is_the_model_without_its_adapter_and_the_adapter_is_back_afterwards(tmp_path: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
     from grpo_cot.evaluation.pairs import both
-    from grpo_cot.models.description import ModelDescription
-    from grpo_cot.recipes.recipe import ModelSection
 
     plain = tiny_models()["embedded"]
     ids = torch.tensor([[5, 6, 7]])
     expected = plain(ids).logits
     adapted = get_peft_model(plain, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).eval()
     trained = adapted(ids).logits
-    settings = ModelSection(dtype="float32", attn_implementation="sdpa", threads=1)
-    description = ModelDescription(
-        kind="adapter", architecture="causal", path=".", base=str(TINY), model=settings, quantization=None
-    )
-    logits = {name: asked(ids).logits for name, asked in both(adapted, description)}
-    assert list(logits) == ["base", "trained"]
+    adapted.save_pretrained(str(tmp_path / "01-sft"))
+    models = dict(both(described(tmp_path, "adapter", "01-sft"), before=None))
+    assert list(models) == ["base", "trained"] and models["base"] is models["trained"]
+    logits = {name: asked(ids).logits for name, asked in both(tmp_path / "model.json", before=None)}
     assert torch.allclose(logits["base"], expected, atol=1e-5)
-    assert torch.equal(logits["trained"], trained)
-    assert torch.equal(adapted(ids).logits, trained)
+    assert torch.allclose(logits["trained"], trained, atol=1e-5)
+    assert torch.allclose(models["trained"](ids).logits, trained, atol=1e-5)
+
+
+@pytest.mark.parametrize("before", [None, "01-sft"])
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_no_model_is_left_in_memory_when_both_were_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, before: str | None
+) -> None:
+    import gc
+    import weakref
+
+    import torch
+
+    from grpo_cot.evaluation import pairs
+
+    def loaded(*arguments: object) -> torch.nn.Module:
+        model = torch.nn.Linear(1, 1)
+        model.__dict__["disable_adapter"] = contextlib.nullcontext
+        model.__dict__["ring"] = model  # as a quantized model holds itself
+        return model
+
+    monkeypatch.setattr(pairs, "load", lambda model_json: (loaded(), None, None))
+    monkeypatch.setattr(pairs, "load_base", loaded)
+    monkeypatch.setattr(pairs, "load_result", loaded)
+    gone = []
+    gc.disable()
+    try:
+        for _, current in pairs.both(described(tmp_path, kind, "02-ppo"), before and tmp_path / before):
+            gone.append(weakref.ref(current))
+            del current
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_a_model_is_compared_with_what_an_earlier_phase_left_and_one_is_in_memory_at_a_time(
+    tmp_path: Path, kind: str
+) -> None:
+    import weakref
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from grpo_cot.evaluation.pairs import both, phase_folder
+
+    ids, expected = torch.tensor([[5, 6, 7]]), {}
+    for folder, seed in (("01-sft", 1), ("02-ppo", 2)):
+        torch.manual_seed(seed)
+        model = tiny_models()["embedded"]
+        if kind == "adapter":
+            torch.manual_seed(seed)
+            model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).eval()
+        else:
+            model.lm_head.weight.data += 0.1 * seed
+        expected[folder] = model(ids).logits
+        model.save_pretrained(str(tmp_path / folder))
+        (tmp_path / folder / "configuration.json").write_text("{}")
+    (tmp_path / "reward_model").mkdir()
+    (tmp_path / "reward_model/configuration.json").write_text("{}")
+    model_json = described(tmp_path, kind, "02-ppo")
+    before = phase_folder(model_json, 1, "recipe")
+    assert before == tmp_path / "01-sft"
+    logits, gone = {}, []
+    for name, current in both(model_json, before):
+        logits[name] = current(ids).logits
+        assert [reference() for reference in gone] == [None] * len(gone)
+        gone.append(weakref.ref(current))
+        del current
+    assert torch.allclose(logits["base"], expected["01-sft"], atol=1e-5)
+    assert torch.allclose(logits["trained"], expected["02-ppo"], atol=1e-5)
+    assert not torch.allclose(expected["01-sft"], expected["02-ppo"], atol=1e-3)
+    for number in (2, 3):
+        with pytest.raises(
+            InputError, match=rf"recipe: evaluate.before is {number}, .* \(the training left 01-sft, 02-ppo\)"
+        ):
+            phase_folder(model_json, number, "recipe")
+    assert phase_folder(model_json, None, "recipe") is None
 
 
 def test_sampling_in_vllms_words() -> None:

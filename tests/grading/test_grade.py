@@ -12,6 +12,7 @@ import pytest
 from grade import main as grade_step
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu
+from support import ROOT
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, read_json, read_jsonl, write_jsonl
@@ -71,10 +72,11 @@ def test_samples_vote_by_value_and_those_outside_the_schema_do_not_vote() -> Non
 
 
 COMPLETIONS = [
-    {"id": "a", "set": "test", "base": answered("5"), "trained": answered(schema(5), 6)},
-    {"id": "b", "set": "test", "base": answered("4", truncated=True), "trained": answered(schema(5), 8)},
-    {"id": "c", "set": "test", "base": answered("nothing"), "trained": answered(schema(6), 7)},
-]
+    {"id": "a", "set": "test", "before": None, "base": answered("5"), "trained": answered(schema(5), 6)},
+    {"id": "b", "set": "test", "before": None, "base": answered("4", truncated=True),
+     "trained": answered(schema(5), 8)},
+    {"id": "c", "set": "test", "before": None, "base": answered("nothing"), "trained": answered(schema(6), 7)},
+]  # fmt: skip
 PROBLEMS = {("test", identifier): problem() for identifier in "abc"}
 
 
@@ -107,7 +109,10 @@ def test_a_completion_without_its_prompt_is_named() -> None:
 
 
 def test_each_row_is_read_in_its_own_locale() -> None:
-    rows = [{"id": name, "set": "s", **dict.fromkeys(("base", "trained"), answered(schema("70.000")))} for name in "ab"]
+    rows = [
+        {"id": name, "set": "s", "before": None, **dict.fromkeys(("base", "trained"), answered(schema("70.000")))}
+        for name in "ab"
+    ]
     problems = {("s", "a"): problem("70000", "vi"), ("s", "b"): problem("70000", "en")}
     vietnamese, english = grade(rows, problems)
     assert (vietnamese["locale"], vietnamese["trained"]["strict_correct"]) == ("vi", True)
@@ -189,8 +194,9 @@ def test_the_step_writes_predictions_and_metrics(tmp_path: Path, capsys: pytest.
     write_jsonl(tmp_path / "completions.jsonl", COMPLETIONS)
     said = grade_step(
         Namespace(
-            prompts=tmp_path / "prompts", completions=tmp_path / "completions.jsonl",
-            predictions=tmp_path / "grade/predictions.jsonl", metrics=tmp_path / "grade/metrics.json",
+            recipe=ROOT / "experiments/tiny-grpo.yaml", prompts=tmp_path / "prompts",
+            completions=tmp_path / "completions.jsonl", predictions=tmp_path / "grade/predictions.jsonl",
+            metrics=tmp_path / "grade/metrics.json",
         )
     )  # fmt: skip
     predictions = read_jsonl(tmp_path / "grade/predictions.jsonl")

@@ -57,7 +57,7 @@ def completion(gold: float, **more: float) -> dict[str, Any]:
 def test_metrics_have_the_figures_of_pairs_where_rows_are_pairs(pairs: bool) -> None:
     rejected = [{"rejected_log_likelihood": value, "rejected_tokens": 8} if pairs else {} for value in (-3.0, -5.0)]
     rows = [
-        {"id": f"test-{n}", "set": "test", "base": completion(-4.0, **rejected[0]),
+        {"id": f"test-{n}", "set": "test", "before": None, "base": completion(-4.0, **rejected[0]),
          "trained": completion(-2.0, **rejected[1])}
         for n in range(4)
     ]  # fmt: skip
@@ -76,7 +76,7 @@ def test_metrics_have_the_figures_of_pairs_where_rows_are_pairs(pairs: bool) -> 
 def test_rows_without_final_answers_are_ranked_and_compared_and_have_no_accuracy() -> None:
     def predictions(trained: float) -> list[dict[str, Any]]:
         rows = [
-            {"id": f"test-{n}", "set": "test",
+            {"id": f"test-{n}", "set": "test", "before": None,
              "base": completion(-4.0, rejected_log_likelihood=-3.0, rejected_tokens=8),
              "trained": completion(trained, rejected_log_likelihood=-3.0, rejected_tokens=8)}
             for n in range(8)

@@ -56,3 +56,17 @@ def test_the_settings_of_every_recipe_are_checked_and_build_the_libraries_own_ob
                 LoraConfig(**phase.lora)
         BitsAndBytesConfig(**recipe.quantization or {})
         GenerationConfig(**recipe.evaluate.sampling)
+
+
+def test_vllm_answers_as_the_base_and_as_the_trained_model_and_as_no_earlier_phase() -> None:
+    from support import ROOT
+
+    from grpo_cot.common.errors import InputError
+    from grpo_cot.library.settings import check_evaluate
+    from grpo_cot.recipes.recipe import load_recipe
+
+    section = load_recipe(ROOT / "tests/pipeline/short.yaml").evaluate
+    for engine, before in (("vllm", None), ("transformers", 1)):
+        check_evaluate(section.model_copy(update={"engine": engine, "before": before}), "recipe")
+    with pytest.raises(InputError, match=r"recipe: evaluate.before is 1, but .* set evaluate.engine to transformers"):
+        check_evaluate(section.model_copy(update={"engine": "vllm", "before": 1}), "recipe")

@@ -277,7 +277,7 @@ def evaluation(tmp_path: Path, base: Path, thinking: str = "refuse") -> tuple[li
     wanted = recipe(
         thinking,
         evaluate={
-            "sets": ["test"], "sample": None, "seed": 0, "engine": "transformers", "batch_size": 8,
+            "sets": ["test"], "before": None, "sample": None, "seed": 0, "engine": "transformers", "batch_size": 8,
             "sampling": sampling,
             "samples": {"problems": 1, "count": 2, "sampling": sampling | {"do_sample": True, "temperature": 0.5}},
         },

@@ -84,15 +84,16 @@ def adapted(folder: Path, quantization: dict[str, Any] | None, **options: Any) -
 
 
 def by_transformers(model_json: Path, ask: Ask = GREEDY) -> dict[str, Any]:
+    from grpo_cot.models.description import read_description
     from grpo_cot.models.generation import encode, generate
-    from grpo_cot.models.loading import load
+    from grpo_cot.models.tokenizers import load_tokenizer
 
-    model, tokenizer, description = load(model_json)
+    tokenizer = load_tokenizer(Path(read_description(model_json).base))
     settings = dict(SETTINGS)
     prompts = encode(tokenizer, ask.conversations, settings.pop("chat_template_kwargs"))
     return {
         name: generate(asked, tokenizer, prompts, ask.sampling, progress=name, **settings)
-        for name, asked in both(model, description)
+        for name, asked in both(model_json, before=None)
     }
 
 

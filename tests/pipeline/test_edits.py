@@ -11,10 +11,10 @@ LIBRARY = "src/grpo_cot"
 EDITS = {
     f"{LIBRARY}/grading/lenient.py": {"grade", "compare"},
     f"{LIBRARY}/answers.py": {"audit", "train", "grade", "compare"},
-    f"{LIBRARY}/rewards/ours.py": {"audit", "train"},
+    f"{LIBRARY}/rewards/ours.py": {"audit", "train", "grade"},
     f"{LIBRARY}/prompts.py": {"prepare", "check"},
     f"{LIBRARY}/library/values.py": {"audit", "check", "evaluate"},  # an allowed key
-    f"{LIBRARY}/rewards/groups.py": {"audit", "train"},
+    f"{LIBRARY}/rewards/groups.py": {"audit", "train", "grade"},
     f"{LIBRARY}/checks/rules.py": {"audit"},  # an error's words
     f"{LIBRARY}/checks/golden.py": {"audit"},
     f"{LIBRARY}/params.py": set(),

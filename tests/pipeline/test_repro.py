@@ -95,7 +95,7 @@ def test_no_output_of_a_computing_step_holds_a_path_of_the_machine(finished: Pro
     ("old", "new", "steps"),
     [
         ("batch_size: 20", "batch_size: 10", {"evaluate", "publish", "report"}),  # the card and the report quote it
-        ("strict_format: 1.0", "strict_format: 0.5", {"audit", "train", "publish", "report"}),
+        ("strict_format: 1.0", "strict_format: 0.5", {"audit", "train", "grade", "publish", "report"}),
         ("How many r's are in strawberry?", "What is 2 + 3?", {"check", "publish", "report"}),
     ],
 )

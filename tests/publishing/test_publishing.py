@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graded import metrics, preference_metrics
+from graded import metrics, preference_metrics, text_metrics
 from huggingface_hub import ModelCard
 from support import ROOT
 
@@ -18,6 +18,7 @@ from grpo_cot.common.files import write_json
 from grpo_cot.hub.licences import BaseLicence
 from grpo_cot.publishing.card import card
 from grpo_cot.publishing.publish import card_facts, programs
+from grpo_cot.publishing.results import leaderboard_entries
 from grpo_cot.recipes.recipe import MergeSection, ModelSection, Recipe, load_recipe
 
 PROMPT = [
@@ -58,7 +59,7 @@ def facts() -> dict[str, Any]:
         "prompt": [{"role": "user", "content": "1 + 1?"}], "recipe": "prompt: {}\n", "seed": 1,
         "trained_rows": 812, "selected": {"step": 40, "eval_loss": 0.5},
         "packages": {"trl": "1.14.2"},
-        "place": ".", "transformers_program": "import transformers\n", "vllm_program": None,
+        "place": ".", "answers": "greedy", "transformers_program": "import transformers\n", "vllm_program": None,
     }  # fmt: skip
 
 
@@ -85,6 +86,35 @@ def test_the_card_of_a_run_on_pairs_claims_no_reasoning_and_no_accuracy() -> Non
     data = ModelCard(text).data
     assert "reasoning" not in data.tags
     assert [result.metric_type for result in data.eval_results] == ["accuracy"]
+
+
+def test_the_card_of_a_run_on_texts_has_the_judges_figures_and_claims_no_reasoning() -> None:
+    figures = text_metrics(0.2, 0.6, "01-sft")
+    figures["sets"]["test"]["warnings"] = ["the reward was hacked: much"]
+    text = card("merged", facts() | {"metrics": figures})
+    assert "to continue the beginning of a text so that it is of the class `negative`.\n" in text
+    assert "| test: 500 texts, greedy | after 01-sft | trained |" in text
+    assert "| judged `negative` by an independent judge | 20.0 % [16.0, 24.0] | 60.0 % [56.0, 64.0] | +40.0" in text
+    assert "| taken for `negative` by the reward model | 30.0 %" in text
+    assert "**Warning:** the reward was hacked: much." in text
+    assert "it takes 87.0 % [83.0, 91.0] of the set's own texts for their class" in text
+    assert "The model after 01-sft is what that phase of the training left" in text
+    assert "reason" not in text.lower() and "problem" not in text and "final answer" not in text
+    data = ModelCard(text).data
+    assert "reasoning" not in data.tags
+    assert [(result.metric_name, result.metric_value) for result in data.eval_results] == [
+        ("completions judged negative by an independent judge (n = 500)", 0.6)
+    ]
+    without = card("adapter", facts() | {"metrics": text_metrics(0.2, 0.6, reward_model=False)})
+    assert "by the reward model" not in without and "| base | trained |" in without
+    assert "The base is the one that training started from" in without
+
+
+def test_a_leaderboard_gets_figures_of_final_answers_alone() -> None:
+    test = source_facts(rows=500, benchmark={"id": "openai/gsm8k", "task_id": "gsm8k"})
+    assert list(leaderboard_entries(metrics(0.2, 0.6), {"sets": {"test": test}})) == ["test"]
+    for figures in (text_metrics(0.2, 0.6), preference_metrics(0.2, 0.6)):
+        assert leaderboard_entries(figures, {"sets": {"test": test}}) == {}
 
 
 def test_the_cards_metadata_names_the_main_set_and_the_methods() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import report
-from graded import metrics, preference_metrics
+from graded import metrics, preference_metrics, text_metrics
+from judged import answer, predictions
 from support import ROOT
 
-from grpo_cot.common.files import write_json, write_jsonl
+from grpo_cot.common.files import read_json, write_json, write_jsonl
 from grpo_cot.reporting.figures import accuracy_picture, changed_problems, curves_picture, figure_rows, reward_picture
 
 HOSTILE = "</pre><script>alert(1)</script>"
@@ -72,7 +73,8 @@ def write_later_steps(run: Path) -> None:
             "transcripts": [{"question": "What is 2 + 2?", "greedy": texts, "sampled": texts}],
         },
     )  # fmt: skip
-    write_json(run / "audit.json", {"broken": {}, "groups": 0, "group_size": 0, "base_samples": {}, "warnings": []})
+    audit = {"broken": {}, "trained_later": [], "groups": 0, "group_size": 0, "base_samples": {}, "warnings": []}
+    write_json(run / "audit.json", audit)
     write_json(
         run / "merge.json",
         {
@@ -223,8 +225,8 @@ def test_a_reward_that_was_not_logged_is_not_in_the_pictures_legend() -> None:
 
 def test_figures_that_were_not_measured_are_none() -> None:
     rows = {row["label"]: row for row in figure_rows(metrics(0.2, 0.6, perplexity=None, pass_at=None))}
-    assert rows["perplexity of the solutions"]["trained"] is None
-    assert rows["perplexity of the solutions"]["base"]["value"] == 3.25
+    assert rows["perplexity of the given answers"]["trained"] is None
+    assert rows["perplexity of the given answers"]["base"]["value"] == 3.25
     assert rows["pass@4"]["trained"] is None
     assert rows["cut off by the limit"]["trained"] == {"value": 0.02}
     assert rows["strict accuracy"]["difference"]["detectable"] == 0.061
@@ -261,3 +263,93 @@ def test_changed_problems_are_grouped_by_what_training_did() -> None:
     assert {name: [row["id"] for row in found] for name, found in groups.items()} == {
         "won": ["a"], "lost": ["b"], "still wrong": ["c"],
     }  # fmt: skip
+
+
+def text_run(run: Path, **more: Any) -> Path:
+    """The same run, of texts, compared with its first phase, with a reward model that was trained before both."""
+    write_json(run / "grade/metrics.json", text_metrics(0.2, 0.6, "01-sft", **more))
+    answers = [
+        [answer(judged, taken, f" is {judged} {HOSTILE}") for judged, taken in verdicts]
+        for verdicts in (
+            (("positive", "negative"), ("negative", "negative"), ("positive", "positive"), ("negative", "negative")),
+            (("negative", "negative"), ("positive", "negative"), ("positive", "negative"), ("negative", "negative")),
+        )
+    ]
+    write_jsonl(run / "grade/predictions.jsonl", predictions(*answers, "01-sft", **more))
+    write_jsonl(
+        run / "prompts/eval-test.jsonl",
+        [{"id": f"test-{at}", "messages": [{"role": "user", "content": f"The course {HOSTILE}"}]} for at in range(4)],
+    )
+    write_json(run / "train/reward_model/log.json", SFT_LOG)
+    write_json(run / "train/reward_model/configuration.json", {"method": "reward_model", "seed": 1, "packages": {}})
+    summary = read_json(run / "train/summary.json")
+    write_json(run / "train/summary.json", {"verdict": {"reward_model": ["It learnt."], **summary["verdict"]}})
+    return run
+
+
+def test_a_run_of_texts_shows_the_judges_and_the_reward_models_figures(folder: Path) -> None:
+    page = page_of(text_run(folder))
+    assert "<title>sft-grpo: 20 % → 60 %</title>" in page
+    assert "the share judged negative by the independent judge went from\n<b>20.0 %</b> after 01-sft to <b>60.0 %<" in (
+        page
+    )
+    assert "On 500 held-out texts" in page and "<tr><th></th><th>after 01-sft</th><th>trained</th>" in page
+    for label in ("taken for negative by the reward model", "weighted reward of a completion", "distinct-2"):
+        assert label in page
+    assert '8.25 <span class="note">[8.00, 8.50]</span>' in page  # perplexity under the model on the left
+    assert not {"ROUGE", "SacreBLEU", "pass@4", "strict", "unread", "lenient", "reasoning, tokens"} & set(page.split())
+    assert "a true difference of 6.1 points in judged negative by the independent judge" in page
+    assert "The model after 01-sft is what that phase of the training left" in page
+    assert "self-BLEU compares 100 completions with each other" in page
+    expected = "log-likelihood minus that of the model after 01-sft is 12.25 nats"
+    assert f'{expected} <span class="note">[11.50, 13.00]</span> in the mean' in page
+    assert "loaded alike. All texts" in page and "have 100. On its own" in page
+    assert "<td>negative</td><td>0.875</td><td>0.812</td><td>0.843</td><td>180</td>" in page
+    assert '<td>positive</td><td><span class="missing">none</span></td><td>0.000</td>' in page
+    assert "<tr><td>negative</td><td>171</td><td>9</td></tr>" in page
+    assert "Its expected calibration error is 0.052" in page
+    assert "Of their beginnings alone it takes 12.5 %" in page
+    assert 'role="img" aria-label="Reliability: of 30 texts with confidence 0.6 to 0.7 (mean 0.65), 70% are' in page
+    assert 'right; of 470 texts with confidence 0.9 to 1.0 (mean 0.95), 100% are right"' in page
+
+
+def test_texts_stand_side_by_side_with_their_verdicts_and_are_escaped(folder: Path) -> None:
+    page = page_of(text_run(folder))
+    held_out = page[page.index("<h2>Held-out texts</h2>") : page.index("<h2>Rewards before training</h2>")]
+    became, rest = held_out.split("<h3>stopped being negative</h3>")
+    stopped, still = rest.split("<h3>still not negative</h3>")
+    assert "<h3>became negative</h3>" in became and "(test, test-0, its own text is positive)" in became
+    assert '<h4>after 01-sft</h4><pre class="wrong"> is positive' in became and 'class="right"> is negative' in became
+    assert "judge: positive; reward model: negative (negative 90 %)" in became
+    assert "test-1" in stopped and "test-2" in still and "test-3" not in held_out
+    assert "judge: positive; reward model: positive (negative 10 %)" in still
+    assert "<script>" not in page and page.count("&lt;script&gt;alert(1)") >= 9
+
+
+def test_the_reward_models_training_stands_before_the_phases(folder: Path) -> None:
+    page = page_of(text_run(folder))
+    training = page[page.index("<h2>Training</h2>") : page.index("<h2>Before and after</h2>")]
+    assert training.index("<h3>reward_model</h3>") < training.index("It learnt.") < training.index("<h3>01-sft</h3>")
+    assert "reward model, then sft, then grpo" in page
+    audit = {"broken": {}, "groups": 2, "group_size": 2, "warnings": [], "base_samples": {
+        "weighted_sum": {"mean": 0.5, "largest": 1.0, "varies": 0.5, "phantom": None}}}  # fmt: skip
+    write_json(folder / "audit.json", audit)
+    assert "0.5</td><td>1.0</td><td>50 % of groups" in page_of(folder)  # rows have no answers to be right in
+
+
+def test_a_run_of_texts_without_a_reward_model_has_no_tables_of_one(folder: Path) -> None:
+    page = page_of(text_run(folder, reward_model=False))
+    assert "How far the judge can be believed" in page
+    assert "How far the reward model can be believed" not in page and "Reliability" not in page
+    assert "taken for negative" not in page and "reward model:" not in page
+
+
+def test_the_pictures_name_what_is_compared() -> None:
+    picture = accuracy_picture(text_metrics(0.2, 0.6, "01-sft"))
+    assert "after 01-sft" in picture and "base" not in picture
+    assert "judged negative by the" in picture and "taken for negative by" in picture
+    assert "base" in accuracy_picture(metrics(0.2, 0.6))
+    rows = predictions([answer("negative"), answer("positive")], [answer("negative"), answer("negative")])
+    assert [row["right"] for row in changed_problems(rows, limit=9)["became negative"]] == [
+        {"base": False, "trained": True}
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import index
 import pytest
-from graded import metrics, preference_metrics, share
+from graded import metrics, preference_metrics, share, text_metrics
 from scipy.stats import ttest_1samp
 from support import ROOT
 
@@ -137,19 +137,50 @@ def test_other_runs_are_listed_below_the_six_rows(project: Path) -> None:
     assert table.count("placebo-1</a>") == 1
 
 
-def test_runs_on_pairs_without_final_answers_have_a_table_of_their_own(project: Path) -> None:
+def test_runs_on_pairs_without_final_answers_have_their_own_figures_over_seeds_too(project: Path) -> None:
     pairs = {"a": "dpo-1", "b": "dpo-2", "set": "test", "n": 490, "unread": None, "warnings": [],
              "pair_accuracy": comparison("", "", 0.3)["strict_accuracy"] | {"n": 490}}  # fmt: skip
-    runs = {f"dpo-{seed}": ("placebo", seed, preference_metrics(0.4, 0.9)) for seed in (1, 2)}
+    runs = {f"dpo-{seed}": ("placebo", seed, preference_metrics(0.4, 0.8 + 0.05 * seed)) for seed in (1, 2)}
     page = page_of(project, runs, both=pairs)
-    assert "No run has final answers." in page and page.count("n = 490 pairs") == 2 and "81.0 %" in page
-    assert "both, pairs ranked right (n = 490)" in page and "several seeds" not in page
+    assert page.count("n = 490 pairs") == 3 and "81.0 %" in page
+    assert "strict accuracy" not in page and "unread</div>" not in page
+    seeds = page[page.index("The same recipe with several seeds") : page.index("<h2>Comparisons</h2>")]
+    assert "<td>pairs ranked right</td>" in seeds and "+47.5 points" in seeds
     results = index.graded_runs(project)
     lines = list(index.summary(results, index.read_comparisons(project)))
-    assert lines[0].startswith("dpo-1: pairs ranked right 40.0% -> 90.0%")
+    assert lines[0].startswith("dpo-1: pairs ranked right 40.0% -> 85.0%")
     assert lines[-1].startswith("both: pairs ranked right of dpo-2 minus dpo-1: ")
     mixed = page_of(project, runs | {"placebo-1": ("placebo", 3, metrics(0.2, 0.6))}, both=pairs)
     assert "20.0 %" in mixed and "n = 490 pairs" in mixed
+
+
+def test_runs_of_texts_stand_in_the_index_over_seeds_and_in_the_last_lines(project: Path) -> None:
+    figures = {f"ppo-{seed}": text_metrics(0.2, 0.55 + 0.05 * seed, "01-sft") for seed in (1, 2)}
+    figures["ppo-1"]["warnings"] = ["the reward was hacked: much"]
+    judged = {"a": "ppo-1", "b": "ppo-2", "set": "test", "n": 500, "unread": None, "warnings": [], "wanted": "negative",
+              "wanted_share": comparison("", "", 0.05)["strict_accuracy"]}  # fmt: skip
+    page = page_of(project, {name: ("placebo", int(name[-1]), entry) for name, entry in figures.items()}, both=judged)
+    label = "judged negative by the independent judge"
+    table = page[: page.index("<h2>Comparisons</h2>")]
+    assert page.count(f"<td>{label}</td>") == 2 + 1 + 1  # two runs, the seeds together, the comparison
+    assert "taken for negative by the reward model" in table and '<div class="note">after 01-sft</div>' in table
+    assert '<div class="warning">the reward was hacked: much</div>' in table and "Table I" not in page
+    assert "+42.5 points" in table[table.index("several seeds") :]
+    lines = list(index.summary(index.graded_runs(project), index.read_comparisons(project)))
+    assert lines[0].startswith(f"ppo-1: {label} 20.0% (after 01-sft) -> 60.0%, difference +40.0 points")
+    assert lines[1].startswith("ppo-1: taken for negative by the reward model 30.0% (after 01-sft) -> 70.0%")
+    assert lines[2] == "ppo-1: WARNING: the reward was hacked: much"
+    assert lines[-1].startswith(f"both: {label} of ppo-2 minus ppo-1: +5.0 points")
+
+
+def test_only_accuracies_that_all_seeds_have_are_put_together() -> None:
+    results = [
+        Result(f"t{seed}", Run(recipe="r", dataset="d", base="b", image="cpu", seed=seed), None, None, figures)
+        for seed, figures in enumerate([text_metrics(0.2, 0.6), text_metrics(0.2, 0.5, reward_model=False)], start=1)
+    ]
+    (group,) = replications(results)
+    assert list(group["figures"]) == ["wanted_share"]
+    assert group["figures"]["wanted_share"]["difference"]["value"] == pytest.approx(0.35)
 
 
 def test_without_any_run_the_page_says_how_to_get_one(project: Path) -> None:
@@ -189,9 +220,11 @@ def test_replications_are_runs_that_differ_in_their_seed_alone() -> None:
     ]  # fmt: skip
     (group,) = replications(results)
     assert (group["recipe"], group["seeds"], group["n"]) == ("r", [1, 2, 3], [500])
-    assert group["strict_accuracy"]["difference"] == over_seeds([0.6 - 0.2, 0.54 - 0.2, 0.62 - 0.2])
-    assert group["lenient_accuracy"]["trained"]["value"] == pytest.approx((0.65 + 0.59 + 0.67) / 3)
-    assert group["strict_accuracy"]["base"]["p"] is None
+    figures = group["figures"]
+    assert figures["strict_accuracy"]["difference"] == over_seeds([0.6 - 0.2, 0.54 - 0.2, 0.62 - 0.2])
+    assert figures["lenient_accuracy"]["trained"]["value"] == pytest.approx((0.65 + 0.59 + 0.67) / 3)
+    assert figures["strict_accuracy"]["base"]["p"] is None
+    assert [figure["label"] for figure in figures.values()] == ["strict accuracy", "lenient accuracy"]
 
 
 def test_comparisons_over_seeds_show_the_placebos_own_difference() -> None:
@@ -208,9 +241,10 @@ def test_comparisons_over_seeds_show_the_placebos_own_difference() -> None:
     alone = comparison("right1", "placebo1", -0.41)
     (group,) = comparisons_over_seeds([*comparisons, again, alone], results)
     assert (group["a"], group["b"], group["seeds"]) == ("placebo", "right", ["1", "2", "3"])
-    assert group["strict_accuracy"]["b_minus_a"] == over_seeds(differences)
-    assert group["strict_accuracy"]["a"] == over_seeds([0.19 - 0.2, 0.22 - 0.2, 0.21 - 0.2])
-    assert group["strict_accuracy"]["b"]["low"] > 0 > group["strict_accuracy"]["a"]["low"]
+    strict = group["figures"]["strict_accuracy"]
+    assert strict["b_minus_a"] == over_seeds(differences)
+    assert strict["a"] == over_seeds([0.19 - 0.2, 0.22 - 0.2, 0.21 - 0.2])
+    assert strict["b"]["low"] > 0 > strict["a"]["low"]
 
 
 def test_the_page_shows_seeds_together_and_single_comparisons(

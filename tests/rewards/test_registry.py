@@ -7,8 +7,17 @@ from pathlib import Path
 import pytest
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row
 from grpo_cot.rewards.promise import Promise, promise_of, promises
-from grpo_cot.rewards.registry import PUBLISHED_REWARDS, REWARDS, check_golds, reward_functions
+from grpo_cot.rewards.registry import (
+    PUBLISHED_REWARDS,
+    REWARDS,
+    check_columns,
+    check_golds,
+    classes,
+    reads_gold,
+    reward_functions,
+)
 
 OWN = """\
 from grpo_cot.rewards import promises
@@ -144,3 +153,59 @@ def test_prompts_without_a_final_answer_are_refused_where_rewards_compare_with_i
     check_golds([{"id": "a", "gold": "7"}])
     with pytest.raises(InputError, match=r"row b has no final answer, which the rewards compare with; name its column"):
         check_golds([{"id": "a", "gold": "7"}, {"id": "b", "gold": None}])
+
+
+def test_a_reward_that_is_trained_first_is_given_or_cannot_be_called() -> None:
+    def judge(prompts: list[object], completions: list[object], wanted: list[str]) -> list[float]:
+        return [2.5] * len(completions)
+
+    functions, weights = reward_functions({"reward_model": 1.0, "random": 0.0}, judge)
+    assert functions[0] is judge and weights == [1.0, 0.0]
+    [placeholder], _ = reward_functions({"reward_model": 1.0})
+    assert placeholder.__name__ == "reward_model" and promise_of(placeholder) is None
+    with pytest.raises(InputError, match="is trained in the step train and can judge nothing before"):
+        placeholder([""], ["18"])
+    with pytest.raises(InputError, match="unknown reward 'reward_modle'; did you mean 'reward_model'"):
+        reward_functions({"reward_modle": 1.0})
+
+
+def test_golds_are_asked_for_where_a_named_reward_reads_them_and_nowhere_else(checkout: Path) -> None:
+    assert {name for name, reward in REWARDS.items() if reads_gold(reward)} == {
+        "correctness", "correctness_in_schema", "length_cosine", "length_cosine_penalty"
+    }  # fmt: skip
+    rows = [{"id": "a", "gold": None}]
+    check_columns({"reward_model": 1.0, "soft_format": 1.0, "my_rewards.brevity": 1.0}, rows)
+    with pytest.raises(InputError, match="row a has no final answer"):
+        check_columns({"soft_format": 1.0, "correctness": 0.0}, rows)
+    check_columns({"correctness": 1.0}, [{"id": "a", "gold": "7"}])
+
+
+def text(label: str | None, name: str = "a") -> dict[str, str | None]:
+    return {"id": name, "text": "So it is.", "label": label, "wanted": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "others", "says"),
+    [
+        ([{"id": "a", "gold": "7"}], {}, "row a has no label, from which a reward model learns: name a data set of"),
+        ([text("bad"), text(None, "b")], {}, "row b has no label"),
+        ([text("bad"), text("bad")], {}, "all training rows have the label 'bad': a reward model needs at least two"),
+        ([text("good"), text("so")], {}, "row a wants the class 'bad', which no training row has"),
+        (
+            [text("good"), text("bad")],
+            {"eval-test": [text("bad"), text("mixed", "t")]},
+            r"row t of eval-test has the label 'mixed', which no training row has \(bad, good\)",
+        ),
+        ([text("good"), text("bad")], {"eval-test": [{"id": "t"}]}, "row t has no label"),
+    ],
+)
+def test_rows_that_no_reward_model_could_learn_from_are_refused(
+    rows: list[Row], others: dict[str, list[Row]], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        classes(rows, others)
+
+
+def test_the_classes_are_sorted_whatever_the_rows_order() -> None:
+    rows = [text("so"), text("good"), text("bad"), text("good")]
+    assert classes(rows, {"validation": [text("bad")]}) == ["bad", "good", "so"]

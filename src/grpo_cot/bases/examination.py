@@ -39,8 +39,8 @@ def examine(folder: Path, *, answer: bool = True) -> list[str]:
     remarks += _check_padding(tokenizer, end)
     check_vocabulary(folder, tokenizer)
     remarks += check_text(tokenizer)
-    if too_large := _too_large(folder):
-        return [*remarks, too_large]
+    if unseen := too_large(folder):
+        return [*remarks, unseen]
     model = _load(folder)
     return remarks + (_answer(model, tokenizer) if answer else [])
 
@@ -205,7 +205,7 @@ def check_text(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     return remarks
 
 
-def _too_large(folder: Path) -> str:
+def too_large(folder: Path) -> str:
     """Why a model's weights are not looked at: where they might not fit into this machine's memory."""
     import psutil
 

@@ -8,17 +8,17 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from grpo_cot.bases.sources import Base, Wheel
+from grpo_cot.bases.sources import Base, Source, Wheel
 from grpo_cot.common.errors import InputError
-from grpo_cot.common.files import file_hash
+from grpo_cot.common.files import file_hash, file_hashes
 from grpo_cot.hub.errors import hub_errors
 
-TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
-                   "chat_template*", "config.json"]  # fmt: skip
+TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "bpe.codes", "*.model", "special_tokens_map.json",
+                   "added_tokens.json", "chat_template*", "config.json"]  # fmt: skip
 MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES]
 
 
-def place_of(source: Base, where: Path) -> Path:
+def place_of(source: Source, where: object) -> Path:
     """The folder that a source of kind `embedded`, `folder` or `gguf` names.
 
     Raises:
@@ -41,7 +41,7 @@ def place_of(source: Base, where: Path) -> Path:
     return folder
 
 
-def copy_pinned(source: Base, output: Path, where: Path) -> None:
+def copy_pinned(source: Source, output: Path, where: object) -> None:
     """Copy the files that a source pins from its folder.
 
     Raises:
@@ -54,7 +54,7 @@ def copy_pinned(source: Base, output: Path, where: Path) -> None:
         shutil.copyfile(folder / name, output / name)
 
 
-def download(repository: str, revision: str, output: Path, source: Path, files: list[str]) -> None:
+def download(repository: str, revision: str, output: Path, source: object, files: list[str]) -> None:
     """The files of a Hub repository at a commit.
 
     Raises:
@@ -65,6 +65,32 @@ def download(repository: str, revision: str, output: Path, source: Path, files: 
     with hub_errors(f"{source}: {repository} cannot be downloaded"):
         snapshot_download(repository, revision=revision, local_dir=output, allow_patterns=files)
     shutil.rmtree(output / ".cache", ignore_errors=True)
+
+
+def collect(source: Source, output: Path, where: object) -> None:
+    """The files of a model that is not made here: those that its source pins in a folder, or those of the Hub.
+
+    Raises:
+        InputError: one is missing, or cannot be had.
+    """
+    if source.kind in ("embedded", "folder"):
+        copy_pinned(source, output, where)
+    elif source.kind == "hub":
+        download(str(source.id), str(source.revision), output, where, MODEL_FILES)
+        if not list(output.glob("*.safetensors")):  # older repositories have torch's own files alone
+            download(str(source.id), str(source.revision), output, where, ["pytorch_model*.bin*"])
+
+
+def check_pins(source: Source, output: Path, where: object) -> None:
+    """Compare a folder's files, a model's or its embedded tokenizer's, with the hashes that the source pins.
+
+    Raises:
+        InputError: a file is missing, or another one.
+    """
+    hashes = file_hashes(output)
+    for name, expected in source.sha256.items():
+        if hashes.get(name) != expected:
+            raise InputError(f"{where}: {name} has sha256 {hashes.get(name)}, expected {expected}: not the pinned file")
 
 
 def gguf_file(source: Base, folder: Path, where: Path) -> Path:

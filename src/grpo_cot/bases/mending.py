@@ -45,7 +45,7 @@ def plain_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     # Of a model's configuration alone some classes make a tokenizer without a vocabulary.
     if not any(any(folder.glob(name)) for name in ("tokenizer.json", "*.model", "vocab.*", "vocab-*")):
         raise InputError(
-            "the base has no tokenizer (tokenizer.json, or a vocabulary): take a folder that holds one, and name its "
+            "it has no tokenizer (tokenizer.json, or a vocabulary): take a folder that holds one, and name its "
             "files in the source file"
         )
     with reading():

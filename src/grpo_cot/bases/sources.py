@@ -2,7 +2,8 @@
 
 Six kinds: `embedded` (a folder of the repository), `folder` (one elsewhere on this machine), `hub` (a repository at a
 commit), `gguf` (a GGUF file, from a package of the package index or from this machine), `scratch` (random weights) and
-`pretrained` (random weights, trained in the pipeline on generated problems).
+`pretrained` (random weights, trained in the pipeline on generated problems). A base may bring a second model, the
+`scorer` that a reward model starts from.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from grpo_cot.common.fields import Name, Seed, Sha256, Text
-from grpo_cot.hub.licences import BaseLicence
+from grpo_cot.hub.licences import BaseLicence, Licence
 from grpo_cot.hub.names import RepositoryId
 from grpo_cot.problems.generators import LENGTHS, Generator
 
@@ -126,42 +127,34 @@ class Pretraining(_Section):
         return self
 
 
-class Base(_Section):
-    """A base model's source file.
+class Source(_Section):
+    """A model's place of origin.
 
     `embedded`: a folder of the repository. `folder`: one in the Hub's layout outside it (or in it, and not in git).
-    `hub`: a repository at a commit. `gguf`: a `file`, in a `wheel` or a folder, dequantized to bfloat16. A folder is
-    named by its path (`folder`) or by an environment variable that holds it (`folder_variable`). `scratch`: random
-    weights, drawn with `seed` into the architecture that `config` describes in Transformers' own words (`model_type`
-    and its sizes). `pretrained`: the same, then trained as `pretraining` says on a stream that `seed` decides as well.
+    `hub`: a repository at a commit. A folder is named by its path (`folder`) or by an environment variable that holds
+    it (`folder_variable`). `scratch`: random weights, drawn with `seed` into the architecture that `config` describes
+    in Transformers' own words (`model_type` and its sizes).
 
-    `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. `tokens` and
-    `chat_template` take the place of what the base brings. `shape` is the sizes that a plan needs before anything is
-    fetched, in the words of `config`: of a model from elsewhere all of them, of one made here the size of its
-    tokenizer's vocabulary. `licence` is of what is trained from the base as well, with what it asks of whoever
-    publishes that.
+    `sha256` pins files; on the Hub the commit pins them already, and then it may name only some. `shape` is the sizes
+    that a plan needs before anything is fetched, in the words of `config`: of a model from elsewhere all of them, of
+    one made here the size of its tokenizer's vocabulary.
     """
 
-    kind: Literal["embedded", "folder", "hub", "gguf", "scratch", "pretrained"]
+    kind: str
     path: Text | None = None
     folder: Text | None = None
     folder_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
     id: RepositoryId | None = None
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
-    wheel: Wheel | None = None
-    file: GgufFile | None = None
     tokenizer: Tokenizer | None = None
     config: LibrarySettings | None = None
     seed: Seed | None = None
-    pretraining: Pretraining | None = None
-    tokens: Tokens | None = None
-    chat_template: Text | None = None
     shape: LibrarySettings | None = None
-    licence: BaseLicence
+    licence: Licence
     sha256: dict[Name, Sha256] = {}
 
     @model_validator(mode="after")
-    def _place_fits_kind(self) -> "Base":
+    def _place_fits_kind(self) -> "Source":
         scratch = ("tokenizer", "config", "seed")
         needed = {
             "embedded": ("path", "sha256"), "folder": ("sha256",), "hub": ("id", "revision"), "gguf": ("file",),
@@ -169,30 +162,66 @@ class Base(_Section):
         }  # fmt: skip
         places = {"folder": {"folder", "folder_variable"}, "gguf": {"folder", "folder_variable", "wheel"}}
         own = places.get(self.kind, set())
+        given = {name for name, value in self if value not in (None, {})}
         for field in needed[self.kind]:
-            if getattr(self, field) in (None, {}):
+            if field not in given:
                 because = " (a commit, so that it cannot change)" if field == "revision" else ""
                 raise ValueError(f"a base of kind {self.kind!r} needs {field!r}{because}")
-        if own and len(given := sorted(field for field in own if getattr(self, field) is not None)) != 1:
+        if own and len(named := sorted(own & given)) != 1:
             names = " or ".join(map(repr, sorted(own)))
-            found = f"found {' and '.join(map(repr, given))}" if given else "found none"
+            found = f"found {' and '.join(map(repr, named))}" if named else "found none"
             raise ValueError(f"a base of kind {self.kind!r} needs one of {names}, {found}")
         if self.tokenizer and self.tokenizer.path and not self.sha256:
             raise ValueError("a tokenizer in the repository needs 'sha256', by which a change of it is noticed")
         if self.kind == "gguf" and self.sha256:
             raise ValueError("a base of kind 'gguf' has no 'sha256' of its own: 'file' and 'wheel' have one each")
         others = {field for fields in (*needed.values(), *places.values()) for field in fields} - {"sha256"}
-        if foreign := sorted(name for name in others - own - {*needed[self.kind]} if getattr(self, name) is not None):
+        present = {name for name, value in self if value is not None}
+        if foreign := sorted((others - own - {*needed[self.kind]}) & present):
             raise ValueError(f"a base of kind {self.kind!r} has no {foreign[0]!r}")
-        if self.licence.agreement and self.kind not in ("embedded", "folder", "hub"):
-            raise ValueError(f"a base of kind {self.kind!r} has no file 'licence.agreement'")
         if self.kind == "embedded" and self.shape is not None:
             raise ValueError("a base of kind 'embedded' has no 'shape': its config.json is there")
         return self
 
 
-def files_here(source: Base, root: Path) -> Path | None:
-    """The folder of this machine that holds a base's files in the Hub's layout, where it is there.
+class Scorer(Source):
+    """The model that a reward model starts from: an encoder of texts, or a decoder, without the layer that classifies.
+
+    It needs no chat template, and its tokenizer is its own.
+    """
+
+    kind: Literal["embedded", "folder", "hub", "scratch"]
+
+
+class Base(Source):
+    """A base model's source file.
+
+    The kinds of a source, and two more. `gguf`: a `file`, in a `wheel` or a folder, dequantized to bfloat16.
+    `pretrained`: as `scratch`, then trained as `pretraining` says on a stream that `seed` decides as well.
+
+    `tokens` and `chat_template` take the place of what the base brings. `licence` is of what is trained from the base
+    as well, with what it asks of whoever publishes that. `scorer` is the model that a recipe's reward model starts
+    from.
+    """
+
+    kind: Literal["embedded", "folder", "hub", "gguf", "scratch", "pretrained"]
+    wheel: Wheel | None = None
+    file: GgufFile | None = None
+    pretraining: Pretraining | None = None
+    tokens: Tokens | None = None
+    chat_template: Text | None = None
+    scorer: Scorer | None = None
+    licence: BaseLicence
+
+    @model_validator(mode="after")
+    def _agreement_fits_kind(self) -> "Base":
+        if self.licence.agreement and self.kind not in ("embedded", "folder", "hub"):
+            raise ValueError(f"a base of kind {self.kind!r} has no file 'licence.agreement'")
+        return self
+
+
+def files_here(source: Source, root: Path) -> Path | None:
+    """The folder of this machine that holds a model's files in the Hub's layout, where it is there.
 
     `root` is the repository's folder, to which paths in a source file are relative.
     """

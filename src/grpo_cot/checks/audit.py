@@ -16,7 +16,7 @@ from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import amounts, is_silent, sample_warnings
 from grpo_cot.rewards.promise import Promise, Reward, promise_of
-from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.rewards.registry import reward_functions, untrained
 from grpo_cot.schema import TAGS
 
 
@@ -26,7 +26,7 @@ def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
     A reward keeps its promise when it is positive exactly where the property holds, or, of a promise by examples, on
     the completions that it says it pays and on none that it says it never pays. One that pays in parts keeps it when it
     is at its maximum exactly there, and pays nothing for a text without a tag. One that promises a property must pay a
-    wrong answer alike at any length.
+    wrong answer alike at any length. One that is trained later is not asked.
 
     Raises:
         InputError: a reward makes no promise, or fails on a completion.
@@ -35,6 +35,8 @@ def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
     failures: dict[str, list[str]] = {}
     for name, function in zip(rewards, functions, strict=True):
         promise = promise_of(function)
+        if function is untrained:
+            continue
         if promise is None:
             raise InputError(
                 f"the reward {name!r} makes no promise that the audit could hold it to: write @promises(...) above it "

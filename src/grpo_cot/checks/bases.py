@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_cot.bases.examination import examine
-from grpo_cot.bases.fetching import agreement_of
-from grpo_cot.bases.making import check_pins, make_base
-from grpo_cot.bases.sources import Base, files_here
+from grpo_cot.bases.fetching import agreement_of, check_pins
+from grpo_cot.bases.making import make_base
+from grpo_cot.bases.scorers import encoder_class, make_scorer, padding_tokenizer
+from grpo_cot.bases.sources import Base, Scorer, Source, files_here
 from grpo_cot.checks.pretraining import check_pretraining, check_processor
 from grpo_cot.common.errors import InputError, naming, validated
 from grpo_cot.common.files import read_yaml
@@ -29,12 +30,9 @@ def check_base(root: Path, name: str) -> None:
     """
     path = root / f"sources/bases/{name}.yaml"
     source = validated(Base, read_yaml(path), path)
-    folder = source.path or (source.tokenizer.path if source.tokenizer else None)
-    if folder is not None:
-        if not (root / folder).is_dir():
-            raise InputError(f"{path}: path is {folder!r}, and there is no such folder in the checkout")
-        check_pins(source, root / folder, path)
     _check_files(root, source, path)
+    if source.licence.agreement and (here := _here(root, source)):
+        agreement_of(source.model_copy(update={"kind": "embedded", "path": str(here), "folder_variable": None}), path)
     if source.chat_template is not None:
         with naming(path):
             _check_chat_template(source.chat_template)
@@ -45,6 +43,8 @@ def check_base(root: Path, name: str) -> None:
         if source.pretraining:
             with naming(path):
                 check_pretraining(root, source, source.pretraining, configuration)
+    if source.scorer:
+        _check_scorer(root, name, source.scorer, f"{path}: scorer")
 
 
 def check_image(root: Path, name: str, image: str, where: str) -> None:
@@ -60,15 +60,37 @@ def check_image(root: Path, name: str, image: str, where: str) -> None:
         check_processor(parameters, source.pretraining, where)
 
 
-def _check_files(root: Path, source: Base, path: Path) -> None:
-    """Refuse a folder of the base, where it is on this machine, that lacks a file which the source names."""
-    here = files_here(source.model_copy(update={"kind": "folder"}) if source.kind == "gguf" else source, root)
-    if here is None:
+def _here(root: Path, source: Source) -> Path | None:
+    return files_here(source.model_copy(update={"kind": "folder"}) if source.kind == "gguf" else source, root)
+
+
+def _check_files(root: Path, source: Source, where: object) -> None:
+    """Refuse a folder of the checkout that is not there or not the pinned one, and one of this machine that lacks a
+    file which the source names."""
+    folder = source.path or (source.tokenizer.path if source.tokenizer else None)
+    if folder is not None:
+        if not (root / folder).is_dir():
+            raise InputError(f"{where}: path is {folder!r}, and there is no such folder in the checkout")
+        check_pins(source, root / folder, where)
+    if (here := _here(root, source)) is None:
         return
-    for name in [source.file.path] if source.file else source.sha256:
+    for name in [source.file.path] if isinstance(source, Base) and source.file else source.sha256:
         if not (here / name).is_file():
-            raise InputError(f"{path}: {name} is pinned, and {here} has no such file; put it there, or take it out")
-    agreement_of(source.model_copy(update={"kind": "embedded", "path": str(here), "folder_variable": None}), path)
+            raise InputError(f"{where}: {name} is pinned, and {here} has no such file; put it there, or take it out")
+
+
+def _check_scorer(root: Path, name: str, source: Scorer, where: str) -> None:
+    """Check the source of the model that a reward model starts from, and make it where the checkout has its files."""
+    _check_files(root, source, where)
+    if source.config or source.shape:
+        _check_architecture(root, name, source, where)
+    if source.tokenizer and source.tokenizer.path:
+        with naming(where):
+            padding_tokenizer(root / source.tokenizer.path)
+    if source.path:
+        with tempfile.TemporaryDirectory() as folder:
+            here = source.model_copy(update={"path": str(root / source.path)})
+            make_scorer(here, Path(folder) / "scorer", where.removesuffix(": scorer"))
 
 
 def _examine(root: Path, source: Base, path: Path) -> None:
@@ -76,7 +98,8 @@ def _examine(root: Path, source: Base, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / path.stem
         output.mkdir()
-        make_base(source.model_copy(update={"path": str(root / str(source.path))}), output, path, output)
+        alone = source.model_copy(update={"path": str(root / str(source.path)), "scorer": None})
+        make_base(alone, output, path, output)
         with naming(path):
             examine(output, answer=False)
 
@@ -108,7 +131,7 @@ def _check_chat_template(template: str) -> None:
         raise InputError(f"chat_template: it fails on a question: {failures[0]}")
 
 
-def _check_architecture(root: Path, name: str, source: Base, path: Path) -> "PreTrainedConfig":
+def _check_architecture(root: Path, name: str, source: Source, path: object) -> "PreTrainedConfig":
     """Refuse a configuration or sizes of which Transformers makes no model, or none that could be trained."""
     if given := [key for key in OF_THE_TOKENIZER if key in (source.config or {})]:
         raise InputError(f"{path}: config.{given[0]}: the step base takes it from the tokenizer; take it out")
@@ -126,12 +149,12 @@ def _check_architecture(root: Path, name: str, source: Base, path: Path) -> "Pre
     return configuration
 
 
-def _parts(source: Base) -> tuple[tuple[str, dict[str, Any]], ...]:
+def _parts(source: Source) -> tuple[tuple[str, dict[str, Any]], ...]:
     return ("config", source.config or {}), ("shape", source.shape or {})
 
 
-def _model(root: Path, name: str, source: Base, path: Path) -> "tuple[PreTrainedModel, PreTrainedConfig]":
-    """The base's model without content, and its configuration.
+def _model(root: Path, name: str, source: Source, path: object) -> "tuple[PreTrainedModel, PreTrainedConfig]":
+    """A source's model without content, and its configuration.
 
     Raises:
         InputError: Transformers makes none of it.
@@ -145,6 +168,9 @@ def _model(root: Path, name: str, source: Base, path: Path) -> "tuple[PreTrained
     with quiet():
         configuration, _ = architecture(root, name, source)
         kind = AutoModelForSeq2SeqLM if configuration.is_encoder_decoder else AutoModelForCausalLM
+        if isinstance(source, Scorer):
+            with naming(path):
+                kind = encoder_class(configuration)
         try:
             with torch.device("meta"):
                 return kind.from_config(configuration), configuration
@@ -153,7 +179,7 @@ def _model(root: Path, name: str, source: Base, path: Path) -> "tuple[PreTrained
             raise InputError(f"{path}: {where}: Transformers makes no model of it: {reason_of(error)}") from None
 
 
-def _check_sizes(model: "PreTrainedModel", source: Base, path: Path) -> None:
+def _check_sizes(model: "PreTrainedModel", source: Source, path: object) -> None:
     """Refuse a model without layers, with weights without values, or beyond all machines."""
     from torch.nn import ModuleList
 

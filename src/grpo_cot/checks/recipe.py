@@ -8,16 +8,16 @@ from grpo_cot.checks.audit import broken, judge
 from grpo_cot.checks.backends.processes import check_accelerate
 from grpo_cot.checks.backends.rollouts import check_rollouts
 from grpo_cot.checks.backends.unsloth import check_unsloth
-from grpo_cot.checks.rules import check_batches, check_merge, check_selection, check_training_sections
+from grpo_cot.checks.rules import check_batches, check_before, check_merge, check_selection, check_training_sections
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_yaml
 from grpo_cot.library.lora import check_lora, check_served
 from grpo_cot.library.rehearsal import rehearse
-from grpo_cot.library.settings import check_evaluate, check_sampling, check_section, construct
+from grpo_cot.library.settings import check_evaluate, check_greedy, check_sampling, check_section, construct
 from grpo_cot.library.trial import try_optimiser, try_sampling
-from grpo_cot.recipes.phases import GrpoPhase, Phase, PpoPhase
+from grpo_cot.recipes.phases import GrpoPhase, Phase, PpoPhase, TrainerSection
 from grpo_cot.recipes.recipe import PromptSection, Recipe
-from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.rewards.registry import reads_gold, reward_functions
 from grpo_cot.vllm.arguments import load_arguments, sampling_parameters
 
 PUBLISHED = Path(__file__).parent.parent / "reporting/published_results.yaml"
@@ -36,14 +36,19 @@ def check_recipe(recipe: Recipe, where: object) -> None:
         hint = nearest(recipe.published_row, rows)
         raise InputError(f"{where}: published_row is {recipe.published_row!r}, no row of the published tables; {hint}")
     check_selection(recipe, where)
+    check_before(recipe, where)
     check_merge(recipe, where)
     check_batches(recipe, where)
     check_sampling(recipe.check.sampling, f"{where}: check.sampling")
     check_evaluate(recipe.evaluate, where)
+    if any(map(reads_gold, reward_functions(recipe.rewards)[0])):
+        check_greedy(recipe.evaluate, where)
     if recipe.evaluate.engine == "vllm":
         check_served(recipe.phases[0].lora or {}, f"{where}: phases.1.lora", "set evaluate.engine to transformers")
         with naming(where):
             check_vllm_evaluation(recipe)
+    if recipe.reward_model is not None:
+        rehearse(recipe.reward_model, None, f"{where}: reward_model.training")
     for number, phase in enumerate(recipe.phases, start=1):
         rehearse(phase, recipe.phases[0].lora, f"{where}: phases.{number}.{phase.section}")
     with naming(where):
@@ -104,17 +109,22 @@ def check_training(recipe: Recipe, where: object) -> None:
             raise InputError(f"{place}.{strange[0]} is for a base in {bits} bits, which this is not; take it out")
     if recipe.accelerate is not None:
         check_accelerate(recipe, f"{where}: accelerate")
+    if recipe.reward_model is not None:
+        _check_trainer(recipe.reward_model, 1, f"{where}: reward_model.training")
     for number, phase in enumerate(recipe.phases, start=1):
         _check_phase(recipe, phase, f"{where}: phases.{number}")
+
+
+def _check_trainer(part: TrainerSection, processes: int, where: str) -> None:
+    check_section(part.section, part.settings, where)
+    try_optimiser(construct(part.section, _settings_here(part, processes), where), where)
 
 
 def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
     from grpo_cot.rewards.sampling import SAMPLING  # which imports torch
     from grpo_cot.rewards.sampling import sampling_parameters as sampling_of
 
-    check_section(phase.section, phase.settings, f"{where}.{phase.section}")
-    configuration = construct(phase.section, _settings_here(phase, recipe.processes), f"{where}.{phase.section}")
-    try_optimiser(configuration, f"{where}.{phase.section}")
+    _check_trainer(phase, recipe.processes, f"{where}.{phase.section}")
     if isinstance(phase, GrpoPhase):
         check_rollouts(recipe, phase, where)
     if isinstance(phase, GrpoPhase | PpoPhase):
@@ -144,13 +154,13 @@ def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
         check_lora(phase.lora, f"{where}.lora")
 
 
-def _settings_here(phase: Phase, processes: int) -> dict[str, Any]:
-    """A phase's settings as this machine's library can construct them, though they are for another one."""
+def _settings_here(part: TrainerSection, processes: int) -> dict[str, Any]:
+    """A trainer's settings as this machine's library can construct them, though they are for another one."""
     import torch
 
     # What only a GPU has is checked by name; the constructor would look for it on this machine.
-    settings = {key: value for key, value in phase.settings.items() if key != "tf32"}
+    settings = {key: value for key, value in part.settings.items() if key != "tf32"}
     settings |= {"output_dir": "unused", "use_cpu": not torch.cuda.is_available()}
-    if isinstance(phase, GrpoPhase):  # groups may be spread over processes, of which there is one here
+    if isinstance(part, GrpoPhase):  # groups may be spread over processes, of which there is one here
         settings["per_device_train_batch_size"] *= processes
     return settings

@@ -3,6 +3,7 @@
 from grpo_cot.common.errors import InputError, naming
 from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.rewards.registry import TRAINED
 
 MOST_PROCESSES = 1024  # on one machine
 MOST_ROWS = 2**20  # of a batch
@@ -32,8 +33,26 @@ def check_selection(recipe: Recipe, where: object) -> None:
     Raises:
         InputError: the recipe evaluates on it.
     """
-    if "validation" in recipe.evaluate.sets and any(p.settings.get("load_best_model_at_end") for p in recipe.phases):
-        raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which a phase chooses its checkpoint")
+    trained = {f"phases.{number}": phase.settings for number, phase in enumerate(recipe.phases, start=1)}
+    trained |= {TRAINED: recipe.reward_model.settings} if recipe.reward_model else {}
+    for name, settings in trained.items():
+        if "validation" in recipe.evaluate.sets and settings.get("load_best_model_at_end"):
+            raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which {name} chooses its checkpoint")
+
+
+def check_before(recipe: Recipe, where: object) -> None:
+    """Check that the trained model is compared with what an earlier phase left.
+
+    Raises:
+        InputError: there is no such phase.
+    """
+    number, last = recipe.evaluate.before, len(recipe.phases)
+    if number is not None and number >= last:
+        expected = f"a phase before the last, 1 to {last - 1}, or null" if last > 1 else "null, for there is one phase"
+        raise InputError(
+            f"{where}: evaluate.before is {number}, but the trained model is what phase {last} leaves; expected "
+            f"{expected}"
+        )
 
 
 def check_batches(recipe: Recipe, where: object) -> None:
@@ -81,6 +100,7 @@ def _check_sections(recipe: Recipe) -> None:
         )
     if unknown := set(recipe.audit.allow) - recipe.rewards.keys():
         raise InputError(f"'audit.allow' names {sorted(unknown)[0]!r}, which 'rewards' does not list")
+    _check_reward_model(recipe)
     if recipe.model.attn_implementation == "flash_attention_2" and recipe.model.dtype == "float32":
         raise InputError(
             "model.attn_implementation is 'flash_attention_2', which computes in 16 bits only, but model.dtype is "
@@ -104,6 +124,28 @@ def _check_sections(recipe: Recipe) -> None:
             raise InputError(f"{where} draws samples from one copy of the model: 'accelerate' must be null")
     if len({phase.architecture for phase in recipe.phases}) > 1:
         raise InputError("'phases' mixes seq2seq with other methods, which train another kind of model")
+
+
+def _check_reward_model(recipe: Recipe) -> None:
+    """Refuse a reward model that is not named or not there, and what its trainer would leave out."""
+    section, named = recipe.reward_model, TRAINED in recipe.rewards
+    if section is None and named:
+        raise InputError(f"'rewards' names {TRAINED}, but the section {TRAINED} is null; give it, or take the name out")
+    if section is not None and not named:
+        raise InputError(
+            f"the section {TRAINED} is given, but 'rewards' does not name {TRAINED}; name it there, with the weight 0 "
+            "where it is to be measured only, or set the section to null"
+        )
+    if section is None:
+        return
+    _check_log(section.training, f"{TRAINED}.training")
+    _check_schedule(section.training, f"{TRAINED}.training")
+    if recipe.accelerate is not None:
+        raise InputError(f"{TRAINED} is trained, and judges, in one process: 'accelerate' must be null")
+    if recipe.backend == "unsloth":
+        raise InputError(
+            f"{TRAINED} is trained by Transformers' own trainer, which Unsloth replaces: set 'backend' to transformers"
+        )
 
 
 def _check_log(settings: LibrarySettings, where: str) -> None:

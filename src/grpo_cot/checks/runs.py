@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_cot.bases.sources import Base, files_here
+from grpo_cot.bases.sources import Base, Scorer, files_here
 from grpo_cot.checks.amounts import check_experts, check_rows, check_tokens
 from grpo_cot.common.errors import InputError, naming, nearest, validated
 from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.data.kinds import KINDS, Kind, read_any
 from grpo_cot.library.lora import check_names
+from grpo_cot.library.settings import check_greedy
 from grpo_cot.library.values import MOST_TOKENS
 from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, PpoPhase
-from grpo_cot.recipes.recipe import Recipe, load_recipe
+from grpo_cot.recipes.recipe import Recipe, RewardModelSection, load_recipe
+from grpo_cot.rewards.registry import reads_gold, reward_functions
 
+OF_TEXTS = ("sft", "grpo", "ppo")  # the methods that learn from texts
 # These keep the rows of a packed sequence apart without Flash Attention, too: by positions that begin anew. A test
 # compares.
 KEPT_APART = {
@@ -34,9 +37,50 @@ def check_run(root: Path, name: str, run: Run) -> None:
     _check_sets(root, path, recipe, name, run)
     _check_image(recipe, name, run)
     _check_base(root, path, recipe, name, run)
+    if recipe.reward_model is not None:
+        with naming(f"{path} (the run {name!r})"):
+            check_reading(root, run.base, recipe.reward_model)
     base = root / f"sources/bases/{run.base}.yaml"
     prefix = validated(Base, read_yaml(base), base).licence.name_prefix
     check_repository(recipe, prefix, f"{path} (the run {name!r}, from {run.base})")
+
+
+def scorer_of(root: Path, base: str) -> Scorer:
+    """The model of a base that a reward model starts from.
+
+    Raises:
+        InputError: its source file names none.
+    """
+    path = root / f"sources/bases/{base}.yaml"
+    scorer = validated(Base, read_yaml(path), path).scorer
+    if scorer is None:
+        raise InputError(
+            f"the section reward_model is given, but the base {base!r} brings no model for it to start from: add "
+            f"`scorer:` to {path}"
+        )
+    return scorer
+
+
+def check_reading(root: Path, base: str, section: RewardModelSection) -> None:
+    """Check that a base's scorer has positions for the texts that the reward model reads, where its sizes are known.
+
+    Raises:
+        InputError: it has fewer, or there is no scorer.
+    """
+    from grpo_cot.memory.architecture import architecture
+    from grpo_cot.memory.scorer import ScorerBlueprint
+    from grpo_cot.models.classifier import positions
+
+    scorer = scorer_of(root, base)
+    made = (root / f"models/{base}/scorer/config.json").is_file()
+    if not (scorer.config or scorer.shape or made or files_here(scorer, root)):
+        return
+    most = positions(ScorerBlueprint(architecture(root, base, scorer)[0]).model)
+    if most is not None and section.max_length > most:
+        raise InputError(
+            f"reward_model.max_length is {section.max_length}, but the scorer of the base {base!r} has positions for "
+            f"{most} tokens; lower it"
+        )
 
 
 def check_comparison(root: Path, where: Path, name: str, a: Run, b: Run) -> None:
@@ -66,11 +110,12 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
     if source.kind == "generator":
         with naming(path):
             check_rows(recipe, source.splits["train"], run.dataset)
-    judged = any(phase.settings.get("eval_strategy", "no") != "no" for phase in recipe.phases)
+    trained = [*recipe.phases, *([recipe.reward_model] if recipe.reward_model else [])]
+    judged = any(part.settings.get("eval_strategy", "no") != "no" for part in trained)
     if judged and "validation" not in splits:
         raise InputError(
-            f"{path}: a phase is judged on the split 'validation' while it trains, which the data set "
-            f"{run.dataset!r} of the run {name!r} lacks; hold rows out in its source file"
+            f"{path}: a phase or the reward model is judged on the split 'validation' while it trains, which the data "
+            f"set {run.dataset!r} of the run {name!r} lacks; hold rows out in its source file"
         )
     for chosen in recipe.evaluate.sets:
         if chosen not in splits:
@@ -81,13 +126,23 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
 
 
 def check_rows_kind(path: Path, recipe: Recipe, dataset: str, kind: Kind, source: Any) -> None:
-    """Check that the rows of a data set have what the phases of a recipe learn from.
+    """Check that the rows of a data set have what the phases and the rewards of a recipe learn from.
 
     Raises:
         InputError: they have not; `path` is the recipe's file.
     """
     numbered = list(enumerate(recipe.phases, start=1))
-    if kind == KINDS["preference"]:
+    if kind == KINDS["text"]:
+        with naming(path):
+            _check_texts(recipe, dataset)
+        return
+    check_greedy(recipe.evaluate, path)
+    if recipe.reward_model is not None:
+        raise InputError(
+            f"{path}: reward_model is a classifier of texts, but the rows of the data set {dataset!r} are no texts "
+            "(rows: text); set reward_model to null, or name another data set"
+        )
+    elif kind == KINDS["preference"]:
         needing = [number for number, phase in numbered if phase.group_size or phase.own_samples]
         if needing and source.kind != "generator" and source.columns.gold is None:
             raise InputError(
@@ -103,6 +158,28 @@ def check_rows_kind(path: Path, recipe: Recipe, dataset: str, kind: Kind, source
         )
 
 
+def _check_texts(recipe: Recipe, dataset: str) -> None:
+    """Refuse what compares with final answers or answers with each other, and evaluation on what the judge learns."""
+    for number, phase in enumerate(recipe.phases, start=1):
+        if phase.method not in OF_TEXTS:
+            raise InputError(
+                f"phases.{number}.method is {phase.method!r}, but the rows of the data set {dataset!r} are texts "
+                f"(rows: text), from which only {', '.join(OF_TEXTS)} learn; take one of these, or another data set"
+            )
+    functions, _ = reward_functions(recipe.rewards)
+    compared = [name for name, function in zip(recipe.rewards, functions, strict=True) if reads_gold(function)]
+    if compared:
+        raise InputError(
+            f"rewards.{compared[0]} compares with final answers, but the rows of the data set {dataset!r} are texts "
+            "(rows: text) without any; name a reward that reads none, such as reward_model, or another data set"
+        )
+    if "judge" in recipe.evaluate.sets:
+        raise InputError(
+            f"evaluate.sets names 'judge', the texts of the data set {dataset!r} from which the independent judge "
+            "learns what it judges by; take it out"
+        )
+
+
 def _check_image(recipe: Recipe, name: str, run: Run) -> None:
     """Refuse what needs a GPU in the image that never has one."""
     wanted = [("backend unsloth", recipe.backend == "unsloth")]
@@ -115,6 +192,8 @@ def _check_image(recipe: Recipe, name: str, run: Run) -> None:
     for number, phase in enumerate(recipe.phases, start=1):
         keys = ("tf32", "fp16", "use_vllm")
         wanted += [(f"phases.{number}.{phase.section}.{key}", bool(phase.settings.get(key))) for key in keys]
+    judge = recipe.reward_model.training if recipe.reward_model else {}
+    wanted += [(f"reward_model.training.{key}", bool(judge.get(key))) for key in ("tf32", "fp16")]
     for setting, needed in wanted:
         if needed and run.image == "cpu":
             raise InputError(

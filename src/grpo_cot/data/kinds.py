@@ -1,5 +1,5 @@
 """The kinds of rows that data sets have, by `rows` in their source file: questions with final answers, which is what a
-file without it has, and preferences."""
+file without it has, preferences, and texts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,11 @@ from pydantic import TypeAdapter
 
 from grpo_cot.common.errors import InputError, shown, validated
 from grpo_cot.common.files import Row, read_yaml
-from grpo_cot.data import examination, preferences, rows, sources
-from grpo_cot.data.single_source import SingleSourceFiles, SingleSourceHub, examine_table
+from grpo_cot.data import examination, rows, single_source, sources
+from grpo_cot.data.preferences import PREFERENCE_SOURCE, load_preferences
+from grpo_cot.data.texts import TEXT_SOURCE, load_texts
+
+Loader = Callable[..., tuple[dict[str, list[Row]], dict[str, Any]]]
 
 
 class Kind(NamedTuple):
@@ -18,21 +21,23 @@ class Kind(NamedTuple):
     splits but the training split."""
 
     source: TypeAdapter[Any]
-    load: Callable[[Any, str], tuple[dict[str, list[Row]], dict[str, Any]]]
+    load: Loader
     examine: Callable[[Any, Path, Path, bool], None]
     evaluation_sets: Callable[[Any], list[str]]
 
 
-def _examine_preferences(source: preferences.Preferences, path: Path, root: Path, outside: bool) -> None:
-    if isinstance(source, SingleSourceFiles | SingleSourceHub):
-        examine_table(source, path, root, outside, lambda root: preferences.load_preferences(source, path.stem, root))
+def _of_a_single_source(source: TypeAdapter[Any], load: Loader) -> Kind:
+    def examine(content: Any, path: Path, root: Path, outside: bool) -> None:
+        if isinstance(content, single_source.SingleSourceFiles | single_source.SingleSourceHub):
+            single_source.examine_table(content, path, root, outside, lambda root: load(content, path.stem, root))
+
+    return Kind(source, load, examine, single_source.evaluation_sets)
 
 
 KINDS: dict[str | None, Kind] = {
     None: Kind(sources.SOURCE_FILE, rows.load, examination.examine, sources.evaluation_sets),
-    "preference": Kind(
-        preferences.PREFERENCE_SOURCE, preferences.load_preferences, _examine_preferences, preferences.evaluation_sets
-    ),
+    "preference": _of_a_single_source(PREFERENCE_SOURCE, load_preferences),
+    "text": _of_a_single_source(TEXT_SOURCE, load_texts),
 }
 
 

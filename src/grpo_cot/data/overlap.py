@@ -1,8 +1,11 @@
-"""Questions that occur twice: in the training and an evaluation set, in two evaluation sets, or in one split."""
+"""Questions that occur twice: in the training and an evaluation set, in two evaluation sets, or in one split.
+
+Rows with a `text` are the same where their whole texts are: beginnings of two words coincide everywhere.
+"""
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -17,11 +20,12 @@ _NO_LETTER_OR_DIGIT = re.compile(r"[\W_]+")
 
 class Overlap(NamedTuple):
     """Of one evaluation set: ids of rows that are training rows, of rows that differ from one only in their numbers,
-    and how many are also in each other evaluation set that shares any."""
+    how many are also in each other evaluation set that shares any, and ids of texts that the judge learns from."""
 
     also_in_train: list[str]
     near_train: list[str]
     also_in: dict[str, int]
+    also_judges: list[str]
 
 
 class Repeated(NamedTuple):
@@ -60,19 +64,21 @@ def question_key(question: str) -> tuple[str, ...]:
 
 
 def masked(text: str) -> str:
-    """Normalised text with every number made the same.
+    """`text_key` with every number made the same.
 
     >>> masked("Ann has 1,200 hats.") == masked("Ann has 3 hats")
     True
     """
-    return normalised(_NUMBER.sub("0", unicodedata.normalize("NFKC", text)))
+    return text_key(_NUMBER.sub("0", unicodedata.normalize("NFKC", text)))
 
 
 def repeated(rows: Iterable[Row]) -> list[Repeated]:
-    """The questions that a split asks more than once, by `question_key`, in the order of their first rows."""
-    same: dict[tuple[str, ...], list[Row]] = {}
+    """The questions that a split asks more than once, by `question_key`, in the order of their first rows; the texts
+    that it has more than once, by `text_key`."""
+    same: dict[Hashable, list[Row]] = {}
     for row in rows:
-        same.setdefault(question_key(row["question"]), []).append(row)
+        key = text_key(row["text"]) if "text" in row else question_key(row["question"])
+        same.setdefault(key, []).append(row)
     return [
         Repeated(
             [row["id"] for row in found],
@@ -112,9 +118,10 @@ def overlaps(splits: Mapping[str, Sequence[Row]]) -> dict[str, Overlap]:
 
     A translation of a training question is not seen: no text comparison can.
     """
-    texts = {name: [normalised(row["question"]) for row in rows] for name, rows in splits.items()}
+    texts = {name: [text_key(_whole(row)) for row in rows] for name, rows in splits.items()}
     seen = {name: set(keys) for name, keys in texts.items()}
-    near = {masked(row["question"]) for row in splits["train"]}
+    near = {masked(_whole(row)) for row in splits["train"]}
+    judging = {text_key(row["text"]) for row in splits.get("judge", ()) if "text" in row}
     result = {}
     for name, rows in splits.items():
         if name == "train":
@@ -125,27 +132,38 @@ def overlaps(splits: Mapping[str, Sequence[Row]]) -> dict[str, Overlap]:
             other: sum(text in seen[other] for text in texts[name]) for other in splits if other not in (name, "train")
         }
         result[name] = Overlap(
-            also, [row["id"] for row in rows if masked(row["question"]) in near and row["id"] not in leaked],
+            also, [row["id"] for row in rows if masked(_whole(row)) in near and row["id"] not in leaked],
             {other: count for other, count in counts.items() if count},
+            [row["id"] for row, text in zip(rows, texts[name], strict=True) if name != "judge" and text in judging],
         )  # fmt: skip
     return result
 
 
+def _whole(row: Row) -> str:
+    text: str = row["text"] if "text" in row else row["question"]
+    return text
+
+
 def refuse_leaks(shared: Mapping[str, Overlap], data: Path) -> None:
-    """Stop where a question of an evaluation set is also trained on, or serves to choose a checkpoint.
+    """Stop where a question of an evaluation set is also trained on, serves to choose a checkpoint, or is a text from
+    which the judge learns.
 
     Raises:
-        InputError: a set shares questions with the training or the validation split.
+        InputError: a set shares questions with the training or the validation split, or texts with the split `judge`.
     """
     remedy = "list the training rows under 'drop' in the source file"
     for name, overlap in shared.items():
+        of = f"questions of the evaluation set {name!r}" if name != "judge" else "texts of the split 'judge'"
         if count := len(overlap.also_in_train):
             raise InputError(
-                f"{data}: {count} questions of the evaluation set {name!r} are also in the training split "
-                f"({overlap.also_in_train[0]} first); {remedy}"
+                f"{data}: {count} {of} are also in the training split ({overlap.also_in_train[0]} first); {remedy}"
             )
         if count := overlap.also_in.get("validation", 0):
             raise InputError(
-                f"{data}: {count} questions of the evaluation set {name!r} are also in the validation split, on which "
-                f"checkpoints are chosen; {remedy}"
+                f"{data}: {count} {of} are also in the validation split, on which checkpoints are chosen; {remedy}"
+            )
+        if count := len(overlap.also_judges):
+            raise InputError(
+                f"{data}: {count} texts of the evaluation set {name!r} are also in the split 'judge', from which the "
+                f"judge learns ({overlap.also_judges[0]} first); list the judge's rows under 'drop' in the source file"
             )

@@ -19,9 +19,9 @@ from grpo_cot.data.generated.unmarked import unmarked_pairs
 from grpo_cot.data.overlap import question_key
 from grpo_cot.data.rows import plain_number
 from grpo_cot.data.single_source import (
-    GeneratedPart,
     SingleSourceFiles,
     SingleSourceHub,
+    check_needed,
     check_splits,
     generated_rows,
     read_rows,
@@ -32,6 +32,7 @@ from grpo_cot.data.tables import text_of
 from grpo_cot.hub.licences import Licence
 from grpo_cot.problems.generators import Generator, Split
 
+GeneratedPart = Literal["train", "validation", "test"]
 STREAMS: dict[Split, tuple[GeneratedPart, ...]] = {"train": ("train", "validation"), "test": ("test",)}
 
 
@@ -101,8 +102,7 @@ Preferences = GeneratedPreferences | PreferenceFiles | PreferenceHub
 
 def _checked(source: Preferences) -> Preferences:
     if isinstance(source, GeneratedPreferences):
-        if missing := [name for name in ("train", "test") if name not in source.splits]:
-            raise ValueError(f"'splits' lacks {' and '.join(missing)}")
+        check_needed(source.splits, ("train", "test"))
     else:
         check_splits(source, source.columns.by_field())
     return source
@@ -111,12 +111,6 @@ def _checked(source: Preferences) -> Preferences:
 PREFERENCE_SOURCE: TypeAdapter[Preferences] = TypeAdapter(
     Annotated[Preferences, Field(discriminator="kind"), AfterValidator(_checked)]
 )
-
-
-def evaluation_sets(source: Preferences) -> list[str]:
-    """The names of all splits but the training split."""
-    names = [str(name) for name in source.splits if name != "train"]
-    return names if isinstance(source, GeneratedPreferences) or not source.validation else [*names, "validation"]
 
 
 def load_preferences(
@@ -134,7 +128,7 @@ def load_preferences(
         draw = {
             str(stream): (
                 ({**pair._asdict(), **fixed} for pair in stream_of(source.problems, stream, source.seed)),
-                {part: source.splits[part] for part in parts if part in source.splits},
+                {str(part): source.splits[part] for part in parts if part in source.splits},
             )
             for stream, parts in STREAMS.items()
         }

@@ -1,13 +1,13 @@
 """What data sets of other rows than questions with final answers have in common.
 
 Their source file says so by `rows`. They have one source each: generated, files or a data set of the Hub. Their splits
-share no text: `train` and `validation` are for training, the others for evaluation.
+share no text: `train` and `validation` are for training, `judge` (of texts) for the judge, the others for evaluation.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +23,11 @@ from grpo_cot.data.sources import FilesPlace, HeldOut, HubPlace, Locale, Reason
 from grpo_cot.data.tables import Raw, identifier_of, read_files, read_hub
 from grpo_cot.hub.licences import Licence
 
-GeneratedPart = Literal["train", "validation", "test"]
 Reader = Callable[[Row, str], Row]  # a source's row and its place in an error -> the fields of ours
 Key = Callable[[str], Hashable]
-_KEPT_AFTER = {"test": 0, "validation": 2, "train": 3}  # other evaluation sets: 1
-_APART = {"train", "validation"}
+_KEPT_AFTER = {"test": 0, "validation": 2, "judge": 3, "train": 4}  # other evaluation sets: 1
+_APART = {"train", "validation", "judge"}
+_LEARNT = {"train", "judge"}  # may have a text twice
 
 
 class SingleSource(BaseModel):
@@ -58,6 +58,27 @@ class SingleSourceHub(HubPlace, SingleSource):
 AnySource = SingleSourceFiles | SingleSourceHub
 
 
+def held_out(source: BaseModel) -> dict[str, HeldOut]:
+    """The training rows that a source holds out, by the split that they become: none of a generated one."""
+    sections = {purpose: getattr(source, purpose, None) for purpose in ("validation", "judge")}
+    return {purpose: section for purpose, section in sections.items() if section}
+
+
+def evaluation_sets(source: Any) -> list[str]:
+    """The names of all splits but the training split."""
+    return [*(str(name) for name in source.splits if name != "train"), *held_out(source)]
+
+
+def check_needed(splits: Collection[str], needed: Sequence[str]) -> None:
+    """Refuse splits without the needed ones.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    if missing := [name for name in needed if name not in splits]:
+        raise ValueError(f"'splits' lacks {' and '.join(missing)}")
+
+
 def check_splits(source: AnySource, columns: Mapping[str, str]) -> None:
     """Refuse splits, columns or ids that a source cannot have.
 
@@ -68,12 +89,11 @@ def check_splits(source: AnySource, columns: Mapping[str, str]) -> None:
     Raises:
         ValueError: a needed split is missing or named twice, or a column is not in the header that the file gives.
     """
-    if missing := [name for name in ("train", "test") if name not in source.splits]:
-        raise ValueError(f"'splits' lacks {' and '.join(missing)}")
+    check_needed(source.splits, ("train", "test"))
     if alike := [name for name, count in Counter(map(str.lower, source.splits)).items() if count > 1]:
         raise ValueError(f"two splits are named {alike[0]!r} but for capitals, and may be one file; rename one")
-    if source.validation and "validation" in source.splits:
-        raise ValueError("'validation' holds rows out, and 'splits' names a split 'validation'; give one of them")
+    if twice := [purpose for purpose in held_out(source) if purpose in source.splits]:
+        raise ValueError(f"{twice[0]!r} holds rows out, and 'splits' names a split {twice[0]!r}; give one of them")
     if twice := [name for name, count in Counter(columns.values()).items() if count > 1]:
         raise ValueError(f"'columns' names the column {twice[0]!r} twice; name it where it belongs, once")
     if "id" not in columns:
@@ -127,10 +147,8 @@ def read_rows(
             f"{ids[0]!r}; correct them, or take them out"
         )
     repeats = _without_repeats(splits, same, name, drop=source.repeats == "drop")
-    if source.validation:
-        splits["train"], splits["validation"] = hold_out(
-            splits["train"], same[0], "validation", source.validation, name
-        )
+    for purpose, held in held_out(source).items():
+        splits["train"], splits[purpose] = hold_out(splits["train"], same[0], purpose, held, name)
     if empty := [split for split, rows in splits.items() if not rows]:
         raise InputError(f"data set {name}: no row of the split {empty[0]!r} is left, expected at least one")
     hashes = {split: content.sha256 for split, content in raw.items() if content.sha256}
@@ -161,7 +179,7 @@ def _identified(content: Raw, split: str, column: str | None) -> dict[str, str]:
 
 
 def _without_repeats(splits: dict[str, list[Row]], same: tuple[str, Key], name: str, *, drop: bool) -> dict[str, int]:
-    """Take out, or refuse, rows whose text stands in another split, or twice in one that does not train; their number.
+    """Take out, or refuse, rows whose text stands in another split, or twice in one that is not learnt from; how many.
 
     Raises:
         InputError: there are such rows, and they are not to be dropped.
@@ -176,7 +194,7 @@ def _without_repeats(splits: dict[str, list[Row]], same: tuple[str, Key], name: 
         for row in splits[split]:
             here = (split, row["id"])
             other, identifier = others.get(text_key(row[field])) or own.setdefault(key(row[field]), here)
-            if other == split and (split == "train" or identifier == row["id"]):
+            if other == split and (split in _LEARNT or identifier == row["id"]):
                 kept.append(row)
             elif drop:
                 left_out[split] = left_out.get(split, 0) + 1
@@ -192,7 +210,7 @@ def _without_repeats(splits: dict[str, list[Row]], same: tuple[str, Key], name: 
 
 
 def generated_rows(
-    draw: Mapping[str, tuple[Iterator[Row], Mapping[GeneratedPart, int]]], text_field: str, name: str
+    draw: Mapping[str, tuple[Iterator[Row], Mapping[str, int]]], text_field: str, name: str
 ) -> dict[str, list[Row]]:
     """Different rows of endless streams.
 
@@ -237,7 +255,7 @@ def record(
         hashes: by split, the sha256 of a local file.
         repeats: by split, how many rows were left out as repeats.
     """
-    left_out = {"splits", "columns", "folder", "folder_variable", "validation"}
+    left_out = {"splits", "columns", "folder", "folder_variable", "validation", "judge"}
     described = json.loads(source.model_dump_json(exclude=left_out))
     kind = described.pop("rows")
     facts: dict[str, Any] = dict.fromkeys(("id", "configuration", "revision", "note", "contains"))

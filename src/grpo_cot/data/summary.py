@@ -15,7 +15,7 @@ def summarise(prompts: Sequence[Row], rows: Sequence[Row], overlap: Overlap | No
     lengths = [prompt["tokens"] for prompt in prompts]
     kept = {prompt["id"] for prompt in prompts}
     twice = repeated(row for row in rows if row["id"] in kept)
-    overlap = overlap or Overlap([], [], {})
+    overlap = overlap or Overlap([], [], {}, [])
     return {
         "prompts": len(prompts), "questions": len(prompts) - sum(len(question.ids) - 1 for question in twice),
         "more_than_one_gold": sum(len(question.golds) > 1 for question in twice),

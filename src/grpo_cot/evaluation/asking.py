@@ -1,19 +1,23 @@
 """Both models' answers to the evaluation sets, and their likelihoods of given answers; a run may resume."""
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, file_hashes, read_json, read_jsonl
 from grpo_cot.evaluation import vllm
 from grpo_cot.evaluation.likelihood import Likelihood, likelihoods
-from grpo_cot.evaluation.pairs import Ask, both, reasoning_tokens
+from grpo_cot.evaluation.pairs import Ask, both, phase_folder, reasoning_tokens
+from grpo_cot.evaluation.texts import add_likelihoods, add_probabilities
+from grpo_cot.library.settings import check_greedy
 from grpo_cot.models.description import read_description
 from grpo_cot.models.generation import Completion, encode, generate, sampled
-from grpo_cot.models.loading import DEVICE, load
+from grpo_cot.models.loading import DEVICE
 from grpo_cot.models.opening import Opening, opening
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.recipes.recipe import EvaluateSection, Recipe
@@ -36,8 +40,11 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
     """
     section = recipe.evaluate
     _check_selection(section, model_json.parent, where)
+    before = phase_folder(model_json, section.before, where)
     tokenizer = load_tokenizer(Path(read_description(model_json).base))
     problems, sampled_positions = choose(section, prompts, where)
+    if any(row["gold"] is not None for _, row in problems):
+        check_greedy(section, where)
     asks = [Ask("greedy", [row["messages"] for _, row in problems], section.sampling)]
     count = section.samples.count if section.samples else 0
     if section.samples:
@@ -50,30 +57,41 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
             number = sum(len(batch) for name, batch in finished.items() if name.split()[1] in asked)
             print(f"Resuming: {number} of {2 * sum(len(ask.conversations) for ask in asks)} answered.", flush=True)
         begun = opening(tokenizer, problems[0][1]["messages"], recipe.prompt)
-        answers, given = ask_both(recipe, model_json, asks, [row for _, row in problems], begun, finished)
-        rows: list[Row] = [{"id": row["id"], "set": name} for name, row in problems]
+        prompted = [row for _, row in problems]
+        answers, given = ask_both(recipe, model_json, before, asks, prompted, begun, finished)
+        rows: list[Row] = [
+            {"id": row["id"], "set": name, "before": before.name if before else None} for name, row in problems
+        ]
         for model, completions in answers.items():
             for position, (row, completion) in enumerate(zip(rows, completions["greedy"], strict=True)):
-                thought, judged = begun.parts(completion.text)
-                row[model] = {
-                    "completion": judged, "thought": thought, "tokens": completion.tokens,
-                    "reasoning_tokens": reasoning_tokens(judged, tokenizer),
-                    "truncated": completion.truncated,
-                    **{
-                        f"{name}_{field}": value
-                        for name, likelihoods in given[model].items()
-                        for field, value in _fields(likelihoods[position]).items()
-                    },
-                    "samples": None,
-                }  # fmt: skip
+                likelihoods = {kind: found[position] for kind, found in given[model].items()}
+                row[model] = _answer(completion, begun, tokenizer, likelihoods)
             for number, position in enumerate(sampled_positions):
                 drawn = completions["samples"][number * count :][:count]
                 rows[position][model]["samples"] = [begun.judged(completion.text) for completion in drawn]
+        if "text" in prompted[0]:
+            written = {model: completions["greedy"] for model, completions in answers.items()}
+            add_likelihoods(rows, model_json, before, prompted, written, tokenizer, recipe, finished)
+            add_probabilities(rows, prompted, model_json.parent / "reward_model", section.batch_size, finished)
         yield rows
 
 
-def _fields(likelihood: Likelihood | None) -> dict[str, Any]:
-    return likelihood._asdict() if likelihood else dict.fromkeys(Likelihood._fields)
+def _answer(
+    completion: Completion, begun: Opening, tokenizer: PreTrainedTokenizerBase,
+    likelihoods: Mapping[str, Likelihood | None],
+) -> Row:  # fmt: skip
+    """A model's part of a row: its greedy completion, and its likelihoods of the given answers by their kind."""
+    thought, judged = begun.parts(completion.text)
+    return {
+        "completion": judged, "thought": thought, "tokens": completion.tokens,
+        "reasoning_tokens": reasoning_tokens(judged, tokenizer), "truncated": completion.truncated,
+        **{
+            f"{kind}_{field}": None if likelihood is None else getattr(likelihood, field)
+            for kind, likelihood in likelihoods.items()
+            for field in Likelihood._fields
+        },
+        "samples": None,
+    }  # fmt: skip
 
 
 def _check_selection(section: EvaluateSection, trained: Path, where: object) -> None:
@@ -115,12 +133,12 @@ def decisive(recipe: Recipe, prompts: Path, model_json: Path) -> dict[str, Any]:
 
 
 def ask_both(
-    recipe: Recipe, model_json: Path, asks: Sequence[Ask], problems: Sequence[Row], begun: Opening,
-    finished: MutableMapping[str, Any],
+    recipe: Recipe, model_json: Path, before: Path | None, asks: Sequence[Ask], problems: Sequence[Row],
+    begun: Opening, finished: MutableMapping[str, Any],
 ) -> tuple[dict[str, dict[str, list[Completion]]], dict[str, dict[str, list[Likelihood | None]]]]:  # fmt: skip
     """For `base` and `trained`: the completions of each ask by its name, as written, and the likelihoods of given
-    answers, without what the prompts have `begun` of them: `gold`, worked solutions or chosen answers, and of pairs
-    `rejected`."""
+    answers, without what the prompts have `begun` of them: `gold`, worked solutions, chosen answers or the rest of
+    texts, and of pairs `rejected`."""
     section = recipe.evaluate
     extra = recipe.prompt.chat_template_kwargs
     settings: dict[str, Any] = {"batch_size": section.batch_size, "finished": finished}
@@ -128,11 +146,11 @@ def ask_both(
     found: dict[str, dict[str, list[Likelihood | None]]] = {}
     if section.engine == "vllm":
         answers = vllm.answer_both(model_json, asks, chat_template_kwargs=extra, seed=section.seed, **settings)
-    model, tokenizer, description = load(model_json)
+    tokenizer = load_tokenizer(Path(read_description(model_json).base))
     given = {"gold": [model_answer(row) for row in problems]}
     if any("rejected" in row for row in problems):
         given["rejected"] = [row["rejected"] for row in problems]
-    for name, current in both(model, description):
+    for name, current in both(model_json, before):
         if section.engine == "transformers":
             answers[name] = {
                 ask.name: generate(
@@ -152,4 +170,5 @@ def ask_both(
             )  # fmt: skip
             for position, likelihood in zip(targets, values, strict=True):
                 found[name][kind][position] = likelihood
+        del current  # before the next is loaded
     return answers, found

@@ -29,19 +29,30 @@ def likelihoods(
     conversations: Sequence[Sequence[Message]], targets: Sequence[str], *, batch_size: int,
     chat_template_kwargs: Mapping[str, Any], progress: str, finished: MutableMapping[str, Any],
 ) -> list[Likelihood | None]:  # fmt: skip
-    """The likelihood of each target text and its turn's end as the answer to its conversation, in their order; None
-    where both together have more tokens than the model has positions.
+    """The likelihood of each target text and its turn's end as the answer to its conversation, as `of_tokens`.
 
-    Prompt and target (there is at least one) are encoded separately and joined, as a model meets them when it answers.
-    The logarithm of the softmax is taken in float32, whatever the model's own type. `finished` is for resuming, as in
-    `in_batches`.
+    Prompt and target are encoded separately and joined, as a model meets them when it answers.
     """
-    prompts = encode(tokenizer, conversations, chat_template_kwargs)
-    answers = answer_ids(tokenizer, targets)
+    prompts, answers = encode(tokenizer, conversations, chat_template_kwargs), answer_ids(tokenizer, targets)
+    return of_tokens(
+        model, tokenizer, prompts, answers, batch_size=batch_size, progress=progress, finished=finished
+    )  # fmt: skip
+
+
+def of_tokens(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]],
+    answers: Sequence[list[int]], *, batch_size: int, progress: str, finished: MutableMapping[str, Any],
+) -> list[Likelihood | None]:  # fmt: skip
+    """The likelihood of each answer after its prompt (token ids), in their order; None where both together have more
+    tokens than the model has positions.
+
+    There is at least one; an answer may be empty. The logarithm of the softmax is taken in float32, whatever the
+    model's own type. `finished` is for resuming, as in `in_batches`.
+    """
     limit = getattr(model.config, "max_position_embeddings", None) or math.inf  # encoder-decoders' are relative
     totals = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    fitting = [index for index, total in enumerate(totals) if total <= limit]
-    results: list[Likelihood | None] = [None] * len(prompts)
+    fitting = [index for index, total in enumerate(totals) if answers[index] and total <= limit]
+    results = [None if answer else Likelihood(0.0, 0) for answer in answers]
     if not fitting:
         return results
     prompts, answers = ([texts[index] for index in fitting] for texts in (prompts, answers))

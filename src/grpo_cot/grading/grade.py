@@ -5,32 +5,27 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from operator import itemgetter
 from typing import Any
-
-import numpy as np
 
 from grpo_cot.answers import same_answer, stated_value
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
+from grpo_cot.grading.estimates import MODELS, mean, paired, perplexity, share
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
 from grpo_cot.grading.lenient import lenient_answer
 from grpo_cot.grading.pairs import pair_figures, ranked_right
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge
+from grpo_cot.grading.texts.figures import text_figures
 from grpo_cot.schema import sections, strict_answer
-from grpo_cot.statistics import (
-    bootstrap_interval,
-    detectable_difference,
-    majority_at,
-    mcnemar,
-    pass_at,
-    wilson_interval,
-)
+from grpo_cot.statistics import majority_at, pass_at
 
-MODELS = ("base", "trained")
 READERS = ("strict", "lenient")
-COPIED = ("tokens", "reasoning_tokens", "truncated", "gold_log_likelihood", "gold_tokens", "rejected_log_likelihood",
-          "rejected_tokens")  # fmt: skip
+COPIED = (
+    "tokens", "reasoning_tokens", "truncated", "gold_log_likelihood", "gold_tokens", "rejected_log_likelihood",
+    "rejected_tokens", "own_log_likelihood", "own_tokens", "other_log_likelihood",
+)  # fmt: skip
 READ = ("strict", "lenient", "numeric", "strict_correct", "lenient_correct", "strict_match", "flexible_extract")
 _ONE_PROCESS = 1_000  # texts that are read sooner than other processes have started
 
@@ -82,7 +77,7 @@ def read_samples(samples: Sequence[str] | None, gold: str | None, locale: str) -
 
 
 def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -> list[Row]:
-    """Predictions, one row a problem: id, set, gold, locale, solution, and the verdicts on base and trained.
+    """Predictions, one row a problem: id, set, before, gold, locale, solution, and the verdicts on base and trained.
 
     Many completions are read in as many processes as there are CPUs, with the same result.
 
@@ -112,7 +107,7 @@ def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -
 
 def _prediction(row: Row, problem: Row) -> Row:
     gold, locale, solution = problem["gold"], problem["locale"], problem["solution"]
-    prediction = {"id": row["id"], "set": row["set"], **problem}
+    prediction = {"id": row["id"], "set": row["set"], "before": row["before"], **problem}
     for model in MODELS:
         completion = row[model]["completion"]
         prediction[model] = {
@@ -135,17 +130,18 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
 
     Shares have Wilson's 95 % interval, means and perplexity a bootstrap interval over problems. Lengths are in tokens.
     A figure that cannot be computed (no final answers, no solutions, no samples) is None, and `paired` is without it.
-    The figures of pairs (`grpo_cot.grading.pairs`) are there where the rows are pairs of answers.
+    The figures of pairs (`grpo_cot.grading.pairs`) are there where the rows are pairs of answers, and those of texts
+    (`grpo_cot.grading.texts.figures`) where they are texts. `before` is the phase whose model stands as `base`.
 
     Raises:
-        InputError: a set has neither final answers nor pairs.
+        InputError: a set has neither final answers nor pairs nor texts.
     """
     by_set: dict[str, list[Row]] = {}
     for prediction in predictions:
         by_set.setdefault(prediction["set"], []).append(prediction)
     sets = {name: _set_figures(rows) for name, rows in by_set.items()}
     main = next(iter(sets))
-    return {"set": main, **sets[main], "sets": sets}
+    return {"set": main, "before": predictions[0]["before"], **sets[main], "sets": sets}
 
 
 def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
@@ -158,11 +154,12 @@ def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
         for reader in READERS:
             verdicts = [[row[f"{reader}_correct"] for row in rows[model]] for model in MODELS]
             differences[f"{reader}_accuracy"] = paired(*verdicts)
-        unread = {model: figures[model]["unread"] for model in MODELS}
+        names = (predictions[0]["before"] or "base", "trained")
+        unread = {name: figures[model]["unread"] for name, model in zip(names, MODELS, strict=True)}
         warnings = unread_warnings(unread, differences["lenient_accuracy"])
     result = {"n": len(predictions), **figures, "paired": differences, "warnings": warnings}
-    pairs = pair_figures(predictions)
-    if not (graded or pairs):
+    pairs, texts = pair_figures(predictions), text_figures(predictions)
+    if not (graded or pairs or texts):
         raise InputError(
             f"the set {predictions[0]['set']!r} has no final answers, and none of its rows is a pair of answers that "
             "the model has the positions for: nothing of it can be measured"
@@ -172,6 +169,10 @@ def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
             figures[model] |= pairs[model]
         differences["pair_accuracy"] = pairs["paired"]
         result["implicit_reward"] = pairs["implicit_reward"]
+    if texts:
+        for model in MODELS:
+            figures[model] |= texts[model]
+        result |= {"paired": texts["paired"], "texts": texts["texts"], "warnings": texts["warnings"]}
     return result
 
 
@@ -198,7 +199,7 @@ def unread_warnings(unread: Mapping[str, Mapping[str, float]], difference: Mappi
 
 def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None], *, graded: bool) -> dict[str, Any]:
     lengths = [row["reasoning_tokens"] for row in rows if row["reasoning_tokens"] is not None]
-    length = _mean(lengths) or {"value": None, "low": None, "high": None}
+    length = mean(lengths) or {"value": None, "low": None, "high": None}
     pairs = [
         (_reasoning(row["completion"]), text) for row, text in zip(rows, solutions, strict=True) if text is not None
     ]
@@ -207,39 +208,22 @@ def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None], *, grad
     )
     if graded:
         read = {
-            "strict_accuracy": _share([row["strict_correct"] for row in rows]),
-            "lenient_accuracy": _share([row["lenient_correct"] for row in rows]),
-            "unread": _share([row["numeric"] is None for row in rows]),
-            "format_adherence": _share([row["format"] for row in rows]),
-            "harness": {name: _share([row[name] for row in rows]) for name in ("strict_match", "flexible_extract")},
+            "strict_accuracy": share([row["strict_correct"] for row in rows]),
+            "lenient_accuracy": share([row["lenient_correct"] for row in rows]),
+            "unread": share([row["numeric"] is None for row in rows]),
+            "format_adherence": share([row["format"] for row in rows]),
+            "harness": {name: share([row[name] for row in rows]) for name in ("strict_match", "flexible_extract")},
         }
     return {
         **read,
         "reasoning_tokens": {"mean": length["value"], "low": length["low"], "high": length["high"], "n": len(lengths)},
         "completion_tokens": {"mean": sum(row["tokens"] for row in rows) / len(rows)},
         "truncated": sum(row["truncated"] for row in rows) / len(rows),
-        "perplexity": perplexity(rows),
+        "perplexity": perplexity([(row["gold_log_likelihood"], row["gold_tokens"]) for row in rows]),
         "sacrebleu": bleu(*zip(*pairs, strict=True)) if pairs else None,
-        **{name: _mean([row["rouge"][name] for row in rows if row["rouge"]]) for name in ROUGE},
+        **{name: mean([row["rouge"][name] for row in rows if row["rouge"]]) for name in ROUGE},
         **_sample_figures([row for row in rows if row["samples_correct"]]),
     }
-
-
-def perplexity(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Of the worked solutions, token-weighted: exp(-sum of log-likelihoods / sum of tokens), with its interval.
-
-    Not the mean of each problem's perplexity, which the short and the unlikely would dominate.
-    """
-    solved = [row for row in rows if row["gold_log_likelihood"] is not None]
-    if not solved:
-        return None
-    tokens = [row["gold_tokens"] for row in solved]
-    interval = bootstrap_interval(_perplexity, [row["gold_log_likelihood"] for row in solved], tokens)
-    return {**interval._asdict(), "tokens": sum(tokens)}
-
-
-def _perplexity(log_likelihoods: Any, tokens: Any, axis: int) -> Any:
-    return np.exp(-log_likelihoods.sum(axis=axis) / tokens.sum(axis=axis))
 
 
 def _sample_figures(rows: Sequence[Row]) -> dict[str, Any]:
@@ -249,8 +233,8 @@ def _sample_figures(rows: Sequence[Row]) -> dict[str, Any]:
     fewest = min(len(row["samples_correct"]) for row in rows)
     ks = [2**power for power in range(fewest.bit_length())]
     return {
-        "pass_at": {str(k): _mean([_pass_at(k, row) for row in rows]) for k in ks},
-        "majority_at": {str(k): _mean([_majority_at(k, row, number) for number, row in enumerate(rows)]) for k in ks},
+        "pass_at": {str(k): mean([_pass_at(k, row) for row in rows]) for k in ks},
+        "majority_at": {str(k): mean([_majority_at(k, row, number) for number, row in enumerate(rows)]) for k in ks},
     }
 
 
@@ -265,23 +249,18 @@ def _majority_at(k: int, row: Row, number: int) -> float:
     return majority_at(k, sum(row["samples_correct"]), list(wrong.values()), silent, seed=number)
 
 
-def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
-    """The difference of two shares on the same problems as metrics.json writes it: 95 % interval, p, and `detectable`,
-    the smallest true difference that so many problems show with 80 % power at the 5 % level."""
-    discordant = sum(first != second for first, second in zip(before, after, strict=True)) / len(before)
-    return {**mcnemar(before, after)._asdict(), "detectable": detectable_difference(len(before), discordant)}
-
-
 def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
     """Two runs' trained models, paired on the ids of their evaluation rows: b minus a, by set, the main set on top.
 
-    Of both accuracies where rows have final answers, and of `pair_accuracy` over the `n` pairs of answers that both
-    models have the positions for.
+    Of both accuracies where rows have final answers, of `pair_accuracy` over the `n` pairs of answers that both models
+    have the positions for, and of texts of `wanted_share`, by the judge that both runs have in common.
 
     Raises:
         InputError: the runs were not evaluated on the same rows, or there is nothing to compare.
     """
-    first, second = ({(row["set"], row["id"], row["gold"]): row["trained"] for row in rows} for rows in (a, b))
+    first, second = (
+        {(row["set"], row["id"], row["gold"], row.get("wanted")): row["trained"] for row in rows} for rows in (a, b)
+    )
     if first.keys() != second.keys():
         unpaired = sorted(first.keys() ^ second.keys(), key=str)
         raise InputError(
@@ -296,27 +275,26 @@ def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
         measures: dict[str, Callable[[Row], bool]] = {}
         if keys[0][2] is not None:
             measures |= {f"{reader}_accuracy": itemgetter(f"{reader}_correct") for reader in READERS}
+        if wanted := keys[0][3]:
+            sets[name]["wanted"] = wanted
+            measures["wanted_share"] = partial(_is_judged, wanted)
         for measure, verdict in measures.items():
             verdicts = {side: list(map(verdict, rows)) for side, rows in sides.items()}
-            shares = {side: _share(own) for side, own in verdicts.items()}
+            shares = {side: share(own) for side, own in verdicts.items()}
             sets[name][measure] = {**shares, **paired(verdicts["a"], verdicts["b"])}
         ranked = [(ranked_right(one), ranked_right(other)) for one, other in zip(*sides.values(), strict=True)]
         if measured := [pair for pair in ranked if None not in pair]:
             ranks = dict(zip(("a", "b"), map(list, zip(*measured, strict=True)), strict=True))
-            shares = {side: _share(own) for side, own in ranks.items()}
+            shares = {side: share(own) for side, own in ranks.items()}
             sets[name]["pair_accuracy"] = {**shares, **paired(ranks["a"], ranks["b"]), "n": len(measured)}
         elif not measures:
             raise InputError(f"the set {name!r} has no final answers, and no pair of answers that both runs measured")
         if "lenient_accuracy" in measures:
-            unread = {side: _share([row["numeric"] is None for row in rows]) for side, rows in sides.items()}
+            unread = {side: share([row["numeric"] is None for row in rows]) for side, rows in sides.items()}
             sets[name] |= {"unread": unread, "warnings": unread_warnings(unread, sets[name]["lenient_accuracy"])}
     main = next(iter(sets))
     return {"set": main, **sets[main], "sets": sets}
 
 
-def _share(verdicts: Sequence[bool]) -> dict[str, float]:
-    return wilson_interval(sum(verdicts), len(verdicts))._asdict()
-
-
-def _mean(figures: Sequence[float]) -> dict[str, Any] | None:
-    return bootstrap_interval(np.mean, figures)._asdict() if figures else None
+def _is_judged(wanted: str, row: Row) -> bool:
+    return bool(row["judged"] == wanted)

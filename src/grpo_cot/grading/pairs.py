@@ -9,11 +9,8 @@ the training (Rafailov et al., 2023, equation 5).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from grpo_cot.common.files import Row
-from grpo_cot.statistics import bootstrap_interval, detectable_difference, mcnemar, wilson_interval
+from grpo_cot.grading.estimates import MODELS, mean, paired, share
 
 SIDES = ("gold_log_likelihood", "rejected_log_likelihood")
 
@@ -28,24 +25,18 @@ def pair_figures(predictions: Sequence[Row]) -> dict[str, Any] | None:
         with McNemar's p. `implicit_reward`: its `accuracy`, its `margin` (nats), and `n` pairs.
     """
     rows = [
-        prediction
-        for prediction in predictions
-        if all(ranked_right(prediction[model]) is not None for model in ("base", "trained"))
+        prediction for prediction in predictions if all(ranked_right(prediction[model]) is not None for model in MODELS)
     ]
     if not rows:
         return None
-    margins = {model: _margins([row[model] for row in rows]) for model in ("base", "trained")}
-    right = {model: (values > 0).tolist() for model, values in margins.items()}
-    discordant = float(np.mean((margins["base"] > 0) != (margins["trained"] > 0)))
-    test = mcnemar(right["base"], right["trained"])._asdict()
+    margins = {model: [_margin(row[model]) for row in rows] for model in MODELS}
+    right = {model: [margin > 0 for margin in values] for model, values in margins.items()}
+    changes = [after - before for before, after in zip(margins["base"], margins["trained"], strict=True)]
     return {
-        **{
-            model: {"pair_accuracy": _share(values), "pair_margin": _mean(values)} for model, values in margins.items()
-        },
-        "paired": test | {"detectable": detectable_difference(len(rows), discordant)},
+        **{model: {"pair_accuracy": share(right[model]), "pair_margin": mean(margins[model])} for model in MODELS},
+        "paired": paired(right["base"], right["trained"]),
         "implicit_reward": {
-            "accuracy": _share(margins["trained"] - margins["base"]),
-            "margin": _mean(margins["trained"] - margins["base"]), "n": len(rows),
+            "accuracy": share([change > 0 for change in changes]), "margin": mean(changes), "n": len(rows)
         },
     }  # fmt: skip
 
@@ -56,15 +47,6 @@ def ranked_right(prediction: Mapping[str, Any]) -> bool | None:
     return None if chosen is None or rejected is None else bool(chosen > rejected)
 
 
-def _margins(rows: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
-    chosen, rejected = (np.array([row[side] for row in rows], dtype=float) for side in SIDES)
-    margins: NDArray[np.float64] = chosen - rejected
-    return margins
-
-
-def _share(margins: NDArray[np.float64]) -> dict[str, float]:
-    return wilson_interval(int((margins > 0).sum()), len(margins))._asdict()
-
-
-def _mean(margins: NDArray[np.float64]) -> dict[str, Any]:
-    return bootstrap_interval(np.mean, margins)._asdict()
+def _margin(row: Mapping[str, float]) -> float:
+    chosen, rejected = (row[side] for side in SIDES)
+    return chosen - rejected

@@ -55,9 +55,13 @@ def words(text: str, locale: str) -> list[str]:
     >>> words("Đáp số: 70.000 đồng", "vi"), words("Tickets, 2 dollars", "en")
     (['đáp', 'số', '70', '000', 'đồng'], ['ticket', '2', 'dollar'])
     """
-    tokens = _WORD.findall(unicodedata.normalize("NFC", text.lower()))  # composed: a combining mark is no letter
     stem = _stemmer() if locale == "en" else str
-    return [stem(word) if len(word) > 3 else word for word in tokens]
+    return [stem(word) if len(word) > 3 else word for word in plain_words(text)]
+
+
+def plain_words(text: str) -> list[str]:
+    """A text's words in lower case: its runs of letters and digits of any script."""
+    return _WORD.findall(unicodedata.normalize("NFC", text.lower()))  # composed: a combining mark is no letter
 
 
 class _Tokenizer:

@@ -1,4 +1,4 @@
-"""A phase's trainer, made and run for one step on a model of a few numbers.
+"""A trainer, of a phase or of the reward model, made and run for one step on a model of a few numbers.
 
 The libraries' trainers refuse settings that their configurations take (`sync_ref_model` beside an adapter, `exo_pair`
 without label smoothing, a misspelt key of `gradient_checkpointing_kwargs`), which would show only after the base was
@@ -16,7 +16,7 @@ from typing import Any
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.library.trial import quiet, reason_of, tiny
-from grpo_cot.recipes.phases import LibrarySettings, Phase
+from grpo_cot.recipes.phases import LibrarySettings, TrainerSection
 
 # What needs other hardware or a real base, and what `try_optimiser` tries.
 ELSEWHERE = (
@@ -34,24 +34,25 @@ ONE_STEP = {
 SHORT: dict[str, LibrarySettings] = {
     "grpo": {"num_generations": 2, "max_completion_length": 2, "num_iterations": 1, "steps_per_generation": None},
     "sft": {"max_length": 8}, "dpo": {"max_length": 8}, "seq2seq": {}, "ppo": {"batch_size": 2, "ppo_epochs": 1},
+    "training": {},
 }  # fmt: skip
 
 
-def rehearse(phase: Phase, lora: Mapping[str, Any] | None, where: str) -> None:
-    """Train one step with a phase's settings; `lora` is what the run trains, `where` the phase's section.
+def rehearse(part: TrainerSection, lora: Mapping[str, Any] | None, where: str) -> None:
+    """Train one step with the settings of a phase or the reward model; `lora` is what it trains, `where` its section.
 
     Raises:
         InputError: the trainer, or its step, refuses them.
     """
-    settings = {name: value for name, value in phase.settings.items() if not name.startswith(ELSEWHERE)}
-    settings |= ONE_STEP | SHORT[phase.section]
+    settings = {name: value for name, value in part.settings.items() if not name.startswith(ELSEWHERE)}
+    settings |= ONE_STEP | SHORT[part.section]
     if settings.get("eval_strategy", "no") == "no":
         settings.pop("eval_steps")
     if settings.get("gradient_checkpointing_kwargs"):
         settings["gradient_checkpointing"] = True
     names = (lora or {}).get("target_modules")
     targets = ["c_attn", *(["lm_head"] if isinstance(names, list) and "lm_head" in names else [])]
-    if problem := _problem(phase.section, json.dumps(settings, sort_keys=True), tuple(targets) if lora else ()):
+    if problem := _problem(part.section, json.dumps(settings, sort_keys=True), tuple(targets) if lora else ()):
         raise InputError(f"{where}: its trainer refuses it: {problem}")
 
 
@@ -86,6 +87,7 @@ def _trainer(section: str, settings: LibrarySettings, targets: Sequence[str], fo
         Seq2SeqTrainer,
         Seq2SeqTrainingArguments,
         Trainer,
+        TrainingArguments,
     )
 
     from grpo_cot.recipes.ppo import PpoConfig
@@ -100,6 +102,8 @@ def _trainer(section: str, settings: LibrarySettings, targets: Sequence[str], fo
         model = _encoder_decoder()
         collator = DataCollatorForSeq2Seq(tokenizer, model)
         return Seq2SeqTrainer(model, Seq2SeqTrainingArguments(**settings), collator, **examples)
+    if section == "training":
+        return Trainer(_classifier(), TrainingArguments(**settings), **examples)
     tiny(TOKENS)[0].save_pretrained(f"{folder}/model")  # from where a trainer loads its reference
     model = AutoModelForCausalLM.from_pretrained(f"{folder}/model")
     adapter = LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=targets, fan_in_fan_out=True) if targets else None
@@ -119,6 +123,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "dpo": {"prompt": "end", "chosen": "end", "rejected": "padding"},
     "seq2seq": {"input_ids": [2, 3], "attention_mask": [1, 1], "labels": [4, 1]},
     "ppo": {"input_ids": [2, 3, 4, 1], "labels": [2, 3, 4, 1]},
+    "training": {"input_ids": [2, 3], "attention_mask": [1, 1], "labels": 1},
 }
 
 
@@ -132,3 +137,10 @@ def _encoder_decoder() -> Any:
 
     sizes = {"d_model": 4, "d_kv": 2, "d_ff": 4, "num_layers": 1, "num_heads": 2}
     return T5ForConditionalGeneration(T5Config(vocab_size=TOKENS, decoder_start_token_id=0, **sizes))
+
+
+def _classifier() -> Any:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 4}
+    return BertForSequenceClassification(BertConfig(vocab_size=TOKENS, max_position_embeddings=8, **sizes))

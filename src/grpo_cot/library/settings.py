@@ -21,11 +21,13 @@ from grpo_cot.common.errors import InputError, shown
 from grpo_cot.library.names import hint
 from grpo_cot.library.trial import reason_of, try_sampling
 from grpo_cot.library.values import ALLOWED, ALLOWED_IN, OWNED, OWNED_ACCELERATE, OWNED_SAMPLING
-from grpo_cot.recipes.phases import PHASES
-from grpo_cot.recipes.recipe import EvaluateSection
+from grpo_cot.recipes.phases import PHASES, TrainerSection
+from grpo_cot.recipes.recipe import EvaluateSection, RewardModelSection
 
-# The sections of phases, with the class of one phase that has the section.
-TRAINERS = {phase.section: phase for phase in PHASES}
+# The sections of trainers, with the class of one phase that has the section, or of the reward model.
+TRAINERS: dict[str, type[TrainerSection]] = {
+    **{phase.section: phase for phase in PHASES}, RewardModelSection.section: RewardModelSection
+}  # fmt: skip
 CONFIGURATIONS = {
     "lora": "peft.LoraConfig",
     "quantization": "transformers.BitsAndBytesConfig",
@@ -46,7 +48,7 @@ def configuration_class(section: str) -> Any:
 def accepted_keys(section: str) -> dict[str, Any]:
     """The keys that a recipe section may hold and the type of each, read from the installed library's class.
 
-    Sections: those of phases and of `CONFIGURATIONS`, and of Accelerate's configuration file fsdp_config and
+    Sections: those of trainers and of `CONFIGURATIONS`, and of Accelerate's configuration file fsdp_config and
     deepspeed_config (the options of `accelerate launch` that they stand for).
     """
     if section in ("fsdp_config", "deepspeed_config"):
@@ -130,13 +132,26 @@ def check_evaluate(section: EvaluateSection, where: object) -> None:
     """Check how the evaluation sets are answered; `where` is the recipe.
 
     Raises:
-        InputError: as `check_sampling`, or the answers are not greedy.
+        InputError: as `check_sampling`, or the engine cannot load an earlier phase.
     """
     check_sampling(section.sampling, f"{where}: evaluate.sampling")
-    if section.sampling.get("do_sample"):
-        raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
+    if section.engine == "vllm" and section.before is not None:
+        raise InputError(
+            f"{where}: evaluate.before is {section.before}, but evaluate.engine is 'vllm', which answers as the base "
+            "and as the trained model alone; set evaluate.engine to transformers, or evaluate.before to null"
+        )
     if section.samples is not None:
         check_sampling(section.samples.sampling, f"{where}: evaluate.samples.sampling")
+
+
+def check_greedy(section: EvaluateSection, where: object) -> None:
+    """Check that answers which are compared with final answers are greedy; `where` is the recipe.
+
+    Raises:
+        InputError: they are drawn.
+    """
+    if section.sampling.get("do_sample"):
+        raise InputError(f"{where}: evaluate.sampling.do_sample is true, but accuracies are of greedy answers")
 
 
 def construct(section: str, settings: Mapping[str, Any], where: str) -> Any:

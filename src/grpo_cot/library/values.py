@@ -125,6 +125,10 @@ ALLOWED_IN: dict[str, dict[str, Any]] = {
         "label_smoothing_factor": UNREAD,
     },
     "sft": {"loss_type": Literal["nll", "chunked_nll", "dft"]},
+    "training": {  # of the reward model
+        "report_to": Literal["none"],  # its curves are among the run's own
+        "metric_for_best_model": Literal["loss", "eval_loss"] | None,
+    },
     "ppo": {
         "remove_unused_columns": Literal[False],  # rewards read the rows' other columns
         "label_smoothing_factor": UNREAD,

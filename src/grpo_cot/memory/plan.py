@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_cot.common.errors import InputError, naming, nearest
 from grpo_cot.common.files import read_jsonl
 from grpo_cot.data.kinds import read_any
+from grpo_cot.data.single_source import held_out
 from grpo_cot.data.sources import HubSource
 from grpo_cot.memory.architecture import architecture, check_kind
 from grpo_cot.params import load_params
@@ -34,10 +35,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase. A figure that depends on unknown rows is None.
+    """One phase, or the reward model. A figure that depends on unknown rows is None.
 
-    `examples` a step are completions under GRPO and PPO, pairs under DPO, and worked solutions otherwise; `prompts` are
-    the different ones among them. `tokens` a step: at most, prompts included.
+    `examples` a step are completions under GRPO and PPO, pairs under DPO, texts of the reward model, and worked
+    solutions otherwise; `prompts` are the different ones among them. `tokens` a step: at most, prompts included.
     """
 
     method: str
@@ -74,7 +75,7 @@ class VllmShare:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe on a data set and a base."""
+    """A recipe on a data set and a base; `reward_model` is trained before the phases."""
 
     recipe: str
     dataset: str
@@ -84,6 +85,7 @@ class Plan:
     parameters: int
     trained_parameters: int
     quantized_parameters: int
+    reward_model: PhasePlan | None
     phases: list[PhasePlan]
 
 
@@ -117,10 +119,11 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
         check_kind(configuration, recipe, base)
     blueprint = Blueprint(configuration, untied, recipe.model, recipe.quantization, recipe.phases[0].lora)
     processes = recipe.processes
+    judge = _reward_model(root, recipe, rows, base)
+    phases = [_phase(recipe, number, rows, processes, blueprint) for number in range(len(recipe.phases))]
     return Plan(
         recipe_name, dataset, base, rows, processes, blueprint.parameters, blueprint.trained_parameters,
-        blueprint.quantized_parameters,
-        [_phase(recipe, number, rows, processes, blueprint) for number in range(len(recipe.phases))],
+        blueprint.quantized_parameters, judge, [_beside(phase, judge) for phase in phases],
     )  # fmt: skip
 
 
@@ -168,16 +171,46 @@ def training_rows(source: Any, data: Path) -> Rows:
         return Rows(len(read_jsonl(data / "train.jsonl")), "downloaded")
     if source.kind == "generator":
         return Rows(source.splits["train"], "generated")
-    held_out = source.validation.rows if source.validation else 0
-    suffix = f", {held_out} held out for validation" if held_out else ""
+    held = held_out(source)
+    fewer = len(source.drop) + sum(section.rows for section in held.values())
+    suffix = "".join(f", {section.rows} held out for {purpose}" for purpose, section in held.items())
     if source.kind == "files":
         folder, name = os.environ.get(source.folder_variable or "", source.folder or ""), source.splits["train"].path
         file = Path(folder) / name
         if folder and file.suffix == ".jsonl" and file.is_file():
-            return Rows(len(read_jsonl(file)) - held_out - len(source.drop), f"counted in {name}{suffix}")
+            return Rows(len(read_jsonl(file)) - fewer, f"counted in {name}{suffix}")
     elif isinstance(source, HubSource) and (published := source.published_rows()):
-        return Rows(published - held_out - len(source.drop), f"as {source.id} was published{suffix}")
+        return Rows(published - fewer, f"as {source.id} was published{suffix}")
     return Rows(None, "not known before the step download")
+
+
+def _reward_model(root: Path, recipe: Recipe, rows: Rows, base: str) -> PhasePlan | None:
+    """The plan of the reward model's training; None where the recipe has none.
+
+    Raises:
+        InputError: the base brings no scorer, or that one's sizes are not known.
+    """
+    from grpo_cot.checks.runs import scorer_of
+    from grpo_cot.memory.estimate import estimate
+    from grpo_cot.memory.scorer import ScorerBlueprint, workload
+
+    section = recipe.reward_model
+    if section is None:
+        return None
+    configuration, _ = architecture(root, base, scorer_of(root, base))
+    settings, work = settings_with_defaults(section), workload(section)
+    batch = work.rows * settings["gradient_accumulation_steps"]
+    steps, epochs = _steps(settings, rows.count, batch)
+    memory = estimate(ScorerBlueprint(configuration), work)
+    return PhasePlan("reward_model", steps, batch, batch, batch * work.length, epochs, [], memory, None)
+
+
+def _beside(phase: PhasePlan, judge: PhasePlan | None) -> PhasePlan:
+    """A phase with the reward model beside it, if that one judges its completions; its activations are left out."""
+    if judge is None or phase.method not in ("grpo", "ppo"):
+        return phase
+    kept = {**phase.memory.kept, "reward model": judge.memory.kept["weights"]}
+    return replace(phase, memory=replace(phase.memory, kept=kept))
 
 
 def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "Blueprint") -> PhasePlan:

@@ -163,12 +163,20 @@ def load(model_json: Path) -> tuple[PreTrainedModel | PeftModel, PreTrainedToken
         InputError: the model, its base or its description is missing or corrupt.
     """
     description = read_description(model_json)
-    weights = model_json.parent / description.path
     tokenizer = load_tokenizer(Path(description.base))
+    return load_result(description, model_json.parent / description.path), tokenizer, description
+
+
+def load_result(description: ModelDescription, folder: Path) -> PreTrainedModel | PeftModel:
+    """What a phase of the described training left in a folder: all weights, or an adapter on the base.
+
+    Raises:
+        InputError: it is missing or corrupt.
+    """
     if description.kind == "full":
-        return load_base(weights, description.model, description.quantization), tokenizer, description
+        return load_base(folder, description.model, description.quantization)
     base = load_base(Path(description.base), description.model, description.quantization)
-    return load_adapter(base, weights, trainable=False), tokenizer, description
+    return load_adapter(base, folder, trainable=False)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:

@@ -40,3 +40,16 @@ def refusing_corrupt(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: the model cannot be loaded, its files are corrupt or incomplete ({reason}); restore them"
         ) from error
+
+
+@contextmanager
+def without_report() -> Iterator[None]:
+    """Keep Transformers from reporting the weights that a folder lacks by intention: a layer that is to be trained."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -57,13 +57,15 @@ def card_facts(recipe: Recipe, model_json: Path, base_source: Path) -> dict[str,
 
 
 def programs(recipe: Recipe, model_json: Path, prompt: Sequence[Message]) -> dict[str, str | None]:
-    """The merged model's place, its repository or the card's own folder, and the card's programs that load it."""
+    """The merged model's place, its repository or the card's own folder, the card's programs that load it, and whether
+    the evaluation's answers were greedy or sampled."""
     place = f"{recipe.publish.repository}-merged" if recipe.publish.repository else "."
     asked = (prompt, recipe.evaluate.sampling, recipe.prompt.chat_template_kwargs)
     architecture = read_description(model_json).architecture
     return {
         "place": place, "transformers_program": transformers_program(place, architecture, *asked),
         "vllm_program": vllm_program(place, architecture, *asked),
+        "answers": "sampled" if recipe.evaluate.sampling.get("do_sample") else "greedy",
     }  # fmt: skip
 
 

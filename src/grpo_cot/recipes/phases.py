@@ -44,10 +44,10 @@ class RolloutsSection(Section):
     log_probability_gap: float = Field(gt=0)
 
 
-class PhaseSection(Section):
-    """The common part of the phases.
+class TrainerSection(Section):
+    """What is trained with a library's trainer: a phase, or the reward model.
 
-    `section` names the part that configures the method's trainer, and `configuration` the library's class of that part.
+    `section` names the part that configures the trainer, and `configuration` the library's class of that part.
     `required`: the libraries' defaults change, so a recipe states these settings; of names in one group it states one.
     `selects`: whether a validation split can choose the checkpoint.
     """
@@ -56,10 +56,6 @@ class PhaseSection(Section):
     configuration: ClassVar[str]
     required: ClassVar[tuple[tuple[str, ...], ...]]
     selects: ClassVar[bool] = False
-    architecture: ClassVar[Literal["causal", "seq2seq"]] = "causal"
-
-    method: str
-    lora: LibrarySettings | None
 
     @classmethod
     def configuration_class(cls) -> Any:
@@ -72,6 +68,15 @@ class PhaseSection(Section):
         """The trainer's own settings."""
         settings: LibrarySettings = getattr(self, self.section)
         return settings
+
+
+class PhaseSection(TrainerSection):
+    """The common part of the phases; `architecture`: of the models that the method trains."""
+
+    architecture: ClassVar[Literal["causal", "seq2seq"]] = "causal"
+
+    method: str
+    lora: LibrarySettings | None
 
     @property
     def group_size(self) -> int | None:

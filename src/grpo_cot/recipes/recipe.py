@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat, field_validator
 from grpo_cot.common.errors import validated
 from grpo_cot.common.fields import Name, Seed, Text
 from grpo_cot.common.files import read_yaml
-from grpo_cot.recipes.phases import LibrarySettings, Phase, SamplesSection, Section
+from grpo_cot.recipes.phases import LibrarySettings, Phase, SamplesSection, Section, TrainerSection
 
 
 class Example(Section):
@@ -41,6 +41,22 @@ class ModelSection(Section):
     threads: int = Field(gt=0, le=1024)  # of the CPU, in every step with weights: results depend on them
 
 
+class RewardModelSection(TrainerSection):
+    """A classifier of texts, trained on the data set's labels before the phases, which `rewards` names `reward_model`.
+
+    It starts from the second model of the base's source file (`scorer`) and reads `max_length` tokens with that one's
+    tokenizer. `training` is Transformers' TrainingArguments.
+    """
+
+    section = "training"
+    configuration = "transformers.TrainingArguments"
+    required = (("max_steps", "num_train_epochs"), ("learning_rate",))
+    selects = True
+
+    max_length: int = Field(gt=0)
+    training: LibrarySettings
+
+
 class AuditSection(Section):
     """What the audit samples before training, and which broken rewards it lets pass."""
 
@@ -58,10 +74,12 @@ class CheckSection(Section):
 class EvaluateSection(Section):
     """How both models answer the evaluation sets; `sample` takes that many problems of each set, drawn with `seed`.
 
-    The first set is the main one: its figures stand first wherever figures stand.
+    The first set is the main one: its figures stand first wherever figures stand. The trained model is compared with
+    the one that the phase number `before` left, or with the base where that is null.
     """
 
     sets: list[Name] = Field(min_length=1)
+    before: int | None = Field(gt=0)
     sample: int | None = Field(gt=0)
     seed: Seed
     engine: Literal["transformers", "vllm"]
@@ -101,6 +119,7 @@ class Recipe(Section):
     published_row: str | None  # the row of the published tables that a run's figures stand beside
     prompt: PromptSection
     rewards: dict[str, FiniteFloat]
+    reward_model: RewardModelSection | None
     audit: AuditSection
     backend: Literal["transformers", "unsloth"]  # what trains: TRL on PEFT's and Transformers' classes, or on Unsloth's
     model: ModelSection

@@ -1,6 +1,7 @@
 """The content of a run's report: figures in rows, pictures as inline SVG, and the problems where the models differ."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot
+
+from grpo_cot.reporting.headlines import ACCURACIES, compared, named
 
 BASE_COLOUR, TRAINED_COLOUR, GREY = "#9aa5b1", "#1f6feb", "#57606a"
 STYLE = {
@@ -22,22 +25,30 @@ CURVES = (
     ("entropy", "entropy (nats a token)"),
     ("kl", "KL to the reference"),
     ("mean_token_accuracy", "tokens of the target guessed right"),
+    ("eval_accuracy", "validation texts classified right"),
     ("rewards/accuracies", "share of pairs ranked right"),
     ("rewards/margins", "chosen minus rejected (implicit reward)"),
     ("grad_norm", "gradient norm"),
 )
 # A figure's key in metrics.json, its label, decimals, factor and unit.
 MEASURES = (
-    ("strict_accuracy", "strict accuracy", 1, 100, " %"),
-    ("lenient_accuracy", "lenient accuracy", 1, 100, " %"),
+    ("strict_accuracy", ACCURACIES["strict_accuracy"], 1, 100, " %"),
+    ("lenient_accuracy", ACCURACIES["lenient_accuracy"], 1, 100, " %"),
     ("format_adherence", "format adherence", 1, 100, " %"),
     ("unread", "unread by the lenient reader", 1, 100, " %"),
     ("pass_at", "pass@{}", 1, 100, " %"),
     ("majority_at", "majority@{}", 1, 100, " %"),
     ("harness", "lm-evaluation-harness, {}", 1, 100, " %"),
-    ("pair_accuracy", "pairs ranked right", 1, 100, " %"),
+    ("pair_accuracy", ACCURACIES["pair_accuracy"], 1, 100, " %"),
     ("pair_margin", "chosen minus rejected answer (nats)", 2, 1, ""),
-    ("perplexity", "perplexity of the solutions", 3, 1, ""),
+    ("wanted_share", ACCURACIES["wanted_share"], 1, 100, " %"),
+    ("reward_model_share", ACCURACIES["reward_model_share"], 1, 100, " %"),
+    ("weighted_reward", "weighted reward of a completion (mean)", 3, 1, ""),
+    ("fluency", "perplexity of the completions, under the model on the left", 2, 1, ""),
+    ("distinct_1", "distinct-1 of the completions", 3, 1, ""),
+    ("distinct_2", "distinct-2 of the completions", 3, 1, ""),
+    ("self_bleu", "self-BLEU of the completions", 1, 1, ""),
+    ("perplexity", "perplexity of the given answers", 3, 1, ""),
     ("sacrebleu", "SacreBLEU", 2, 1, ""),
     ("rouge1", "ROUGE-1 F1", 3, 1, ""),
     ("rouge2", "ROUGE-2 F1", 3, 1, ""),
@@ -47,8 +58,14 @@ MEASURES = (
     ("truncated", "cut off by the limit", 1, 100, " %"),
 )
 FAMILIES = ("pass_at", "majority_at", "harness")  # one figure for each k, or for each filter
-OF_PAIRS = ("pair_accuracy", "pair_margin")
-OF_ANSWERS = ("strict_accuracy", "lenient_accuracy", "format_adherence", "unread")
+# Of final answers, of pairs and of texts: no row of a table where rows are of another kind.
+OF_A_KIND = (
+    "strict_accuracy", "lenient_accuracy", "format_adherence", "unread", "pair_accuracy", "pair_margin",
+    "wanted_share", "reward_model_share", "weighted_reward", "fluency", "distinct_1", "distinct_2", "self_bleu",
+)  # fmt: skip
+PICTURED = (
+    "strict_accuracy", "lenient_accuracy", "format_adherence", "pair_accuracy", "wanted_share", "reward_model_share"
+)  # fmt: skip
 
 
 def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -56,25 +73,26 @@ def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     `difference` where there is one.
 
     A figure is {value} with low and high where it has an interval, and None where it could not be measured. A family
-    (pass@k) has a row for each member, and none where it was not asked for; so have the figures of final answers and of
-    pairs where the rows have none.
+    (pass@k) has a row for each member, and none where it was not asked for; so have the figures of final answers, of
+    pairs and of texts where the rows are of another kind, and on texts whatever was not measured.
     """
     rows = []
     for key, label, decimals, scale, unit in MEASURES:
         values = {model: figures[model].get(key) for model in ("base", "trained")}
-        absent = all(value is None for value in values.values())
-        if absent and key in OF_PAIRS + OF_ANSWERS:
+        family = key in FAMILIES
+        absent = all((value if family else _figure(value)) is None for value in values.values())
+        if absent and (key in OF_A_KIND or "texts" in figures):
             continue
-        entries = [(label, figures["paired"].get(key), values)]
-        if key in FAMILIES:
-            families = {model: family or {} for model, family in values.items()}
+        entries = [(label if family else named(label, figures), figures["paired"].get(key), values)]
+        if family:
+            families = {model: members or {} for model, members in values.items()}
             entries = [
                 (
                     label.format(member.replace("_", " ")),
                     None,
                     {model: families[model].get(member) for model in families},
                 )
-                for member in dict.fromkeys(member for family in families.values() for member in family)
+                for member in dict.fromkeys(member for members in families.values() for member in members)
             ]
         rows += [
             {
@@ -95,9 +113,10 @@ def _figure(value: Any) -> Mapping[str, Any] | None:
 
 
 def accuracy_picture(metrics: Mapping[str, Any]) -> str:
-    """Base beside trained, with 95 % intervals: the shares of all problems that there are."""
-    shares = (*OF_ANSWERS[:3], OF_PAIRS[0])
-    measures = [measure for measure in MEASURES if measure[0] in shares and metrics["base"].get(measure[0])]
+    """The model that is compared with beside the trained one: the shares of all problems that there are, with their
+    intervals."""
+    measures = [measure for measure in MEASURES if measure[0] in PICTURED and metrics["base"].get(measure[0])]
+    names = {"base": compared(metrics), "trained": "trained"}
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(6.4, 2.6))
         for offset, model, colour in ((-0.19, "base", BASE_COLOUR), (0.19, "trained", TRAINED_COLOUR)):
@@ -106,13 +125,15 @@ def accuracy_picture(metrics: Mapping[str, Any]) -> str:
             sides = (("value", "low"), ("high", "value"))
             errors = [[100 * (share[upper] - share[lower]) for share in figures] for upper, lower in sides]
             positions = [position + offset for position in range(len(measures))]
-            axes.bar(positions, values, 0.36, color=colour, label=model, yerr=errors, capsize=3, ecolor="#24292f")
+            bars = {"color": colour, "label": names[model], "yerr": errors, "capsize": 3, "ecolor": "#24292f"}
+            axes.bar(positions, values, 0.36, **bars)
             for position, value in zip(positions, values, strict=True):
                 ink = "white" if value > 12 else "#24292f"
                 axes.text(position - 0.02, 3, f"{value:.0f}", ha="center", color=ink, fontweight="bold")
-        axes.set_xticks(range(len(measures)), [label for _, label, *_ in measures])
+        labels = [textwrap.fill(named(label, metrics), 24) for _, label, *_ in measures]
+        axes.set_xticks(range(len(measures)), labels)
         axes.set_ylim(0, 105)
-        axes.set_ylabel("% of problems")
+        axes.set_ylabel("% of texts" if "texts" in metrics else "% of problems")
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         return _svg(figure)
 
@@ -152,8 +173,8 @@ def loss_picture(log: Sequence[Mapping[str, float]]) -> str:
 
 
 def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
-    """Small multiples of the signs of a healthy run; nothing where none was logged."""
-    present = [(name, label) for name, label in CURVES if any(name in entry for entry in log)]
+    """Small multiples of the signs of a healthy run, each of two points at least; nothing where there are none."""
+    present = [(name, label) for name, label in CURVES if sum(name in entry for entry in log) > 1]
     if not present:
         return ""
     with pyplot.rc_context(STYLE):
@@ -170,18 +191,55 @@ def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
 
 
 def changed_problems(predictions: Sequence[Mapping[str, Any]], limit: int) -> dict[str, list[Mapping[str, Any]]]:
-    """Problems by the training's effect (strict reading): won, lost, and still wrong, the first few of each.
+    """Problems by the training's effect, the first few of each: won, lost, and still wrong by the strict reading, or of
+    texts the same by the judge's verdict.
 
-    Rows without a final answer are in none.
+    Each prediction gets `right`, the verdict by model. Rows without a final answer that are no texts are in none.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {"won": [], "lost": [], "still wrong": []}
+    wanted = predictions[0].get("wanted")
+    names = ("won", "lost", "still wrong")
+    if wanted:
+        names = (f"became {wanted}", f"stopped being {wanted}", f"still not {wanted}")
+    groups: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
     for row in predictions:
-        if row["gold"] is None:
+        if wanted:
+            right = {model: row[model]["judged"] == wanted for model in ("base", "trained")}
+        elif row["gold"] is not None:
+            right = {model: row[model]["strict_correct"] for model in ("base", "trained")}
+        else:
             continue
-        before, after = row["base"]["strict_correct"], row["trained"]["strict_correct"]
-        if not (before and after):
-            groups["won" if after else "lost" if before else "still wrong"].append(row)
+        if not all(right.values()):
+            groups[names[0 if right["trained"] else 1 if right["base"] else 2]].append({**row, "right": right})
     return {name: rows[:limit] for name, rows in groups.items()}
+
+
+def reliability_picture(calibration: Mapping[str, Any]) -> str:
+    """A classifier's accuracy in each bin of its confidence, beside the line on which both are the same."""
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(3.6, 3.2))
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="accuracy = confidence")
+        for part in calibration["bins"]:
+            axes.bar(
+                part["low"], part["accuracy"], part["high"] - part["low"], align="edge", color=BASE_COLOUR,
+                edgecolor="white",
+            )  # fmt: skip
+        points = [(part["confidence"], part["accuracy"]) for part in calibration["bins"]]
+        axes.plot(*zip(*points, strict=True), color=TRAINED_COLOUR, marker="o", markersize=4, label="texts of a bin")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("share that is right")
+        axes.legend(frameon=False, loc="upper left")
+        return _svg(figure)
+
+
+def reliability_words(calibration: Mapping[str, Any]) -> str:
+    """What `reliability_picture` shows, for those who do not see it."""
+    return "Reliability: " + "; ".join(
+        f"of {part['n']} texts with confidence {part['low']:.1f} to {part['high']:.1f} (mean "
+        f"{part['confidence']:.2f}), {part['accuracy']:.0%} are right"
+        for part in calibration["bins"]
+    )
 
 
 def _series(log: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:

@@ -8,7 +8,7 @@ from grpo_cot.common.files import read_json
 from grpo_cot.params import load_params
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting import tables
-from grpo_cot.reporting.headlines import ACCURACIES, headlines
+from grpo_cot.reporting.headlines import compared, comparison_headlines, headlines
 from grpo_cot.reporting.pages import environment
 from grpo_cot.reporting.tables import Result
 from grpo_cot.statistics import in_points
@@ -38,7 +38,7 @@ def index_page(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any
     published = tables.published_results()
     return environment().get_template("index.html.jinja").render(
         results=results, published=published, comparisons=comparisons,
-        preferences=[result for result in results if "implicit_reward" in result.metrics],
+        headlines=headlines, comparison_headlines=comparison_headlines, compared=compared,
         # A newcomer, whose runs are no rows of the published tables, gets no empty tables.
         tables=tables.published_tables(results, published) if any(result.published_row for result in results) else [],
         wrong=tables.wrong_by_mark(published), replications=tables.replications(results),
@@ -47,20 +47,21 @@ def index_page(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any
 
 
 def summary(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Two lines a run, one a comparison, and their warnings."""
+    """A line for each accuracy of a run, one a comparison, and their warnings."""
     for result in results:
         metrics = result.metrics
+        before_what = f" ({compared(metrics)})" if metrics.get("before") else ""
         for headline in headlines(metrics):
             before, after = (headline[model]["value"] for model in ("base", "trained"))
             yield (
-                f"{result.name}: {headline['label']} {before:.1%} -> {after:.1%}, difference "
+                f"{result.name}: {headline['label']} {before:.1%}{before_what} -> {after:.1%}, difference "
                 f"{in_points(headline['difference'])} (n = {metrics['n']}, paired, 95 % interval)"
             )
         yield from (f"{result.name}: WARNING: {warning}" for warning in metrics["warnings"])
     for comparison in comparisons:
-        measure = next(accuracy for accuracy in ACCURACIES if accuracy in comparison)
+        first = comparison_headlines(comparison)[0]
         yield (
-            f"{comparison['name']}: {ACCURACIES[measure]} of {comparison['b']} minus {comparison['a']}: "
-            f"{in_points(comparison[measure])} (n = {comparison['n']}, paired, 95 % interval)"
+            f"{comparison['name']}: {first['label']} of {comparison['b']} minus {comparison['a']}: "
+            f"{in_points(first)} (n = {comparison['n']}, paired, 95 % interval)"
         )
         yield from (f"{comparison['name']}: WARNING: {warning}" for warning in comparison["warnings"])

@@ -8,13 +8,14 @@ from markupsafe import Markup
 from grpo_cot.common.files import read_json, read_jsonl, read_text
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting import figures
-from grpo_cot.reporting.headlines import headlines
+from grpo_cot.reporting.headlines import compared, headlines
 from grpo_cot.reporting.pages import environment
 
 
 def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
     """The page of a run's folder; `source` is data/D.source.json."""
     metrics = read_json(run / "grade/metrics.json")
+    classifiers = {name: entry.get("texts", {}).get("reward_model") for name, entry in metrics["sets"].items()}
     recipe = load_recipe(recipe_file)
     questions = {
         (path.stem.removeprefix("eval-"), row["id"]): row["messages"][-1]["content"]
@@ -22,9 +23,18 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
         for row in read_jsonl(path)
     }
     return environment().get_template("report.html.jinja").render(
-        name=name, metrics=metrics, evaluate=recipe.evaluate, questions=questions, headlines=headlines(metrics),
+        name=name, metrics=metrics, compared=compared(metrics), headlines=headlines(metrics),
+        evaluate=recipe.evaluate, questions=questions,
         rows={name: figures.figure_rows(entry) for name, entry in metrics["sets"].items()},
         accuracy_picture=Markup(figures.accuracy_picture(metrics)),
+        reliability={
+            name: {
+                "picture": Markup(figures.reliability_picture(classifier["calibration"])),
+                "words": figures.reliability_words(classifier["calibration"]),
+            }
+            for name, classifier in classifiers.items()
+            if classifier
+        },
         phases=_phases(run / "train", recipe.rewards),
         changed=figures.changed_problems(read_jsonl(run / "grade/predictions.jsonl"), limit=4),
         prompts=read_json(run / "prompts/summary.json"),
@@ -35,15 +45,16 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
 
 
 def _phases(trained: Path, rewards: dict[str, float]) -> list[dict[str, Any]]:
-    """Each phase's configuration, verdict and pictures, and the audit of a later GRPO phase's start."""
+    """Of the reward model, where there is one, and of each phase: configuration, verdict and pictures, and the audit of
+    a later phase's start."""
     verdicts = read_json(trained / "summary.json")["verdict"]
     phases = []
-    for path in sorted(trained.glob("*/log.json")):
-        log, configuration = read_json(path), read_json(path.parent / "configuration.json")
-        audit = path.parent / "audit.json"
+    for name, verdict in verdicts.items():
+        log, configuration = read_json(trained / name / "log.json"), read_json(trained / name / "configuration.json")
+        audit = trained / name / "audit.json"
         rewarded = any("reward" in entry for entry in log)
         phases.append({
-            "name": path.parent.name, "verdict": verdicts[path.parent.name], "configuration": configuration,
+            "name": name, "verdict": verdict, "configuration": configuration,
             "audit": read_json(audit) if audit.is_file() else None,
             "picture": Markup(figures.reward_picture(log, rewards) if rewarded else figures.loss_picture(log)),
             "curves_picture": Markup(figures.curves_picture(log)),

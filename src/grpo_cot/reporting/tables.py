@@ -13,10 +13,10 @@ from typing import Any
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_yaml
 from grpo_cot.params import Run
+from grpo_cot.reporting.headlines import ACCURACIES, named
 from grpo_cot.statistics import t_interval
 
 PUBLISHED = Path(__file__).with_name("published_results.yaml")
-READERS = ("strict_accuracy", "lenient_accuracy")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def published_results() -> Mapping[str, Any]:
 
 
 def published_tables(results: Sequence[Result], published: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each published table, every row with the runs that stand beside it, then our other runs.
+    """Each published table, every row with the runs that stand beside it, then our other runs on final answers.
 
     A cell holds a `figure` ({value} with low and high where there is an interval; None: not measured) and `marks`, the
     letters of the faults of its measurement (`wrong_by_mark`); a published cell is None where nothing was published.
@@ -65,7 +65,11 @@ def published_tables(results: Sequence[Result], published: Mapping[str, Any]) ->
                 }
                 for name, row in published["rows"].items()
             ],
-            "others": [_ours(result, table, published) for result in results if result.published_row is None],
+            "others": [
+                _ours(result, table, published)
+                for result in results
+                if result.published_row is None and "strict_accuracy" in result.metrics["paired"]
+            ],
         }
         for table in published["tables"]
     ]  # fmt: skip
@@ -97,14 +101,14 @@ def _ours(result: Result, table: Mapping[str, Any], published: Mapping[str, Any]
 
 
 def replications(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Runs of one recipe, data set and base with different seeds, together, where rows have final answers.
+    """Runs of one recipe, data set and base with different seeds, together.
 
-    Each with `seeds`, `n` (problems) and, for strict and lenient accuracy, `over_seeds` of the `base`, of the `trained`
-    model and of their `difference`.
+    Each with `seeds`, `n` (problems) and `figures`: for every accuracy that all of them have, its `label` and
+    `over_seeds` of the `base`, of the `trained` model and of their `difference`.
     """
     groups: dict[tuple[str, str, str], dict[int, Result]] = {}
     for result in results:
-        if result.line is not None and "strict_accuracy" in result.metrics["paired"]:
+        if result.line is not None:
             key = (result.line.recipe, result.line.dataset, result.line.base)
             groups.setdefault(key, {}).setdefault(result.line.seed, result)
     sorted_groups = {key: [runs[seed] for seed in sorted(runs)] for key, runs in groups.items() if len(runs) > 1}
@@ -112,33 +116,43 @@ def replications(results: Sequence[Result]) -> list[dict[str, Any]]:
         {
             "recipe": recipe, "dataset": dataset, "base": base, "seeds": sorted(groups[recipe, dataset, base]),
             "n": sorted({run.metrics["n"] for run in runs}),
-            **{
-                reader: {
+            "figures": {
+                accuracy: {
+                    "label": label,
                     **{
-                        model: over_seeds([run.metrics[model][reader]["value"] for run in runs])
+                        model: over_seeds([run.metrics[model][accuracy]["value"] for run in runs])
                         for model in ("base", "trained")
                     },
-                    "difference": own_difference(runs, reader),
+                    "difference": own_difference(runs, accuracy),
                 }
-                for reader in READERS
+                for accuracy, label in _in_common([run.metrics for run in runs]).items()
             },
         }
         for (recipe, dataset, base), runs in sorted_groups.items()
     ]  # fmt: skip
 
 
+def _in_common(figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The accuracies that all of these metrics, or all of these comparisons, have, with their labels."""
+    return {
+        accuracy: named(label, figures[0])
+        for accuracy, label in ACCURACIES.items()
+        if all(accuracy in entry.get("paired", entry) for entry in figures)
+    }
+
+
 def comparisons_over_seeds(comparisons: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[dict[str, Any]]:
     """Comparisons of the same two recipes (on the same data sets and bases) with different seeds, together.
 
-    For strict and lenient accuracy: `over_seeds` of the paired differences b minus a, one a seed, and of each side's
-    difference from its own base, so that a placebo's gain is seen. A comparison whose run already stands in its group
-    is left out: it would count that run twice.
+    Each with `figures`: for every accuracy that all of them have, its `label`, `over_seeds` of the paired differences b
+    minus a, one a seed, and of each side's difference from its own base, so that a placebo's gain is seen. A comparison
+    whose run already stands in its group is left out: it would count that run twice.
     """
     by_name = {result.name: result for result in results}
     groups: dict[tuple[str, ...], list[tuple[Mapping[str, Any], Result, Result]]] = {}
     for comparison in comparisons:
         a, b = by_name.get(comparison["a"]), by_name.get(comparison["b"])
-        if a is None or b is None or a.line is None or b.line is None or "strict_accuracy" not in comparison:
+        if a is None or b is None or a.line is None or b.line is None:
             continue
         key = tuple(name for line in (a.line, b.line) for name in (line.recipe, line.dataset, line.base))
         members = groups.setdefault(key, [])
@@ -149,13 +163,14 @@ def comparisons_over_seeds(comparisons: Sequence[Mapping[str, Any]], results: Se
             "a": key[0], "b": key[3],
             "seeds": [f"{_seed(a)}" if _seed(a) == _seed(b) else f"{_seed(a)} and {_seed(b)}" for _, a, b in members],
             "n": sorted({comparison["n"] for comparison, _, _ in members}),
-            **{
-                reader: {
-                    "b_minus_a": over_seeds([comparison[reader]["difference"] for comparison, _, _ in members]),
-                    "a": own_difference([a for _, a, _ in members], reader),
-                    "b": own_difference([b for _, _, b in members], reader),
+            "figures": {
+                accuracy: {
+                    "label": label,
+                    "b_minus_a": over_seeds([comparison[accuracy]["difference"] for comparison, _, _ in members]),
+                    "a": own_difference([a for _, a, _ in members], accuracy),
+                    "b": own_difference([b for _, _, b in members], accuracy),
                 }
-                for reader in READERS
+                for accuracy, label in _in_common([comparison for comparison, _, _ in members]).items()
             },
         }
         for key, members in groups.items()
@@ -167,9 +182,9 @@ def _seed(result: Result) -> int | None:
     return result.line.seed if result.line else None
 
 
-def own_difference(results: Sequence[Result], reader: str) -> dict[str, Any]:
+def own_difference(results: Sequence[Result], accuracy: str) -> dict[str, Any]:
     """`over_seeds` of these runs' differences trained minus base."""
-    return over_seeds([result.metrics["paired"][reader]["difference"] for result in results])
+    return over_seeds([result.metrics["paired"][accuracy]["difference"] for result in results])
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
 from grpo_cot.rewards.registry import reward_functions
 
+COLUMNS = ("gold", "locale", "id", "wanted")  # of a row, for the rewards, where it has them
 # Above this share of the groups in which rewards vary, those without a right completion are worth a sentence.
 MOSTLY = 0.5
 
@@ -24,7 +25,7 @@ def amounts(
     Raises:
         InputError: it fails, pays an amount that is not finite, or returns another number of amounts.
     """
-    columns: dict[str, Any] = {column: [row[column] for row in rows] for column in ("gold", "locale", "id")}
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS if name in rows[0]}
     columns["completion_ids"] = [list(range(length)) for length in lengths]
     messages = [[{"role": "assistant", "content": text}] for text in completions]
     try:
@@ -32,7 +33,7 @@ def amounts(
         numbers = [None if amount is None else float(amount) for amount in paid]
     except Exception as error:  # of a user's own code
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"the reward {name!r} fails on the audit's completions: {reason}") from error
+        raise InputError(f"the reward {name!r} fails on completions: {reason}") from error
     if not all(math.isfinite(number) for number in numbers if number is not None):
         raise InputError(
             f"the reward {name!r} pays an amount that is not finite: return a number, or None for no judgement"
@@ -44,36 +45,44 @@ def amounts(
 
 def group_statistics(
     rewards: Mapping[str, float], prompts: Sequence[Mapping[str, Any]], completions: Sequence[str],
-    token_counts: Sequence[int], group: int,
+    token_counts: Sequence[int], group: int, reward_model: Reward | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """How each reward, and the weighted sum of the paid ones, behaves on a model's samples.
 
     Args:
         prompts: one row a completion, with `messages`, `gold`, `locale` and `id`; `group` neighbours share a prompt.
+        reward_model: the reward of that name, where `rewards` has it.
 
     Returns:
         For each reward and for `weighted_sum`: mean and largest of what it judged (None where it judged nothing), and
         `varies`, the share of groups in which it varies. For `weighted_sum` also `phantom`, the share of groups in
         which it varies though no completion is right, as `correctness` reads the only `<answer>`: what such a group
-        teaches is not the answer.
+        teaches is not the answer. It is None where rows have no final answers.
     """
-    functions, weights = reward_functions(rewards)
+    functions, weights = reward_functions(rewards, reward_model)
     values = {
         name: amounts(name, function, prompts, completions, token_counts)
         for name, function in zip(rewards, functions, strict=True)
     }
-    sums = [_weighted_sum(judgements, weights) for judgements in zip(*values.values(), strict=True)]
-    right = amounts("correctness", correctness, prompts, completions, token_counts)
-    phantoms = [
-        _varies(paid) and not any(correct)
-        for paid, correct in zip(_groups(sums, group), _groups(right, group), strict=True)
-    ]
+    sums = [weighted_sum(judgements, weights) for judgements in zip(*values.values(), strict=True)]
     figures = {name: _figures(column, group) for name, column in {**values, "weighted_sum": sums}.items()}
-    figures["weighted_sum"]["phantom"] = statistics.fmean(phantoms)
+    figures["weighted_sum"]["phantom"] = None
+    if has_golds(prompts):
+        right = amounts("correctness", correctness, prompts, completions, token_counts)
+        phantoms = [
+            _varies(paid) and not any(correct)
+            for paid, correct in zip(_groups(sums, group), _groups(right, group), strict=True)
+        ]
+        figures["weighted_sum"]["phantom"] = statistics.fmean(phantoms)
     return figures
 
 
-def _weighted_sum(judgements: Sequence[float | None], weights: Sequence[float]) -> float | None:
+def has_golds(prompts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every row has a final answer, so that completions can be right."""
+    return all(row["gold"] is not None for row in prompts)
+
+
+def weighted_sum(judgements: Sequence[float | None], weights: Sequence[float]) -> float | None:
     """What the trainer compares: the rewards that judge a completion count, and None is one that none judges."""
     judged = [weight * amount for weight, amount in zip(weights, judgements, strict=True) if amount is not None]
     return sum(judged) if judged else None
@@ -114,7 +123,7 @@ def sample_warnings(figures: Mapping[str, Any], samples: str) -> list[str]:
         if facts["varies"] == 0
     ]
     varies, phantom = (figures["weighted_sum"][name] for name in ("varies", "phantom"))
-    if phantom > MOSTLY * varies:
+    if phantom is not None and phantom > MOSTLY * varies:
         warnings.append(
             f"the rewards vary in {varies:.0%} of the groups of {samples}, and {phantom / varies:.0%} of these "
             "have no right completion: at the start training learns the format, or something else than the answer"

@@ -13,6 +13,7 @@ teaches to write more, or less, where nothing was gained.
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from grpo_cot.schema import TAGS, is_empty, sections, strict_answer
 
 LENGTH_SCALE = 5.0
 LENGTH_TOKENS = 786  # at and above this length the cosine rewards are 0
+
+_AMOUNT = re.compile(r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b", re.IGNORECASE)
 
 
 def completion_text(completion: Any) -> str:
@@ -228,6 +231,18 @@ def length_cosine_penalty(
 def length_cosine_of(tokens: int) -> float:
     """5·cos(x) of a completion of that many tokens; see `length_cosine`."""
     return LENGTH_SCALE * math.cos(min(tokens / LENGTH_TOKENS, 1.0) * math.pi / 2)
+
+
+@promises(pays=["It lasts nine weeks."], never=["It is slow."])
+def specificity(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    """1 for a completion with a number in digits or in words: a reward to be hacked, for tests of the report.
+
+    Specific complaints are the useful ones. But what a policy can say of numbers need not be a complaint.
+
+    >>> specificity([""] * 3, ["It is slow.", "It lasts nine weeks.", "Room 7 is often cold."])
+    [0.0, 1.0, 1.0]
+    """
+    return [float(bool(_AMOUNT.search(completion_text(completion)))) for completion in completions]
 
 
 @promises("nothing")

@@ -1,10 +1,12 @@
 """The rewards that a recipe may name: ours, the published ones, and the functions of the checkout's my_rewards.py."""
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
 from grpo_cot.common.errors import InputError, nearest
 from grpo_cot.common.files import Row
@@ -12,6 +14,7 @@ from grpo_cot.rewards import ours, published
 from grpo_cot.rewards.promise import Reward, promise_of
 
 OWN = "my_rewards"  # the steps run in the checkout's root, and dvc.yaml tracks the file my_rewards.py there
+TRAINED = "reward_model"  # the reward that is trained first, as the recipe's section of that name says
 
 
 def _promised(module: ModuleType) -> dict[str, Reward]:
@@ -22,10 +25,13 @@ REWARDS = _promised(ours)
 PUBLISHED_REWARDS = _promised(published)
 
 
-def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[float]]:
+def reward_functions(
+    section: Mapping[str, float], reward_model: Reward | None = None
+) -> tuple[list[Reward], list[float]]:
     """Functions and weights, in order, of a recipe's `rewards: {name: weight}`. A weight of 0 logs and does not pay.
 
-    Names are those of `REWARDS`, those of `PUBLISHED_REWARDS`, and `my_rewards.NAME` for a function of my_rewards.py.
+    Names are those of `REWARDS`, those of `PUBLISHED_REWARDS`, `my_rewards.NAME` for a function of my_rewards.py, and
+    `reward_model`, which is the given function; without one, it is there and cannot be called.
 
     Raises:
         InputError: a name is not known (the message gives the nearest one), my_rewards.py cannot be imported, or two
@@ -35,11 +41,33 @@ def reward_functions(section: Mapping[str, float]) -> tuple[list[Reward], list[f
     >>> [function.__name__ for function in functions], weights
     (['correctness', 'soft_format'], [1.0, 0.0])
     """
-    functions = [_reward(name) for name in section]
+    trained = reward_model or untrained
+    functions = [trained if name == TRAINED else _reward(name) for name in section]
     names = [function.__name__ for function in functions]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two rewards are called {min(twice)!r}: rename the one in {OWN}.py")
     return functions, list(section.values())
+
+
+def untrained(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> NoReturn:
+    """In the place of the reward `reward_model` before there is one.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(f"{TRAINED} is trained in the step train and can judge nothing before")
+
+
+untrained.__name__ = TRAINED
+
+
+def reads_gold(reward: Reward) -> bool:
+    """Whether a reward compares completions with final answers: it has a parameter for them.
+
+    >>> reads_gold(ours.correctness), reads_gold(ours.soft_format)
+    (True, False)
+    """
+    return "gold" in inspect.signature(reward).parameters
 
 
 def check_golds(prompts: Sequence[Row]) -> None:
@@ -55,6 +83,48 @@ def check_golds(prompts: Sequence[Row]) -> None:
         )
 
 
+def check_columns(rewards: Mapping[str, float], prompts: Sequence[Row]) -> None:
+    """Refuse prompts that lack what one of the named rewards reads.
+
+    Raises:
+        InputError: one has no final answer, and a reward compares with it.
+    """
+    if any(map(reads_gold, reward_functions(rewards)[0])):
+        check_golds(prompts)
+
+
+def classes(prompts: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The classes of the training rows, sorted, which a reward model is to tell apart; `others` are the other splits.
+
+    Raises:
+        InputError: a row has no label, there are fewer than two classes, or another split has one more.
+    """
+    for row in (row for rows in (prompts, *others.values()) for row in rows):
+        if row.get("label") is None or row.get("wanted") is None:
+            raise InputError(
+                f"row {row['id']} has no label, from which a reward model learns: name a data set of texts (rows: "
+                "text), or set 'reward_model' to null"
+            )
+    names = sorted({row["label"] for row in prompts})
+    if len(names) < 2:
+        raise InputError(
+            f"all training rows have the label {names[0]!r}: a reward model needs at least two classes to tell apart"
+        )
+    for split, rows in others.items():
+        for row in rows:
+            if row["label"] not in names:
+                raise InputError(
+                    f"row {row['id']} of {split} has the label {row['label']!r}, which no training row has "
+                    f"({', '.join(names)}): a reward model would not know it"
+                )
+    if strange := next((row for row in prompts if row["wanted"] not in names), None):
+        raise InputError(
+            f"row {strange['id']} wants the class {strange['wanted']!r}, which no training row has; "
+            f"{nearest(strange['wanted'], names)}"
+        )
+    return names
+
+
 def _reward(name: str) -> Reward:
     known = REWARDS | PUBLISHED_REWARDS
     if name in known:
@@ -63,7 +133,7 @@ def _reward(name: str) -> Reward:
     if module and module != OWN:
         raise InputError(f"{name!r} is in {module}, which no step tracks: write the reward into {OWN}.py")
     if not module:
-        raise InputError(f"unknown reward {name!r}; {nearest(name, known)}")
+        raise InputError(f"unknown reward {name!r}; {nearest(name, [*known, TRAINED])}")
     functions = vars(_own_module())
     if not callable(functions.get(function)):
         raise InputError(f"{OWN}.py has no function {function!r}; {nearest(function, _promised(_own_module()))}")

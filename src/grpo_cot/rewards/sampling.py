@@ -10,6 +10,7 @@ from grpo_cot.models.opening import opening, refuse_thoughts
 from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import group_statistics, is_silent
+from grpo_cot.rewards.promise import Reward
 
 # The settings of GRPOConfig that its trainer hands to generation under the same names.
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation")
@@ -37,7 +38,10 @@ def sampling_parameters(phase: GrpoPhase | PpoPhase) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A model with what decides its samples for a phase's rewards. `progress` labels the bar."""
+    """A model with what decides its samples for a phase's rewards. `progress` labels the bar.
+
+    `reward_model` is the reward of that name, where the recipe has it.
+    """
 
     model: Any
     tokenizer: Any
@@ -45,6 +49,7 @@ class Sampler:
     phase: GrpoPhase | PpoPhase
     seed: int
     progress: str
+    reward_model: Reward | None = None
 
     def statistics(self, prompts: Sequence[Row]) -> dict[str, Any]:
         """`group_statistics` of the recipe's rewards on one group of completions to each prompt."""
@@ -80,7 +85,8 @@ class Sampler:
         begun = opening(self.tokenizer, prompts[0]["messages"], self.recipe.prompt)
         texts = [begun.judged(completion.text) for completion in completions]
         lengths = [completion.tokens for completion in completions]
-        return group_statistics(self.recipe.rewards, self._repeated(prompts), texts, lengths, self.phase.group_size)
+        rows, group = self._repeated(prompts), self.phase.group_size
+        return group_statistics(self.recipe.rewards, rows, texts, lengths, group, self.reward_model)
 
     def _repeated(self, prompts: Sequence[Row]) -> list[Row]:
         return [row for row in prompts for _ in range(self.phase.group_size)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grpo_cot.common.files import write_text
-from grpo_cot.recipes.phases import GrpoPhase, PhaseSection
+from grpo_cot.recipes.phases import GrpoPhase, TrainerSection
 
 # Logged by the trainer, but different at every run (times) or after a resumption (the mean loss and the tokens seen
 # restart at 0): kept out of files that later steps read.
@@ -15,7 +15,7 @@ VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss|num
 NOT_FINITE = "not_finite"  # of a log entry: how many of its numbers are not finite
 
 
-def repeatable(entry: Mapping[str, float | None], phase: PhaseSection) -> dict[str, float]:
+def repeatable(entry: Mapping[str, float | None], phase: TrainerSection) -> dict[str, float]:
     """An entry of the log without what differs at every run, and without what was not measured.
 
     It is sorted, because a checkpoint gives it back in another order. Trainers log some figures that they did not
@@ -74,7 +74,7 @@ def mean(name: str, part: Sequence[Mapping[str, float]]) -> float:
     return statistics.fmean(values) if values else math.nan
 
 
-def loss_verdict(log: Sequence[Mapping[str, float]], phase: PhaseSection) -> list[str]:
+def loss_verdict(log: Sequence[Mapping[str, float]], phase: TrainerSection) -> list[str]:
     """Sentences on a loss, and on the validation split where the phase was judged on it."""
     steps = [entry for entry in log if "loss" in entry]
     if not steps:
@@ -86,7 +86,8 @@ def loss_verdict(log: Sequence[Mapping[str, float]], phase: PhaseSection) -> lis
         sentences.append("The loss did not fall: nothing was learnt.")
     held_out = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     if held_out:
-        sentences.append(f"On the validation split it went from {held_out[0]:.3f} to {held_out[-1]:.3f}.")
+        course = f"went from {held_out[0]:.3f} to" if len(held_out) > 1 else "was at the end"
+        sentences.append(f"On the validation split it {course} {held_out[-1]:.3f}.")
     if len(held_out) > 2 and held_out[-1] > 1.05 * min(held_out):
         remedy = "that checkpoint is kept" if phase.settings.get("load_best_model_at_end") else "train for less"
         sentences.append(f"It was lowest in between, at {min(held_out):.3f}: {remedy}.")

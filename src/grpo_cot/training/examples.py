@@ -33,7 +33,10 @@ def worked_solutions(prompts: Sequence[Row], begun: Opening) -> list[Row]:
         if (answer := model_answer(row)) is not None
     ]
     if not rows:
-        raise InputError("no training row has a worked solution to learn from; name its column in the source file")
+        raise InputError(
+            "no training row has an answer to learn from: a worked solution, whose column the source file names, a "
+            "chosen answer, or a text of more than one word"
+        )
     return rows
 
 

@@ -42,7 +42,7 @@ def starting_audit(sampler: Sampler, prompts: Sequence[Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compare_groups(trainer: Any, correct: Reward) -> None:
+def compare_groups(trainer: Any, correct: Reward | None) -> None:
     """Have TRL's GRPO trainer give groups of equal rewards no advantage, and log phantom advantages.
 
     With `multi_objective_aggregation: normalize_then_sum`, where rewards are scaled one by one, advantages stay TRL's.
@@ -51,8 +51,8 @@ def compare_groups(trainer: Any, correct: Reward) -> None:
     and counts as one that varies in the curve `frac_reward_zero_std`.
 
     The curve `phantom_advantage` is the share of a step's groups that vary without a right completion, right being what
-    `correct` pays. Both curves are of the same groups: those of all processes, as the rewards are when the trainer
-    compares them. With `scale_rewards: batch` the former is TRL's own, of the batch.
+    `correct` pays; without `correct` there is none. Both curves are of the same groups: those of all processes, as the
+    rewards are when the trainer compares them. With `scale_rewards: batch` the former is TRL's own, of the batch.
     """
     calculate, generate = trainer._calculate_rewards, trainer._generate_and_score_completions
     differ = torch.empty(0, dtype=torch.bool)
@@ -60,10 +60,12 @@ def compare_groups(trainer: Any, correct: Reward) -> None:
     def calculated(inputs: Any, prompts: Any, completions: Any, *others: Any) -> torch.Tensor:
         nonlocal differ
         paid: torch.Tensor = calculate(inputs, prompts, completions, *others)
-        columns = {name: [row[name] for row in inputs] for name in ("gold", "locale")}
-        right = gather(torch.tensor(correct(prompts, completions, **columns), device=paid.device) > 0)
-        if trainer.model.training:
-            differ = varying(paid, trainer.reward_weights, trainer.num_generations)
+        if not trainer.model.training:
+            return paid
+        differ = varying(paid, trainer.reward_weights, trainer.num_generations)
+        if correct is not None:
+            columns = {name: [row[name] for row in inputs] for name in ("gold", "locale")}
+            right = gather(torch.tensor(correct(prompts, completions, **columns), device=paid.device) > 0)
             phantoms = differ & ~right.view(-1, trainer.num_generations).any(dim=1)
             trainer._metrics["train"]["phantom_advantage"].append(phantoms.float().mean().item())
         return paid

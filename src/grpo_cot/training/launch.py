@@ -21,12 +21,14 @@ import torch
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import file_hashes, new_directory, read_json, write_json
 from grpo_cot.models.loading import DEVICE
-from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.recipes.phases import Phase
+from grpo_cot.recipes.recipe import Recipe, RewardModelSection
 from grpo_cot.resuming import Callers, resumable
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.curves import divergence, write_tables
+from grpo_cot.training.methods import reward_model
 from grpo_cot.training.methods.registry import METHODS
-from grpo_cot.training.phases import MAIN, VALIDATION, package_versions, read_prompts, train_phases
+from grpo_cot.training.phases import MAIN, VALIDATION, package_versions, parts, read_prompts, train_phases
 
 # Bytes of a sentence in which a process refuses its input. The space is taken beforehand: the disk may be full by then.
 REFUSAL = 4096
@@ -38,7 +40,7 @@ def train(
     """Train the recipe's phases on prepare's rows, going on where an interrupted training stopped.
 
     `output` gets the folders of `train_phases` and summary.json, `curves` a table for each logged quantity. Returned
-    are the verdicts, by phase.
+    are the verdicts, by phase, that of the reward model first.
 
     Raises:
         InputError: as `train_phases` and `train_in_processes`.
@@ -61,10 +63,9 @@ def train(
             result = train_phases(recipe, *read_prompts(prompts), base, seed, folder, inputs)
         else:
             result = train_in_processes(recipe, prompts, base, seed, folder, inputs)
-        logs = {path.parent.name: read_json(path) for path in sorted(result.glob("*/log.json"))}
+        logs = {name: read_json(result / name / "log.json") for name in parts(recipe)}
         verdicts = {
-            name: [*divergence(log), *METHODS[phase.method].verdict(log, phase)]
-            for (name, log), phase in zip(logs.items(), recipe.phases, strict=True)
+            name: [*divergence(logs[name]), *_verdict(logs[name], part)] for name, part in parts(recipe).items()
         }
         with new_directory(curves) as tables:
             for name, log in logs.items():
@@ -73,6 +74,12 @@ def train(
             shutil.copytree(result, trained, dirs_exist_ok=True)
             write_json(trained / "summary.json", {"verdict": verdicts})
     return verdicts
+
+
+def _verdict(log: list[dict[str, float]], part: RewardModelSection | Phase) -> list[str]:
+    if isinstance(part, RewardModelSection):
+        return reward_model.verdict(log, part)
+    return METHODS[part.method].verdict(log, part)
 
 
 def train_in_processes(

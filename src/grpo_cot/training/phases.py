@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,8 +24,11 @@ from grpo_cot.models.loading import DEVICE, load_adapter, load_base, unsharded
 from grpo_cot.models.processor import emulates_bfloat16
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.recipes.phases import GrpoPhase, OwnSamplesSection, Phase, PpoPhase
-from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.recipes.recipe import Recipe, RewardModelSection
 from grpo_cot.resuming import last_whole_checkpoint
+from grpo_cot.rewards.promise import Reward
+from grpo_cot.rewards.registry import TRAINED
+from grpo_cot.rewards.reward_model import load as load_reward_model
 from grpo_cot.rewards.sampling import Sampler
 from grpo_cot.training import unsloth
 from grpo_cot.training.curves import repeatable
@@ -34,7 +36,8 @@ from grpo_cot.training.examples import own_completions
 from grpo_cot.training.faithful import compare, compare_running, compare_tokenizer, snapshot, tokenizer_facts
 from grpo_cot.training.groups import starting_audit
 from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
-from grpo_cot.training.methods.setup import Setup
+from grpo_cot.training.methods.reward_model import train as train_reward_model
+from grpo_cot.training.methods.setup import Progress, Setup, resolved, selected
 from grpo_cot.training.probe import LongestBatch
 from grpo_cot.training.workload import FLOAT16, asks_for_bfloat16
 from grpo_cot.vllm.arguments import distributions
@@ -48,7 +51,10 @@ MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
 
 @dataclass(frozen=True)
 class Run:
-    """The common inputs of all phases; `inputs` identifies them (hashes, revisions)."""
+    """The common inputs of all phases; `inputs` identifies them (hashes, revisions).
+
+    `reward_model` is the reward of that name, which can be called once it is trained.
+    """
 
     recipe: Recipe
     prompts: Sequence[Row]
@@ -56,6 +62,7 @@ class Run:
     base: Path
     seed: int
     inputs: Mapping[str, Any]
+    reward_model: Reward | None
 
     @property
     def adapter(self) -> bool:
@@ -76,30 +83,35 @@ def train_phases(
     recipe: Recipe, prompts: Sequence[Row], validation: Sequence[Row], base: Path, seed: int, scratch: Path,
     inputs: Mapping[str, Any],
 ) -> Path:  # fmt: skip
-    """Run every phase that is not finished yet; the folder that holds all of their results.
+    """Train the reward model, if there is one, and run every phase, where that is not done yet; the folder with all of
+    their results.
 
-    The folder has one subfolder a phase (`01-grpo`, ...: adapter or weights, configuration.json, log.json, where the
-    phase learnt from the model's own completions samples.jsonl, and of a GRPO or PPO phase after another audit.json)
-    and model.json, which describes the result of the last one. It is a function of the arguments alone. A phase that
-    selects its checkpoint does so on `validation`.
+    The folder has one subfolder for each of `parts` (`01-grpo`, ...: adapter or weights, configuration.json, log.json,
+    where the phase learnt from the model's own completions samples.jsonl, and of a GRPO or PPO phase after another
+    audit.json) and model.json, which describes the result of the last one. It is a function of the arguments alone. A
+    phase that selects its checkpoint does so on `validation`.
 
     Raises:
         InputError: the base is corrupt, there is nothing to learn from, the rewards are silent, the disk is full, the
             GPU is too small, or the trainer does not do what the recipe asks.
     """
-    run = Run(recipe, prompts, validation, base, seed, inputs)
     result = scratch / "result"
+    reward_model = load_reward_model(result / TRAINED) if recipe.reward_model else None
+    run = Run(recipe, prompts, validation, base, seed, inputs, reward_model)
     before = None
-    for number, phase in enumerate(recipe.phases, start=1):
-        name = f"{number:02d}-{phase.method}"
+    for number, (name, part) in enumerate(parts(recipe).items(), start=0 if recipe.reward_model else 1):
         place = Place(before, scratch / f"checkpoints-{name}", result / name)
-        before = place.result
+        before = place.result if number else None
         if place.result.is_dir():
             continue
         try:
-            _train(run, phase, place)
+            if isinstance(part, RewardModelSection):
+                facts = {"inputs": inputs, "packages": package_versions(recipe)}
+                train_reward_model(recipe, prompts, validation, base, seed, place.checkpoints, place.result, facts)
+            else:
+                _train(run, part, place)
         except Exception as error:
-            if sentence := _refusal(error, phase, number, scratch):
+            if sentence := _refusal(error, part, number, scratch):
                 raise InputError(sentence) from error
             raise
         # A trainer is a ring of references and holds the GPU's memory, vLLM's share too; and vLLM, when it starts,
@@ -118,13 +130,21 @@ def train_phases(
     return result
 
 
-def _refusal(error: Exception, phase: Phase, number: int, scratch: Path) -> str | None:
+def parts(recipe: Recipe) -> dict[str, RewardModelSection | Phase]:
+    """What a recipe trains, in order, by the folder of its result: its reward model, if it has one, and its phases."""
+    phases = {f"{number:02d}-{phase.method}": phase for number, phase in enumerate(recipe.phases, start=1)}
+    return ({TRAINED: recipe.reward_model} if recipe.reward_model else {}) | phases
+
+
+def _refusal(error: Exception, part: RewardModelSection | Phase, number: int, scratch: Path) -> str | None:
     """What to tell the user of an error of the libraries that is about the machine, and not about the code."""
     if isinstance(error, torch.OutOfMemoryError):
+        named, section = TRAINED, f"{TRAINED}.{part.section}"
+        if not isinstance(part, RewardModelSection):
+            named, section = f"phases.{number} ({part.method})", part.section
         return (
-            f"phases.{number} ({phase.method}) needs more memory than there is: `make plan EXPERIMENT=RUN` shows "
-            f"its parts; a smaller {phase.section}.per_device_train_batch_size with more "
-            "gradient_accumulation_steps is the same training"
+            f"{named} needs more memory than there is: `make plan EXPERIMENT=RUN` shows its parts; a smaller "
+            f"{section}.per_device_train_batch_size with more gradient_accumulation_steps is the same training"
         )
     if isinstance(error, OSError | RuntimeError | SafetensorError) and disk_is_full(error, scratch):
         return (
@@ -133,7 +153,7 @@ def _refusal(error: Exception, phase: Phase, number: int, scratch: Path) -> str 
         )
     if type(error).__module__.startswith("wandb."):
         return (
-            f"phases.{number}.{phase.section}.report_to names wandb, which cannot log this run: "
+            f"phases.{number}.{part.section}.report_to names wandb, which cannot log this run: "
             f"{' '.join(str(error).split())[:200]}; set WANDB_API_KEY, or WANDB_MODE=offline to keep the run's log in "
             ".cache/wandb for `wandb sync`"
         )
@@ -176,7 +196,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     given = tokenizer_facts(tokenizer)
     setup = Setup(
         run.recipe, phase, tokenizer, run.prompts, run.validation,
-        _samples(run, phase.own_samples, place, tokenizer) if phase.own_samples else (),
+        _samples(run, phase.own_samples, place, tokenizer) if phase.own_samples else (), run.reward_model,
     )  # fmt: skip
     with setting_up():
         examples = METHODS[phase.method].dataset(setup)
@@ -187,7 +207,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
     with setting_up():
         trainer = METHODS[phase.method].trainer(setup, configuration, model, examples)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_Progress())
+    trainer.add_callback(Progress())
     if run.adapter and not is_deepspeed_zero3_enabled():  # which holds shards already, and cannot mix types
         _to_float32(trainer.model, values)
     compare(run.recipe, phase, expected, trainer)
@@ -283,7 +303,8 @@ def _starting_samples(run: Run, phase: GrpoPhase | PpoPhase, place: Place) -> di
     if not file.is_file():
         with unsharded():
             model = _starting_model(run, place.before, trainable=False)
-        sampler = Sampler(model, load_tokenizer(run.base), run.recipe, phase, run.seed, "samples for the rewards")
+        progress = "samples for the rewards"
+        sampler = Sampler(model, load_tokenizer(run.base), run.recipe, phase, run.seed, progress, run.reward_model)
         write_json(file, starting_audit(sampler, run.prompts))
         del model, sampler
         gc.collect()
@@ -338,23 +359,6 @@ class _Comparison(TrainerCallback):
         compare_running(*self._arguments, state, kwargs)
 
 
-class _Progress(ProgressCallback):
-    """The trainer's progress bar with the reward or the loss beside it, instead of thirty figures a step."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step and state.is_world_process_zero:
-            print(f"Resuming from step {state.global_step} of {state.max_steps}.", flush=True)
-        super().on_train_begin(args, state, control, **kwargs)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if self.training_bar is not None and logs and "reward" in logs:
-            self.training_bar.set_postfix(
-                reward=f"{logs['reward']:.2f}", tokens=f"{logs['completions/mean_length']:.0f}"
-            )
-        elif self.training_bar is not None and logs and "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-
 def _save(model: Any, weights: Mapping[str, torch.Tensor] | None, folder: Path) -> None:
     if not isinstance(model, PeftModel):
         model.save_pretrained(folder, state_dict=weights)
@@ -369,18 +373,12 @@ def _save(model: Any, weights: Mapping[str, torch.Tensor] | None, folder: Path) 
 
 
 def _resolved(run: Run, phase: Phase, configuration: Any, trainer: Any) -> dict[str, Any]:
-    """The configuration that ran, with every default spelt out, less the machine's own paths."""
-    settings = json.loads(configuration.to_json_string())
-    for name in ("output_dir", "logging_dir", "run_name"):
-        settings.pop(name, None)
-    state = trainer.state
-    selected = {"step": state.best_global_step, "eval_loss": state.best_metric}  # on the validation split
+    """The configuration that ran."""
     return {
         "method": phase.method, "inputs": run.inputs, "seed": run.seed,
         **({"rewards": run.recipe.rewards} if phase.section in ("grpo", "ppo") else {}),
         "quantization": run.recipe.quantization,
         **({"accelerate": run.recipe.accelerate} if run.recipe.accelerate else {}),
-        "lora": phase.lora, phase.section: settings, "packages": package_versions(run.recipe),
-        "threads": torch.get_num_threads(), "rows": len(trainer.train_dataset),
-        **({} if state.best_metric is None else {"selected": selected}),
+        "lora": phase.lora, phase.section: resolved(configuration), "packages": package_versions(run.recipe),
+        "threads": torch.get_num_threads(), "rows": len(trainer.train_dataset), **selected(trainer.state),
     }  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.recipes.phases import OwnSamplesSection, Phase
+from grpo_cot.recipes.phases import OwnSamplesSection, Phase, TrainerSection
 from grpo_cot.recipes.recipe import Recipe
 
 USABLE = 0.9  # of a card: the allocator's fragments take their part, and an estimate is no measurement
@@ -58,11 +58,11 @@ def drawn_samples(recipe: Recipe, samples: OwnSamplesSection) -> dict[str, int]:
     return {"drawn": samples.batch_size, "drawn_length": length}
 
 
-def settings_with_defaults(phase: Phase) -> dict[str, Any]:
-    """A phase's settings over the installed library's defaults."""
-    fields = dataclasses.fields(phase.configuration_class())
+def settings_with_defaults(part: TrainerSection) -> dict[str, Any]:
+    """A trainer's settings over the installed library's defaults."""
+    fields = dataclasses.fields(part.configuration_class())
     defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
-    settings = {**defaults, **phase.settings}
+    settings = {**defaults, **part.settings}
     if settings["bf16"] is None:  # TRL's configurations decide it so
         settings["bf16"] = not settings["fp16"]
     return settings

@@ -126,6 +126,10 @@ def test_it_passes_snakemakes_lint_and_knows_each_stages_resources(finished: Pro
     meta = {"image": "cuda", "cpu": "threads=2", "cuda": "threads=8 mem_mb=64000 runtime=60 gpu=1"}
     assert stages.resources(meta) == {"threads": 8, "mem_mb": 64000, "runtime": 60, "gpu": 1}
     assert stages.resources({}) == {"threads": 1}
+    on_cpu = {"image": "cpu", "cpu": "threads=2"}
+    assert [stages.resources(on_cpu, threads)["threads"] for threads in (None, 1, 8)] == [2, 1, 8]
+    assert stages.resources({"image": "cpu", "cpu": "threads=1"}, 8) == {"threads": 1}  # without weights
+    assert stages.resources(meta, 2)["threads"] == 8  # on a GPU torch is not what takes the cores
 
 
 def test_a_bad_recipe_stops_it_with_makes_checks_sentence(copy: Project) -> None:

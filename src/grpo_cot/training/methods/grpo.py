@@ -10,20 +10,19 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row
 from grpo_cot.models.opening import Opening
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.recipes.recipe import Recipe
-from grpo_cot.rewards.groups import MOSTLY
+from grpo_cot.rewards.groups import COLUMNS, MOSTLY, has_golds
 from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
-from grpo_cot.rewards.registry import check_golds, reward_functions
+from grpo_cot.rewards.registry import check_columns, reward_functions
 from grpo_cot.training.curves import cut_sentences, entropy_sentences, mean, reward_sentences, unpaid_sentences
 from grpo_cot.training.groups import compare_groups, leave_out_silent
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.rollouts import rollout_trainer
 from grpo_cot.training.shared_prompts import keeps_groups, read_prompts_once
-
-COLUMNS = ("gold", "locale", "id")  # of a row, for the rewards
 
 
 def configuration(recipe: Recipe, phase: GrpoPhase) -> dict[str, Any]:
@@ -39,9 +38,9 @@ def dataset(setup: Setup) -> Examples:
     """The prompts, with the columns that the rewards read.
 
     Raises:
-        InputError: one step asks more prompts than there are, or one has no final answer.
+        InputError: one step asks more prompts than there are, or one has no final answer, which a reward reads.
     """
-    check_golds(setup.prompts)
+    check_columns(setup.recipe.rewards, setup.prompts)
     settings = setup.phase.settings
     completions = settings["per_device_train_batch_size"] * settings.get("gradient_accumulation_steps", 1)
     groups = completions * setup.recipe.processes // settings["num_generations"]
@@ -49,8 +48,13 @@ def dataset(setup: Setup) -> Examples:
         raise InputError(
             f"{len(setup.prompts)} training prompts are fewer than the {groups} that one step asks; add rows"
         )
-    rows = [{"prompt": row["messages"], **{name: row[name] for name in COLUMNS}} for row in setup.prompts]
+    rows = [{"prompt": row["messages"], **columns_of(row)} for row in setup.prompts]
     return Examples(Dataset.from_list(rows))
+
+
+def columns_of(row: Row) -> Row:
+    """The fields of a row that rewards get beside the prompt and the completion."""
+    return {name: row[name] for name in COLUMNS if name in row}
 
 
 def judging(reward: Reward, begun: Opening) -> Reward:
@@ -111,9 +115,10 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         # With one of these TRL gives the rewards a part of the completion, a thinking model's without its thought.
         if getattr(setup.tokenizer, parser, None) is not None:
             setattr(setup.tokenizer, parser, None)
+    rewards, _ = reward_functions(setup.recipe.rewards, setup.reward_model)
     arguments = {
         "model": model,
-        "reward_funcs": [judging(reward, setup.opening) for reward in reward_functions(setup.recipe.rewards)[0]],
+        "reward_funcs": [judging(reward, setup.opening) for reward in rewards],
         "args": configuration,
         "train_dataset": examples.train,
         "processing_class": setup.tokenizer,
@@ -125,7 +130,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         read_prompts_once(made)
         leave_out_silent(made)
     _keep_order(made)
-    compare_groups(made, judging(correctness, setup.opening))
+    compare_groups(made, judging(correctness, setup.opening) if has_golds(setup.prompts) else None)
     return made
 
 

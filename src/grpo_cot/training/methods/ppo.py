@@ -14,9 +14,9 @@ from grpo_cot.models.generation import encode
 from grpo_cot.recipes.phases import PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.promise import Reward
-from grpo_cot.rewards.registry import check_golds, reward_functions
+from grpo_cot.rewards.registry import check_columns, reward_functions
 from grpo_cot.training.curves import cut_sentences, ends, entropy_sentences, mean, reward_sentences, unpaid_sentences
-from grpo_cot.training.methods.grpo import COLUMNS, judging
+from grpo_cot.training.methods.grpo import columns_of, judging
 from grpo_cot.training.methods.setup import Examples, Setup
 from grpo_cot.training.ppo.trainer import Judge, PpoTrainer
 
@@ -34,9 +34,9 @@ def dataset(setup: Setup) -> Examples:
     """The prompts as messages and as token ids, with the columns that the rewards read.
 
     Raises:
-        InputError: a rollout asks more prompts than there are, or one has no final answer.
+        InputError: a rollout asks more prompts than there are, or one has no final answer, which a reward reads.
     """
-    check_golds(setup.prompts)
+    check_columns(setup.recipe.rewards, setup.prompts)
     asked = setup.phase.settings["batch_size"]
     if len(setup.prompts) < asked:
         raise InputError(
@@ -46,7 +46,7 @@ def dataset(setup: Setup) -> Examples:
     conversations = [row["messages"] for row in setup.prompts]
     encoded = encode(setup.tokenizer, conversations, setup.recipe.prompt.chat_template_kwargs)
     rows = [
-        {"prompt": row["messages"], "prompt_ids": ids, **{name: row[name] for name in COLUMNS}}
+        {"prompt": row["messages"], "prompt_ids": ids, **columns_of(row)}
         for row, ids in zip(setup.prompts, encoded, strict=True)
     ]
     return Examples(Dataset.from_list(rows))
@@ -61,7 +61,7 @@ def judge(rewards: Sequence[Reward], weights: Sequence[float]) -> Judge:
     def judged(
         rows: Sequence[Row], texts: Sequence[str], ids: Sequence[Sequence[int]]
     ) -> tuple[list[float], dict[str, float]]:
-        columns = {name: [row[name] for row in rows] for name in COLUMNS}
+        columns = {name: [row[name] for row in rows] for name in columns_of(rows[0])}
         completions = [[{"role": "assistant", "content": text}] for text in texts]
         prompts = [row["prompt"] for row in rows]
         sums, figures = [0.0] * len(texts), {}
@@ -79,7 +79,7 @@ def judge(rewards: Sequence[Reward], weights: Sequence[float]) -> Judge:
 
 def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) -> Any:
     """Our own trainer, on Transformers'."""
-    rewards, weights = reward_functions(setup.recipe.rewards)
+    rewards, weights = reward_functions(setup.recipe.rewards, setup.reward_model)
     fresh = setup.adapter is not None
     return PpoTrainer(
         model=get_peft_model(model, setup.adapter) if fresh else model, args=configuration,

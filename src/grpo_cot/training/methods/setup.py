@@ -1,17 +1,19 @@
 """A phase before its trainer is made: its settings, its rows, and what several methods hand to their trainers alike."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, ProgressCallback
 
 from grpo_cot.common.files import Row
 from grpo_cot.models.opening import Opening, opening
 from grpo_cot.recipes.phases import Phase
 from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.rewards.promise import Reward
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Setup:
     """A phase of a recipe with the rows that it trains on.
 
     `samples` are completions of the model's own (`grpo_cot.training.examples.own_completions`), for a method that draws
-    them. `validation` is the split on which a phase chooses its checkpoint.
+    them. `validation` is the split on which a phase chooses its checkpoint. `reward_model` is the recipe's, trained.
     """
 
     recipe: Recipe
@@ -28,6 +30,7 @@ class Setup:
     prompts: Sequence[Row]
     validation: Sequence[Row] = ()
     samples: Sequence[Row] = ()
+    reward_model: Reward | None = None
 
     @property
     def adapter(self) -> LoraConfig | None:
@@ -59,3 +62,37 @@ def reference_settings(recipe: Recipe) -> dict[str, Any]:
     if recipe.phases[0].lora is not None:
         return {}
     return {"model_init_kwargs": recipe.model.model_dump(include={"dtype", "attn_implementation"})}
+
+
+class Progress(ProgressCallback):  # type: ignore[misc]  # Transformers is not followed by mypy here
+    """The trainer's progress bar with the reward or the loss beside it, instead of thirty figures a step."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin the bar, and say where a resumed training goes on."""
+        if state.global_step and state.is_world_process_zero:
+            print(f"Resuming from step {state.global_step} of {state.max_steps}.", flush=True)
+        super().on_train_begin(args, state, control, **kwargs)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Put the newest figures beside the bar."""
+        if self.training_bar is not None and logs and "reward" in logs:
+            self.training_bar.set_postfix(
+                reward=f"{logs['reward']:.2f}", tokens=f"{logs['completions/mean_length']:.0f}"
+            )
+        elif self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+
+def resolved(configuration: Any) -> dict[str, Any]:
+    """A trainer's settings with every default spelt out, less the machine's own paths."""
+    settings: dict[str, Any] = json.loads(configuration.to_json_string())
+    for name in ("output_dir", "logging_dir", "run_name"):
+        settings.pop(name, None)
+    return settings
+
+
+def selected(state: Any) -> dict[str, Any]:
+    """The checkpoint that was chosen on the validation split, as a part of a configuration; nothing where none was."""
+    if state.best_metric is None:
+        return {}
+    return {"selected": {"step": state.best_global_step, "eval_loss": state.best_metric}}
