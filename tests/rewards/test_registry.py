@@ -161,10 +161,10 @@ def test_a_reward_that_is_trained_first_is_given_or_cannot_be_called() -> None:
 
     functions, weights = reward_functions({"reward_model": 1.0, "random": 0.0}, judge)
     assert functions[0] is judge and weights == [1.0, 0.0]
-    [placeholder], _ = reward_functions({"reward_model": 1.0})
-    assert placeholder.__name__ == "reward_model" and promise_of(placeholder) is None
+    [untrained], _ = reward_functions({"reward_model": 1.0})
+    assert untrained.__name__ == "reward_model" and promise_of(untrained) is None
     with pytest.raises(InputError, match="is trained in the step train and can judge nothing before"):
-        placeholder([""], ["18"])
+        untrained([""], ["18"])
     with pytest.raises(InputError, match="unknown reward 'reward_modle'; did you mean 'reward_model'"):
         reward_functions({"reward_modle": 1.0})
 
