@@ -353,3 +353,13 @@ def test_the_pictures_name_what_is_compared() -> None:
     assert [row["right"] for row in changed_problems(rows, limit=9)["became negative"]] == [
         {"base": False, "trained": True}
     ]
+
+
+def test_a_warning_on_the_figures_stands_before_them(folder: Path) -> None:
+    file = folder / "grade/metrics.json"
+    metrics = read_json(file)
+    metrics["warnings"] = ["the reward was hacked: much"]
+    write_json(file, metrics)
+    page = page_of(folder)
+    assert page.count("the reward was hacked: much") == 1
+    assert page.index("the reward was hacked: much") < page.index("<svg") < page.index("paired difference</th>")
