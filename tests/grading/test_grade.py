@@ -17,7 +17,8 @@ from support import ROOT
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, read_json, read_jsonl, write_jsonl
 from grpo_cot.grading import grade as grading
-from grpo_cot.grading.grade import compare, grade, metrics, read_completion, read_samples, unread_warnings
+from grpo_cot.grading.comparison import compare
+from grpo_cot.grading.grade import grade, metrics, read_completion, read_samples, unread_warnings
 
 
 def answered(text: str, reasoning_tokens: int | None = None, truncated: bool = False, **more: Any) -> Row:
