@@ -28,8 +28,8 @@ def test_difficulty_counts_the_calculations_that_a_solution_shows() -> None:
 
 def test_each_difficulty_has_its_own_figures_and_problems_without_one_are_in_none() -> None:
     rows = [
-        prediction(2, (False, 10), (True, 30)), prediction(1, (True, 8), (True, 12)), prediction(2, (False, 20), (True, 40)),
-        prediction(None, (True, 99), (False, 99)),
+        prediction(2, (False, 10), (True, 30)), prediction(1, (True, 8), (True, 12)),
+        prediction(2, (False, 20), (True, 40)), prediction(None, (True, 99), (False, 99)),
     ]  # fmt: skip
     easy, hard = by_difficulty(rows) or []
     assert (easy["difficulty"], easy["n"], hard["difficulty"], hard["n"]) == (1, 1, 2, 2)
@@ -40,8 +40,10 @@ def test_each_difficulty_has_its_own_figures_and_problems_without_one_are_in_non
 
 
 def test_length_that_goes_with_difficulty_alone_tells_nothing_within_one_difficulty() -> None:
-    """Easy problems: short, mostly right. Hard ones: long, mostly wrong. At one difficulty right and wrong are alike."""
-    rows = [prediction(1, (right, tokens), (right, tokens)) for right in (True, True, True, False) for tokens in (10, 12)]
+    """Easy problems: short, mostly right. Hard ones: long, mostly wrong. At one difficulty both are alike."""
+    rows = [
+        prediction(1, (right, tokens), (right, tokens)) for right in (True, True, True, False) for tokens in (10, 12)
+    ]
     rows += [prediction(3, (right, tokens), (right, tokens)) for right in (True, False, False) for tokens in (40, 44)]
     figures = (length_and_accuracy(rows) or {})["trained"]
     assert figures["within"]["value"] == 0.5 and figures["within"]["pairs"] == 6 * 2 + 2 * 4
@@ -68,7 +70,9 @@ def test_concordance_is_the_mann_whitney_statistic_with_delongs_interval() -> No
         return sum((one - middle) ** 2 for one in shares) / (len(shares) - 1) / len(shares)
 
     reach = 1.959964 * (variance(above) + variance(below)) ** 0.5
-    assert figure["low"] == pytest.approx(figure["value"] - reach) and figure["high"] == pytest.approx(min(figure["value"] + reach, 1))
+    assert figure["low"] == pytest.approx(figure["value"] - reach) and figure["high"] == pytest.approx(
+        min(figure["value"] + reach, 1)
+    )
 
 
 def test_strata_are_weighted_by_their_pairs_and_an_empty_one_has_none() -> None:
@@ -81,11 +85,17 @@ def test_strata_are_weighted_by_their_pairs_and_an_empty_one_has_none() -> None:
 def graded(tokens: list[int], form: bool) -> list[Row]:
     text = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>" if form else "5"
     answer: dict[str, Any] = {
-        "completion": text, "reasoning_tokens": None, "truncated": False, "gold_log_likelihood": None, "gold_tokens": None,
-        "samples": None,
+        "completion": text, "reasoning_tokens": None, "truncated": False, "gold_log_likelihood": None,
+        "gold_tokens": None, "samples": None,
     }  # fmt: skip
     rows = [
-        {"id": str(n), "set": "test", "before": None, "base": answer | {"tokens": 1}, "trained": answer | {"tokens": size}}
+        {
+            "id": str(n),
+            "set": "test",
+            "before": None,
+            "base": answer | {"tokens": 1},
+            "trained": answer | {"tokens": size},
+        }
         for n, size in enumerate(tokens)
     ]
     problems = {("test", row["id"]): {"gold": "5", "locale": "en", "solution": "2 + 3 = 5"} for row in rows}

@@ -75,9 +75,12 @@ def test_arms_of_two_seeds_or_two_families_are_not_compared() -> None:
     for stranger in strangers:
         mixed = {**comparison, "b": stranger.name}
         assert entry(COST, [*results, *strangers], [mixed])["outcome"] == "not run"
-    assert entry(COST, [result("length-cosine-g6", 0), *results], [{**comparison, "b": "tiny-length-cosine-g6-0"}])[
-        "outcome"
-    ] == "not run"  # another arm
+    assert (
+        entry(COST, [result("length-cosine-g6", 0), *results], [{**comparison, "b": "tiny-length-cosine-g6-0"}])[
+            "outcome"
+        ]
+        == "not run"
+    )  # another arm
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.grading.estimates import MODELS, mean, paired, perplexity, share
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
-from grpo_cot.grading.lenient import lenient_answer
 from grpo_cot.grading.lengths import by_difficulty, difficulty, length_and_accuracy
+from grpo_cot.grading.lenient import lenient_answer
 from grpo_cot.grading.pairs import pair_figures
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge
 from grpo_cot.grading.texts.figures import text_figures

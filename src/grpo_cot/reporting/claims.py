@@ -13,7 +13,7 @@ MEASURES = {
     "strict_accuracy": ("strict accuracy", 100, "points", "higher", "lower"),
     "format_adherence": ("format adherence", 100, "points", "higher", "lower"),
     "completion_tokens": ("mean completion", 1, "tokens", "longer", "shorter"),
-    "longer_is_right": ("share of pairs in which the right completion is the longer one", 100, "points", "above", "below"),
+    "longer_is_right": ("share of pairs whose right completion is the longer one", 100, "points", "above", "below"),
 }  # fmt: skip
 
 
@@ -32,9 +32,7 @@ def claims(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]]) 
             figure = _together(figures)
             outcome = _outcome(claim["claimed"], figure)
             sentence = _sentence(claim, recipes, figure, outcome)
-            entries.append(
-                {**shared, "recipes": recipes, "outcome": outcome, "sentence": sentence, "figure": figure}
-            )
+            entries.append({**shared, "recipes": recipes, "outcome": outcome, "sentence": sentence, "figure": figure})
         if not measured:
             entries.append(
                 {**shared, "recipes": (), "outcome": "not run", "sentence": "No run decides this yet.", "figure": None}
@@ -58,9 +56,7 @@ def _of_arms(
     return found
 
 
-def _of_arm(
-    claim: Mapping[str, Any], results: Sequence[Result]
-) -> dict[tuple[str, ...], dict[int, Mapping[str, Any]]]:
+def _of_arm(claim: Mapping[str, Any], results: Sequence[Result]) -> dict[tuple[str, ...], dict[int, Mapping[str, Any]]]:
     """By the arm's recipe: of each seed the figure of its trained model."""
     found: dict[tuple[str, ...], dict[int, Mapping[str, Any]]] = {}
     for result in results:
