@@ -1,6 +1,7 @@
 """The reward model: what it learns, how it goes on after a kill, how its classifier judges, and what is refused."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,51 @@ def test_a_phase_learns_from_it_and_a_later_one_sees_it_in_its_starting_samples(
     assert any("rewards/reward_model/mean" in entry for entry in log)
     assert not any("phantom_advantage" in entry for entry in log)
     assert read_json(tmp_path / "train/model.json")["path"] == f"02-{method}"
+
+
+def test_reward_model_warm_up_and_ppo_killed_at_three_moments_end_the_same_to_the_byte(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The three in one run: each moment is drawn among the steps that are left, and the run goes on after it."""
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    from grpo_cot.training.launch import train as step
+
+    write_jsonl(tmp_path / "prompts/train.jsonl", text_rows())
+    wanted = recipe(phases=("sft", "ppo"), max_steps=12, save_strategy="steps", save_steps=4)
+    for phase in wanted.phases:
+        phase.settings.update(max_steps=8, save_strategy="steps", save_steps=2)
+    original, steps, limit = AcceleratedOptimizer.step, 0, 10**6
+
+    def counted(self: Any, *arguments: Any, **more: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == limit:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(AcceleratedOptimizer, "step", counted)
+
+    def run(name: str) -> dict[str, bytes]:
+        places = {part: tmp_path / name / part for part in ("scratch", "output", "curves")}
+        step(wanted, tmp_path / "prompts", base, 1, **places)
+        made = (path for part in ("output", "curves") for path in places[part].rglob("*") if path.is_file())
+        return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in made}
+
+    whole, total = run("whole"), steps
+    assert total == 12 + 8 + 8
+    moments = random.Random(3)
+    left = total
+    for _ in range(3):
+        steps, limit = 0, moments.randint(2, left - 2)
+        with pytest.raises(KeyboardInterrupt):
+            run("killed")
+        assert not (tmp_path / "killed/output").exists()
+        left -= max(limit - 4, 0)  # at most four steps before it are taken again
+    steps, limit = 0, 10**6
+    resumed = run("killed")
+    assert steps < total
+    assert [name for name in whole if whole[name] != resumed.get(name)] == [] and whole.keys() == resumed.keys()
 
 
 def test_a_changed_scorer_is_another_training(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ one writes the results. The first one alone speaks to the user: the words of the
 in the scratch folder's launch.log, and shown when the launch fails.
 """
 
+import gc
 import os
 import pickle
 import shutil
@@ -45,6 +46,7 @@ def train(
     Raises:
         InputError: as `train_phases` and `train_in_processes`.
     """
+    gc.freeze()  # trainers collect garbage several times, which among the libraries' objects takes a second each
     hashes = file_hashes(prompts)
     inputs = {
         "prompts_sha256": {name: hashes[name] for name in ("train.jsonl", VALIDATION) if name in hashes},
