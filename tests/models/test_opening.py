@@ -40,7 +40,7 @@ def base_with(folder: Path, ending: str) -> Path:
 
 def prompt_section(**changes: Any) -> PromptSection:
     values = {
-        "system": SYSTEM_PROMPT, "example": None, "max_prompt_length": 256, "chat_template_kwargs": {},
+        "system": SYSTEM_PROMPT, "examples": [], "also_with": [], "max_prompt_length": 256, "chat_template_kwargs": {},
         "thinking": "refuse",
     }  # fmt: skip
     return PromptSection.model_validate(values | changes)
@@ -179,7 +179,7 @@ def test_a_target_ends_the_thought_that_the_prompt_opens(tmp_path: Path) -> None
 
 def test_an_example_stands_whole_in_the_prompt_with_one_tag(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(base_with(tmp_path, REASONING))
-    section = prompt_section(system=None, example={"question": "1 + 4?", "completion": WORKED})
+    section = prompt_section(system=None, examples=[{"question": "1 + 4?", "completion": WORKED}])
     prompts, _ = map_rows(ROWS, tokenizer, section)
     text = tokenizer.apply_chat_template(prompts[0]["messages"], tokenize=False, add_generation_prompt=True)
     assert text.count("<reasoning>") == 2 and f"assistant\n{WORKED}<|im_end|>" in text
