@@ -16,7 +16,7 @@ from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe, RewardModelSection, load_recipe
-from grpo_cot.rewards.registry import reads_gold, reward_functions
+from grpo_cot.rewards.registry import reads_gold, reads_reasoning, reward_functions
 
 OF_TEXTS = ("sft", "grpo", "ppo")  # the methods that learn from texts
 # These keep the rows of a packed sequence apart without Flash Attention, too: by positions that begin anew. A test
@@ -201,7 +201,14 @@ def _check_texts(recipe: Recipe, dataset: str) -> None:
             f"rewards.{compared[0]} compares with final answers, but the rows of the data set {dataset!r} are texts "
             "(rows: text) without any; name a reward that reads none, such as reward_model, or another data set"
         )
-    if judging := [chosen for chosen in recipe.evaluate.sets if recipe.prompt.questions_of(chosen) == "judge"]:
+    measuring = [name for name, function in zip(recipe.rewards, functions, strict=True) if reads_reasoning(function)]
+    if measuring:
+        raise InputError(
+            f"rewards.{measuring[0]} reads reasoning_tokens, the length of what stands before an answer, but the rows "
+            f"of the data set {dataset!r} are texts (rows: text) without any; let it read completion_ids"
+        )
+    judging = [chosen for chosen in recipe.evaluate.sets if recipe.prompt.questions_of(chosen) == "judge"]
+    if judging:
         raise InputError(
             f"evaluate.sets names {judging[0]!r}, the texts of the data set {dataset!r} from which the independent "
             "judge learns what it judges by; take it out"
