@@ -1,7 +1,9 @@
 """Prompts: what the templates do to them, what is dropped, and what leaks."""
 
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from grpo_cot.data.overlap import overlaps, refuse_leaks, refuse_shown
 from grpo_cot.data.rows import load
 from grpo_cot.data.summary import sentence, summarise
 from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.problems.generators import split_of
 from grpo_cot.prompts import map_rows, map_variants, system_messages, variant_sets
 from grpo_cot.recipes.recipe import PromptSection
-from grpo_cot.schema import SYSTEM_PROMPT
+from grpo_cot.schema import SYSTEM_PROMPT, sections
 
 ROWS = [
     {"id": "a", "question": "What is 2 + 3?", "gold": "5", "locale": "vi", "solution": "2 + 3 = 5"},
@@ -253,3 +256,25 @@ def test_the_recipes_show_the_prompt_that_the_embedded_base_was_pretrained_with(
     from grpo_cot.recipes.recipe import load_recipe
 
     assert load_recipe(ROOT / "experiments/tiny-grpo.yaml").prompt.system == SYSTEM_PROMPT
+
+
+def test_the_examples_of_the_tiny_recipe_are_right_and_of_the_training_stream_and_leave_every_prompt_whole() -> None:
+    from grpo_cot.recipes.recipe import load_recipe
+
+    few = load_recipe(ROOT / "experiments/tiny-shots.yaml").prompt
+    splits, _ = load(read_any(ROOT / "sources/datasets/generated.yaml")[1], "generated")
+    refuse_shown([example.question for example in few.examples], splits | {"trained": splits["train"]})
+    for example in few.examples:
+        texts = sections(example.completion)
+        assert texts is not None
+        steps = [re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (\d+)", line) for line in texts[0].splitlines()]
+        values = [int(step[1]) for step in steps if step] + [int(texts[1])]
+        for step, (before, after) in zip(steps, pairwise(values), strict=True):
+            assert step and int(step[4]) == after
+            operand = int(step[3])
+            computed = {"+": before + operand, "-": before - operand, "*": before * operand, "/": before // operand}
+            assert computed[step[2]] == after
+        structure = str(values[0]) + "".join(step[2] + step[3] for step in steps if step)
+        assert split_of(structure) == "train"
+    tokenizer = load_tokenizer(ROOT / "assets/tiny/model")
+    assert [map_rows(rows, tokenizer, few)[1] for rows in splits.values()] == [[] for _ in splits]

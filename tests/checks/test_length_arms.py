@@ -1,12 +1,18 @@
 """The arms of the length study: the settings in which each differs from the arm that it is compared with."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import ROOT
 
 from grpo_cot.common.files import read_yaml
+from grpo_cot.data.kinds import read_any
+from grpo_cot.data.overlap import refuse_shown
+from grpo_cot.data.rows import load
+from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.params import load_params
+from grpo_cot.prompts import map_rows
 from grpo_cot.recipes.recipe import load_recipe
 
 GRPO = "phases.0.grpo"
@@ -84,3 +90,14 @@ def test_the_suite_has_every_arm_at_the_studys_seed_and_a_comparison_for_each_ch
     compared = {frozenset((pair.a, pair.b)) for pair in params.comparisons.values()}
     wanted = {frozenset((arm, "length-standard")) for arm in recipes - {"length-standard", "length-penalty-matched"}}
     assert compared == wanted | {frozenset(("length-cosine-matched", "length-penalty-matched"))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["length-standard", "length-no-example", "small-reasoner-qwen-1.5b"])
+def test_no_problem_of_gsm8k_is_left_out_as_too_long(name: str, tokenizers_folder: Path, gsm8k_folder: Path) -> None:
+    """So that arms with and without worked examples answer the same problems."""
+    section = load_recipe(ROOT / f"experiments/{name}.yaml").prompt
+    tokenizer = load_tokenizer(tokenizers_folder / "qwen2.5")
+    splits, _ = load(read_any(ROOT / "sources/datasets/gsm8k.yaml")[1], "gsm8k")
+    refuse_shown([example.question for example in section.examples], splits)
+    assert [map_rows(rows, tokenizer, section)[1] for rows in splits.values()] == [[] for _ in splits]
