@@ -34,7 +34,7 @@ def test_our_rewards_pay_what_their_names_say(name: str) -> None:
         ("published_correctness", "pays 2.0: a bare number"),
         ("published_correctness", "does not pay 0.0: a currency sign"),
         ("published_xml_count", "pays 0.4"),
-        ("published_length_cosine_penalty", "for a wrong answer, and -3.27983 for the same one at length"),
+        ("published_length_cosine_penalty", "for a wrong answer, and -3.27979 for the same one at length"),
     ],
 )
 def test_the_published_rewards_are_found_broken_for_their_known_defects(name: str, says: str) -> None:
