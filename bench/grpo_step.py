@@ -53,7 +53,7 @@ def timed_step(self: Any, *arguments: Any, **keywords: Any) -> Any:
 def bare(recipe: Recipe, base: Path, prompts: list[Row], folder: Path) -> None:
     """What a user writes with TRL alone."""
     (phase,) = recipe.phases
-    functions, weights = reward_functions(recipe.rewards)
+    functions, weights = reward_functions(recipe.rewards, tokenizer=AutoTokenizer.from_pretrained(base))
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(
             base,

@@ -28,6 +28,7 @@ def main(args: Namespace) -> str:
         "merge": merge,
         "prompt": prompt,
         "recipe": read_text(args.recipe),
+        "questions_of": recipe.prompt.questions_of,
         **programs(recipe, args.model, prompt),
         **known,
     }

@@ -1,23 +1,26 @@
 """Prompts: what the templates do to them, what is dropped, and what leaks."""
 
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from conftest import folder_from
 from support import ROOT
 
-from grpo_cot.common.errors import InputError
+from grpo_cot.common.errors import InputError, validated
 from grpo_cot.common.files import read_json, write_jsonl
 from grpo_cot.data.kinds import read_any
-from grpo_cot.data.overlap import overlaps, refuse_leaks
+from grpo_cot.data.overlap import overlaps, refuse_leaks, refuse_shown
 from grpo_cot.data.rows import load
 from grpo_cot.data.summary import sentence, summarise
 from grpo_cot.models.tokenizers import load_tokenizer
-from grpo_cot.prompts import map_rows, system_messages
-from grpo_cot.recipes.recipe import Example, PromptSection
-from grpo_cot.schema import SYSTEM_PROMPT
+from grpo_cot.problems.generators import split_of
+from grpo_cot.prompts import map_rows, map_variants, system_messages, variant_sets
+from grpo_cot.recipes.recipe import PromptSection
+from grpo_cot.schema import SYSTEM_PROMPT, sections
 
 ROWS = [
     {"id": "a", "question": "What is 2 + 3?", "gold": "5", "locale": "vi", "solution": "2 + 3 = 5"},
@@ -33,7 +36,8 @@ ROWS = [
 
 def section(**changes: object) -> PromptSection:
     values = {
-        "system": "Think.", "example": None, "max_prompt_length": 100, "chat_template_kwargs": {}, "thinking": "refuse",
+        "system": "Think.", "examples": [], "also_with": [], "max_prompt_length": 100, "chat_template_kwargs": {},
+        "thinking": "refuse",
     }  # fmt: skip
     values |= changes
     return PromptSection.model_validate(values)
@@ -62,11 +66,69 @@ def test_long_prompts_are_dropped_by_id_and_lengths_include_the_template() -> No
     assert prompts[0]["tokens"] == len(rendered["input_ids"])
 
 
-def test_one_shot_shows_the_example_before_the_question() -> None:
+def shown(count: int) -> list[dict[str, str]]:
+    return [{"question": f"1 + {number}?", "completion": f"{number + 1}"} for number in range(1, count + 1)]
+
+
+def test_few_shot_shows_the_examples_in_their_order_before_the_question() -> None:
     tokenizer = load_tokenizer(ROOT / "assets/tiny/model")
-    prompts, _ = map_rows(ROWS[:1], tokenizer, section(example={"question": "1 + 1?", "completion": "2"}))
-    assert [message["content"] for message in prompts[0]["messages"]] == ["Think.", "1 + 1?", "2", "What is 2 + 3?"]
-    assert Example(question="1 + 1?", completion="2")
+    prompts, _ = map_rows(ROWS[:1], tokenizer, section(examples=shown(2)))
+    assert [(message["role"], message["content"]) for message in prompts[0]["messages"]] == [
+        ("system", "Think."), ("user", "1 + 1?"), ("assistant", "2"), ("user", "1 + 2?"), ("assistant", "3"),
+        ("user", "What is 2 + 3?"),
+    ]  # fmt: skip
+
+
+def test_a_set_is_also_asked_with_its_first_examples_alone_and_the_same_questions() -> None:
+    tokenizer = load_tokenizer(ROOT / "assets/tiny/model")
+    few = section(examples=shown(2), also_with=[0, 1])
+    tight = few.model_copy(update={"max_prompt_length": map_rows(ROWS[:1], tokenizer, few)[0][0]["tokens"]})
+    longer = {**ROWS[0], "id": "c", "question": "What is 2 + 3 + 4?"}  # too long after both examples, and not after one
+    rows = [ROWS[0], longer]
+    prompts, too_long = map_rows(rows, tokenizer, tight)
+    variants = map_variants("test", rows, prompts, tokenizer, tight)
+    assert too_long == ["c"] and {name: [row["id"] for row in asked] for name, asked in variants.items()} == {
+        "test-with-0": ["a"], "test-with-1": ["a"],
+    }  # fmt: skip
+    contents = {name: [turn["content"] for turn in asked[0]["messages"]] for name, asked in variants.items()}
+    assert contents == {
+        "test-with-0": ["Think.", "What is 2 + 3?"], "test-with-1": ["Think.", "1 + 1?", "2", "What is 2 + 3?"],
+    }  # fmt: skip
+    assert variants["test-with-0"] == map_rows(ROWS[:1], tokenizer, section())[0]
+    facts = summarise(prompts, rows, None, variants)
+    assert (facts["prompts"], facts["questions"], facts["too_long"]) == (1, 1, ["c"])
+    assert facts["also_asked_as"]["test-with-0"]["max"] < facts["also_asked_as"]["test-with-1"]["max"]
+    assert facts["also_asked_as"]["test-with-1"]["max"] < facts["tokens"]["max"]
+    assert sentence("test", facts, 99).endswith(", also asked as test-with-0, test-with-1")
+
+
+@pytest.mark.parametrize(
+    ("also_with", "says"),
+    [
+        ([0, 0], "also_with: names a number twice"),
+        ([2], r"also_with: expected numbers from 0 on, below the number of examples \(2\), found \[2\]"),
+        ([-1], r"below the number of examples \(2\)"),
+    ],
+)
+def test_a_set_is_also_asked_with_fewer_examples_only(also_with: list[int], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        validated(PromptSection, section().model_dump() | {"examples": shown(2), "also_with": also_with}, "recipe.yaml")
+
+
+def test_a_set_of_the_data_set_is_not_written_over_by_one_with_fewer_examples() -> None:
+    few = section(examples=shown(2), also_with=[1])
+    assert variant_sets(few, ["test", "svamp"]) == {"test-with-1": "test", "svamp-with-1": "svamp"}
+    asked = {name: few.questions_of(name) for name in ("test-with-1", "test-with-0", "test")}
+    assert asked == {"test-with-1": "test", "test-with-0": "test-with-0", "test": "test"}
+    with pytest.raises(InputError, match="a set 'test-with-1' of 'test', but the data set has a set of that name"):
+        variant_sets(few, ["test", "test-with-1"])
+
+
+def test_an_example_that_is_evaluated_on_is_refused_and_one_that_is_trained_on_is_not() -> None:
+    splits = questions(train=["Ann has 3 hats."], test=["Bob has 5."])
+    refuse_shown(["Ann has 3 hats.", "Bob has 6."], splits)
+    with pytest.raises(InputError, match=r"example 2 of prompt.examples is a question of .* 'test' \(test-0\)"):
+        refuse_shown(["Ann has 3 hats.", "bob has 5"], splits)
 
 
 def test_the_default_system_message_of_qwen2_5_is_kept_out(tokenizers_folder: Path) -> None:
@@ -172,7 +234,7 @@ def test_the_summary_says_of_every_set_what_it_shares_with_the_others(tmp_path: 
 
 def test_a_training_question_with_two_golds_is_said() -> None:
     rows = [{"id": f"train-{at}", "question": "2 + 2?", "gold": gold, "locale": "en"} for at, gold in enumerate("45")]
-    facts = summarise([row | {"tokens": 9} for row in rows], rows, None)
+    facts = summarise([row | {"tokens": 9} for row in rows], rows, None, {})
     assert (facts["prompts"], facts["questions"], facts["more_than_one_gold"]) == (2, 1, 1)
     assert "2 prompts of 1 different questions" in sentence("train", facts, 99)
     assert "1 questions have more than one gold" in sentence("train", facts, 99)
@@ -194,3 +256,25 @@ def test_the_recipes_show_the_prompt_that_the_embedded_base_was_pretrained_with(
     from grpo_cot.recipes.recipe import load_recipe
 
     assert load_recipe(ROOT / "experiments/tiny-grpo.yaml").prompt.system == SYSTEM_PROMPT
+
+
+def test_the_examples_of_the_tiny_recipe_are_right_and_of_the_training_stream_and_leave_every_prompt_whole() -> None:
+    from grpo_cot.recipes.recipe import load_recipe
+
+    few = load_recipe(ROOT / "experiments/tiny-shots.yaml").prompt
+    splits, _ = load(read_any(ROOT / "sources/datasets/generated.yaml")[1], "generated")
+    refuse_shown([example.question for example in few.examples], splits | {"trained": splits["train"]})
+    for example in few.examples:
+        texts = sections(example.completion)
+        assert texts is not None
+        steps = [re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (\d+)", line) for line in texts[0].splitlines()]
+        values = [int(step[1]) for step in steps if step] + [int(texts[1])]
+        for step, (before, after) in zip(steps, pairwise(values), strict=True):
+            assert step and int(step[4]) == after
+            operand = int(step[3])
+            computed = {"+": before + operand, "-": before - operand, "*": before * operand, "/": before // operand}
+            assert computed[step[2]] == after
+        structure = str(values[0]) + "".join(step[2] + step[3] for step in steps if step)
+        assert split_of(structure) == "train"
+    tokenizer = load_tokenizer(ROOT / "assets/tiny/model")
+    assert [map_rows(rows, tokenizer, few)[1] for rows in splits.values()] == [[] for _ in splits]

@@ -24,7 +24,7 @@ from grpo_cot.recipes.recipe import ModelSection, PromptSection
 def batch(base: Path, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask (rows, length), each row shorter than the one before, padded at the left."""
     section = PromptSection(
-        system=None, example=None, max_prompt_length=length, chat_template_kwargs={}, thinking="refuse"
+        system=None, examples=[], also_with=[], max_prompt_length=length, chat_template_kwargs={}, thinking="refuse"
     )
     tokenizer = load_tokenizer(base)
     texts = [

@@ -108,7 +108,7 @@ class Clock:
 
 def bare(recipe: Recipe, prompts: list[dict[str, Any]], base: Path, folder: Path, clock: Clock) -> None:
     """What a user writes with TRL alone."""
-    functions, weights = reward_functions(recipe.rewards)
+    functions, weights = reward_functions(recipe.rewards, tokenizer=AutoTokenizer.from_pretrained(base))
     columns = ("gold", "locale")
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(

@@ -1,6 +1,6 @@
 """From rows to prompts: chat messages with the schema's system prompt, measured in the tokenizer's template."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +53,7 @@ def system_messages(tokenizer: "PreTrainedTokenizerBase", section: PromptSection
     if not texts or message["content"].strip() not in texts[0]:
         raise InputError(
             f"prompt.system is given, but the base's chat template takes no system message "
-            f"({failure or 'it leaves the message out'}): set prompt.system to null (prompt.example can show the "
+            f"({failure or 'it leaves the message out'}): set prompt.system to null (prompt.examples can show the "
             f"form), or give the base a template that writes it before the question, as chat_template in {source}"
         )
     return [message]
@@ -94,11 +94,10 @@ def _texts(
     return texts
 
 
-def conversation(system: Sequence[Message], example: Example | None, question: str) -> list[Message]:
-    """The messages that ask one question."""
-    turns = [("user", question)]
-    if example:
-        turns = [("user", example.question), ("assistant", example.completion), *turns]
+def conversation(system: Sequence[Message], examples: Sequence[Example], question: str) -> list[Message]:
+    """The messages that ask one question, after the worked examples."""
+    turns = [turn for shown in examples for turn in (("user", shown.question), ("assistant", shown.completion))]
+    turns.append(("user", question))
     return [*system, *({"role": role, "content": content} for role, content in turns)]
 
 
@@ -114,7 +113,7 @@ def map_rows(
         InputError: as `system_messages` and `check_template`.
     """
     system = system_messages(tokenizer, section)
-    messages = [conversation(system, section.example, row["question"]) for row in rows]
+    messages = [conversation(system, section.examples, row["question"]) for row in rows]
     texts = _texts(tokenizer, messages, section)
     check_template(tokenizer, texts, section)
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
@@ -127,3 +126,33 @@ def map_rows(
             fields |= {field: row[field] for field in _MORE if field in row}
             prompts.append({"id": row["id"], "messages": turns, **fields, "tokens": tokens})
     return prompts, too_long
+
+
+def variant_sets(section: PromptSection, sets: Collection[str]) -> dict[str, str]:
+    """The sets with fewer worked examples: by their names, the evaluation set whose questions they ask.
+
+    Raises:
+        InputError: the data set, whose own sets are `sets`, has one of such a name.
+    """
+    made = {variant: name for name in sets for variant in section.variants(name)}
+    if taken := sorted(made.keys() & set(sets)):
+        raise InputError(
+            f"prompt.also_with makes a set {taken[0]!r} of {made[taken[0]]!r}, but the data set has a set of that name "
+            "itself; rename that one in the source file, or take the number out of prompt.also_with"
+        )
+    return made
+
+
+def map_variants(
+    name: str, rows: Sequence[Row], prompts: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", section: PromptSection
+) -> dict[str, list[Row]]:
+    """Prompts of the sets that ask the evaluation set `name` with fewer worked examples, by their names.
+
+    They ask the questions of the set's own `prompts` and no others, so that answers are paired.
+
+    Raises:
+        InputError: as `map_rows`.
+    """
+    kept = {prompt["id"] for prompt in prompts}
+    asked = [row for row in rows if row["id"] in kept]
+    return {variant: map_rows(asked, tokenizer, fewer)[0] for variant, fewer in section.variants(name).items()}

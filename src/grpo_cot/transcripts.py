@@ -22,7 +22,7 @@ def transcribe(model_json: Path, prompt: PromptSection, section: CheckSection, s
     """
     tokenizer = load_tokenizer(Path(read_description(model_json).base))
     system = system_messages(tokenizer, prompt)
-    conversations = [conversation(system, prompt.example, question) for question in section.questions]
+    conversations = [conversation(system, prompt.examples, question) for question in section.questions]
     begun = opening(tokenizer, conversations[0], prompt).text
     encoded = encode(tokenizer, conversations, prompt.chat_template_kwargs)
     greedy = {"do_sample": False, "max_new_tokens": section.sampling["max_new_tokens"]}

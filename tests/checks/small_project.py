@@ -167,7 +167,9 @@ def recipes() -> dict[str, Any]:
         "problems": 8, "count": 4, "batch_size": 8,
         "sampling": {"do_sample": True, "temperature": 1.0, "max_new_tokens": 24},
     }  # fmt: skip
-    plain["prompt"]["example"] = {"question": "1 + 1?", "completion": "2"}
+    plain["prompt"]["examples"] = [{"question": "1 + 1?", "completion": "2"}]
+    plain["prompt"]["also_with"] = [0]
+    plain["evaluate"]["sets"] = ["test", "test-with-0"]
     plain["phases"] = [
         {"method": "sft", "lora": None, "sft": trained},
         {"method": "dpo", "lora": None, "samples": samples, "dpo": trained | {"loss_type": ["sigmoid"], "beta": 0.1}},

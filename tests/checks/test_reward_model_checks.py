@@ -66,6 +66,12 @@ def test_no_figure_is_of_the_split_on_which_it_chose_its_checkpoint() -> None:
     check_selection(changed(recipe(), evaluate=evaluate), "mine")
     chosen = changed(recipe(load_best_model_at_end=True), evaluate=evaluate)
     assert "on which reward_model chooses its checkpoint" in refused(check_selection, chosen, "mine")
+    shown = [{"question": "1 + 1?", "completion": "2"}]
+    fewer = changed(
+        chosen, prompt=chosen.prompt.model_dump() | {"examples": shown, "also_with": [0]},
+        evaluate=evaluate | {"sets": ["test", "validation-with-0"]},
+    )  # fmt: skip
+    assert "reports 'validation-with-0', on which reward_model" in refused(check_selection, fewer, "mine")
 
 
 @pytest.mark.parametrize(("before", "phases", "remedy"), [(1, 1, "null, for there is one phase"), (2, 2, "1 to 1, or")])

@@ -9,6 +9,7 @@ from grpo_cot.checks.runs import check_rows_kind
 from grpo_cot.common.errors import InputError
 from grpo_cot.data.kinds import read_any
 from grpo_cot.recipes.recipe import Recipe, RewardModelSection, load_recipe
+from grpo_cot.rewards.registry import REWARDS
 
 TRAINED = RewardModelSection(max_length=64, training={})
 
@@ -47,6 +48,16 @@ def test_the_texts_that_the_judge_learns_from_are_not_for_evaluation() -> None:
     check(recipe("tiny-ppo", sets=["test", "validation"]))
     with pytest.raises(InputError, match=r"evaluate.sets names 'judge', the texts .* take it out"):
         check(recipe("tiny-ppo", sets=["test", "judge"]))
+
+
+def test_a_length_before_the_answer_is_not_to_be_had_of_texts() -> None:
+    def curt(prompts: list[str], completions: list[str], reasoning_tokens: list[int]) -> list[float]:
+        return [0.0] * len(completions)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(REWARDS, "curt", curt)
+        with pytest.raises(InputError, match=r"rewards.curt reads reasoning_tokens, .* let it read completion_ids"):
+            check(recipe("tiny-ppo", rewards={"soft_format": 1.0, "curt": 0.0}))
 
 
 @pytest.mark.parametrize("dataset", ["generated", "generated-preferences"])

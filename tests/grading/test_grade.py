@@ -235,6 +235,9 @@ def test_sets_are_compared_apart() -> None:
     assert result["strict_accuracy"] == result["sets"]["test"]["strict_accuracy"]
     assert result["strict_accuracy"]["difference"] == 0
     assert result["sets"]["other"]["strict_accuracy"]["difference"] == pytest.approx(-2 / 3)
+    assert list(compare(first, grade(COMPLETIONS, problems))["sets"]) == ["test"]  # the one that both have
+    with pytest.raises(InputError, match="no evaluation set in common"):
+        compare(grade(other, problems), grade(COMPLETIONS, problems))
 
 
 def test_runs_on_different_rows_are_not_compared() -> None:

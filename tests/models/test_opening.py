@@ -16,6 +16,7 @@ from grpo_cot.models.opening import Opening, opened, opening
 from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.prompts import map_rows
 from grpo_cot.recipes.recipe import PromptSection, Recipe
+from grpo_cot.rewards.ours import length_cosine_of
 from grpo_cot.rewards.promise import promise_of
 from grpo_cot.rewards.registry import REWARDS
 from grpo_cot.schema import SYSTEM_PROMPT, sections, strict_answer, worked
@@ -40,7 +41,7 @@ def base_with(folder: Path, ending: str) -> Path:
 
 def prompt_section(**changes: Any) -> PromptSection:
     values = {
-        "system": SYSTEM_PROMPT, "example": None, "max_prompt_length": 256, "chat_template_kwargs": {},
+        "system": SYSTEM_PROMPT, "examples": [], "also_with": [], "max_prompt_length": 256, "chat_template_kwargs": {},
         "thinking": "refuse",
     }  # fmt: skip
     return PromptSection.model_validate(values | changes)
@@ -179,7 +180,7 @@ def test_a_target_ends_the_thought_that_the_prompt_opens(tmp_path: Path) -> None
 
 def test_an_example_stands_whole_in_the_prompt_with_one_tag(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(base_with(tmp_path, REASONING))
-    section = prompt_section(system=None, example={"question": "1 + 4?", "completion": WORKED})
+    section = prompt_section(system=None, examples=[{"question": "1 + 4?", "completion": WORKED}])
     prompts, _ = map_rows(ROWS, tokenizer, section)
     text = tokenizer.apply_chat_template(prompts[0]["messages"], tokenize=False, add_generation_prompt=True)
     assert text.count("<reasoning>") == 2 and f"assistant\n{WORKED}<|im_end|>" in text
@@ -224,16 +225,25 @@ def test_the_audit_refuses_a_base_that_thinks_unless_the_recipe_strips_it(monkey
     drawn = [Completion(text, 9, truncated=False) for text in texts]
     monkeypatch.setattr(sampling, "generate", lambda *arguments, **settings: drawn)
     rows = [row | {"gold": "5"} for row in asked_rows()[:1]]
-    stripping, refusing = (grpo_recipe({"correctness_in_schema": 1.0}, thinking) for thinking in ("strip", "refuse"))
+    rewards = {"correctness_in_schema": 1.0, "published_length_cosine": 0.0}
+    stripping, refusing = (grpo_recipe(rewards, thinking) for thinking in ("strip", "refuse"))
     with pytest.raises(InputError, match=r"1 of the model's 8 samples begin with <think>.*prompt.thinking: strip"):
         base_samples(refusing, refusing.phases[0], rows, TINY, 1)  # type: ignore[arg-type]
-    assert base_samples(stripping, stripping.phases[0], rows, TINY, 1)["weighted_sum"]["mean"] == 2  # type: ignore[arg-type]
+    found = base_samples(stripping, stripping.phases[0], rows, TINY, 1)  # type: ignore[arg-type]
+    assert found["weighted_sum"]["mean"] == 2
+    assert found["published_length_cosine"]["mean"] == pytest.approx(cosine_of_worked(), rel=1e-9)
 
 
-def rewards_logged(wanted: Recipe, base: Path, scratch: Path) -> dict[str, float]:
+def cosine_of_worked() -> float:
+    """What the length study's reward pays for WORKED where it is right."""
+    tokens = load_tokenizer(TINY)(WORKED.partition("<answer>")[0], add_special_tokens=False)["input_ids"]
+    return length_cosine_of(len(tokens))
+
+
+def rewards_logged(wanted: Recipe, base: Path, scratch: Path, **fields: Any) -> dict[str, float]:
     from grpo_cot.training.phases import train_phases
 
-    result = train_phases(wanted, asked_rows(), [], base, 1, scratch, {})
+    result = train_phases(wanted, [row | fields for row in asked_rows()], [], base, 1, scratch, {})
     [entry] = [step for step in json.loads((result / "01-grpo/log.json").read_text()) if "reward" in step]
     return {name: entry[f"rewards/{name}/mean"] for name in wanted.rewards}
 
@@ -265,8 +275,9 @@ def test_grpo_pays_a_thinking_model_for_what_follows_its_thought(
         return [completions[number % 2] for number in range(len(prompt_ids))], None
 
     monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", drawn)
-    logged = rewards_logged(grpo_recipe({"soft_format": 1.0}, "strip"), base, tmp_path / "scratch")
-    assert logged == {"soft_format": 0.25}
+    rewards = {"soft_format": 1.0, "published_length_cosine": 0.0}
+    logged = rewards_logged(grpo_recipe(rewards, "strip"), base, tmp_path / "scratch", gold="5")
+    assert logged == {"soft_format": 0.25, "published_length_cosine": pytest.approx(cosine_of_worked() / 2, rel=1e-5)}
 
 
 def evaluation(tmp_path: Path, base: Path, thinking: str = "refuse") -> tuple[list[dict[str, Any]], Recipe, Path]:

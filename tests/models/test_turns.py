@@ -25,7 +25,8 @@ ROWS = [{"id": "a", "question": QUESTION, "gold": "5", "locale": "en", "solution
 
 def section(**changes: Any) -> PromptSection:
     values = {
-        "system": None, "example": None, "max_prompt_length": 1000, "chat_template_kwargs": {}, "thinking": "strip",
+        "system": None, "examples": [], "also_with": [], "max_prompt_length": 1000, "chat_template_kwargs": {},
+        "thinking": "strip",
     }  # fmt: skip
     return PromptSection.model_validate(values | changes)
 

@@ -56,7 +56,7 @@ def facts() -> dict[str, Any]:
             },
         },
         "merge": {"dtype": "bfloat16", "base": "trained", "token_agreement": 1.0, "tokens": 5, "kept": 0.97},
-        "prompt": [{"role": "user", "content": "1 + 1?"}], "recipe": "prompt: {}\n", "seed": 1,
+        "prompt": [{"role": "user", "content": "1 + 1?"}], "recipe": "prompt: {}\n", "questions_of": str, "seed": 1,
         "trained_rows": 812, "selected": {"step": 40, "eval_loss": 0.5},
         "packages": {"trl": "1.14.2"},
         "place": ".", "answers": "greedy", "transformers_program": "import transformers\n", "vllm_program": None,
@@ -115,6 +115,18 @@ def test_a_leaderboard_gets_figures_of_final_answers_alone() -> None:
     assert list(leaderboard_entries(metrics(0.2, 0.6), {"sets": {"test": test}})) == ["test"]
     for figures in (text_metrics(0.2, 0.6), preference_metrics(0.2, 0.6)):
         assert leaderboard_entries(figures, {"sets": {"test": test}}) == {}
+
+
+def test_a_set_with_fewer_examples_is_no_further_data_and_no_benchmark() -> None:
+    asked = facts() | {"questions_of": lambda name: name.removesuffix("-with-0")}
+    figures = asked["metrics"]
+    figures["sets"]["test-with-0"] = metrics(0.1, 0.4)["sets"]["test"]
+    text = card("merged", asked)
+    assert "| test-with-0: 500 problems, greedy |" in text
+    assert "\n- test-with-0: the same as test, with fewer worked examples in the prompt.\n" in text
+    test = source_facts(rows=500, benchmark={"id": "openai/gsm8k", "task_id": "gsm8k"})
+    other = source_facts(rows=250)
+    assert list(leaderboard_entries(figures, {"sets": {"test": test, "mgsm-en": other}})) == ["test"]
 
 
 def test_the_cards_metadata_names_the_main_set_and_the_methods() -> None:

@@ -23,7 +23,10 @@ from grpo_cot.hub import errors
 
 pytestmark = pytest.mark.usefixtures("the_client_asks_it")
 AGREEMENT = "AGREEMENT\n\nBy using the materials you accept these terms.\n"
-BASES = {"qwen2.5-3b-instruct": ("grpo-cot-3b", "me-model"), "llama-3.2-1b-instruct": ("llama-3.2-1b", "Llama-model")}
+BASES = {
+    "qwen2.5-3b-instruct": ("grpo-cot-3b", "me-model"),
+    "llama-3.2-1b-instruct": ("small-reasoner-llama-1b", "Llama-model"),
+}
 
 
 class Workshop:

@@ -1,5 +1,6 @@
 """A run's report, made from a run folder written by hand: no model is needed."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from graded import metrics, preference_metrics, text_metrics
 from judged import answer, predictions
 from support import ROOT
 
-from grpo_cot.common.files import read_json, write_json, write_jsonl
+from grpo_cot.common.files import read_json, read_text, write_json, write_jsonl, write_text
 from grpo_cot.reporting.figures import accuracy_picture, changed_problems, curves_picture, figure_rows, reward_picture
 
 HOSTILE = "</pre><script>alert(1)</script>"
@@ -119,6 +120,7 @@ def folder(tmp_path: Path) -> Path:
         "also_in_train": 0,
         "near_train": 0,
         "also_in": {},
+        "also_asked_as": {},
         "more_than_one_gold": 0,
     }
     write_json(
@@ -141,9 +143,8 @@ def folder(tmp_path: Path) -> Path:
     return run
 
 
-def page_of(run: Path) -> str:
+def page_of(run: Path, recipe: Path = ROOT / "experiments/tiny-grpo.yaml") -> str:
     output = run / "report.html"
-    recipe = ROOT / "experiments/tiny-grpo.yaml"
     source = run.parent.parent / "source.json"
     assert report.main(
         Namespace(run=run, name="sft-grpo", recipe=recipe, source=source, output=output)
@@ -174,6 +175,25 @@ def test_every_evaluation_set_has_its_figures_licence_and_warnings(folder: Path)
     assert '2000 <span class="note">(1990 different)</span>' in data and "(500 different)" not in data
     assert '<p class="warning">train: 3 questions have more than one gold answer.</p>' in data
     assert "Every problem of mgsm_en is one of test: the two are not independent evidence." in data
+
+
+def test_a_set_with_fewer_examples_is_shown_as_the_same_problems_and_not_as_data(folder: Path) -> None:
+    figures = read_json(folder / "grade/metrics.json")
+    figures["sets"]["test-with-0"] = metrics(0.1, 0.4)["sets"]["test"]
+    write_json(folder / "grade/metrics.json", figures)
+    summary = read_json(folder / "prompts/summary.json")
+    summary["test"]["also_asked_as"] = {"test-with-0": {"mean": 40.25, "max": 71}}
+    write_json(folder / "prompts/summary.json", summary)
+    text = read_text(ROOT / "experiments/tiny-grpo.yaml")
+    shown = "examples: [{question: 1 + 1?, completion: '2'}]\n  also_with: [0]"
+    recipe = folder / "few.yaml"
+    write_text(recipe, re.sub(r"examples: \[\].*\n  also_with: \[\]", shown, text))
+    page = page_of(folder, recipe)
+    fewer = page[page.index("<h3>test-with-0: 500 problems</h3>") :].split("<h2>")[0]
+    assert "The problems of test with fewer worked examples in the prompt: the two are not independent" in fewer
+    assert page.count("not independent evidence") == 2  # that set, and the one that is a part of another
+    data = page[page.index("<h2>Data</h2>") :]
+    assert "<td>test-with-0</td>" not in data and "test-with-0: 40.2 tokens a prompt in the mean, 71 in the" in data
 
 
 def test_each_phase_shows_what_it_optimises(folder: Path) -> None:

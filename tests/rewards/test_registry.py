@@ -58,7 +58,8 @@ def test_the_library_has_these_rewards() -> None:
         "length_cosine", "length_cosine_penalty", "random",
     } <= REWARDS.keys()  # fmt: skip
     assert {name.removeprefix("published_") for name in PUBLISHED_REWARDS} == {
-        "strict_format", "soft_format", "xml_count", "integer_answer", "correctness", "length_cosine_penalty"
+        "strict_format", "soft_format", "xml_count", "integer_answer", "correctness", "length_cosine",
+        "length_cosine_penalty",
     }  # fmt: skip
 
 
@@ -147,6 +148,26 @@ def test_each_reward_promises_what_its_name_says() -> None:
     for name, what in expected.items():
         for reward in {name, f"published_{name}"} & found.keys():
             assert found[reward] == Promise(what, (), (), in_parts=what == "tags")  # type: ignore[arg-type]
+
+
+def letters(text: list[str], *, add_special_tokens: bool) -> dict[str, list[list[str]]]:
+    """A tokenizer with a token a letter."""
+    assert not add_special_tokens
+    return {"input_ids": [list(part) for part in text]}
+
+
+def test_a_reward_that_reads_it_gets_the_length_of_what_stands_before_the_answer() -> None:
+    rewards = {"correctness": 1.0, "published_length_cosine": 0.5}
+    (correctness, cosine), weights = reward_functions(rewards, tokenizer=letters)
+    assert correctness is REWARDS["correctness"] and weights == [1.0, 0.5]
+    assert cosine.__name__ == "published_length_cosine" and reads_gold(cosine) and promise_of(cosine) is not None
+    texts = ["x" * 393 + "<answer>5</answer>" + "y" * 900, "x" * 786 + "<answer>5</answer>", "<answer>6</answer>", "5"]
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    ids = [[0]] * 4  # the length of all that was written plays no part
+    paid = cosine(prompts=[""] * 4, completions=completions, gold=["5"] * 4, completion_ids=ids)
+    assert paid == pytest.approx([5 / 2**0.5, 0, 0, 0])
+    with pytest.raises(TypeError, match="reasoning_tokens"):  # where there is no tokenizer it is named only
+        reward_functions(rewards)[0][1](prompts=[""], completions=["5"], gold=["5"])
 
 
 def test_prompts_without_a_final_answer_are_refused_where_rewards_compare_with_it() -> None:

@@ -21,8 +21,9 @@ RIGHT = SCHEMA.format("12 + 7 = 19\n19 - 5 = 14", "14")
 
 def pay(name: str, completion: Any, gold: str = "14", tokens: int = 10) -> float:
     (reward,) = ALL[name](
-        prompts=["How many?"], completions=[completion], gold=[gold], completion_ids=[[0] * tokens], id=["1"]
-    )
+        prompts=["How many?"], completions=[completion], gold=[gold], completion_ids=[[0] * tokens], id=["1"],
+        reasoning_tokens=[tokens],
+    )  # fmt: skip
     return reward
 
 
@@ -178,6 +179,21 @@ def test_length_cosine(tokens: int, cosine: float) -> None:
     assert pay("length_cosine_penalty", RIGHT, gold="15", tokens=tokens) == -5.0
     assert pay("published_length_cosine_penalty", RIGHT, tokens=tokens) == pytest.approx(cosine)
     assert pay("published_length_cosine_penalty", RIGHT, gold="15", tokens=tokens) == pytest.approx(-cosine)
+    assert pay("published_length_cosine", RIGHT, tokens=tokens) == pytest.approx(cosine)
+    assert pay("published_length_cosine", RIGHT, gold="15", tokens=tokens) == 0.0
+
+
+def test_where_all_are_wrong_the_published_penalty_pays_the_longer_one_more_and_ours_does_not() -> None:
+    """The phantom advantage: a group without a right completion still has one that is better paid."""
+    wrong = SCHEMA.format("x", "15")
+    lengths = (10, 200, 700)
+    amounts = {
+        name: [pay(name, wrong, tokens=tokens) for tokens in lengths]
+        for name in ("published_length_cosine_penalty", "published_length_cosine", "length_cosine_penalty")
+    }
+    published = amounts.pop("published_length_cosine_penalty")
+    assert published == pytest.approx([-4.9990, -4.6059, -0.8551], abs=1e-3)
+    assert published == sorted(published) and all(len(set(paid)) == 1 for paid in amounts.values())
 
 
 @pytest.mark.parametrize("name", REWARDS.keys() - {"random"})
@@ -257,11 +273,15 @@ def test_a_tag_of_the_answer_that_comes_again_pays_nothing(completion: str) -> N
 
 @pytest.mark.parametrize("name", ALL)
 def test_columns_of_another_length_are_an_error_and_not_fewer_rewards(name: str) -> None:
-    columns: dict[str, Any] = {"gold": ["14"] * 2, "completion_ids": [[0]] * 2, "locale": ["en"] * 2}
+    columns: dict[str, Any] = {
+        "gold": ["14"] * 2, "completion_ids": [[0]] * 2, "locale": ["en"] * 2, "reasoning_tokens": [1, 1],
+    }  # fmt: skip
     needs = {
         "integer_answer": ["locale"], "correctness": ["gold", "locale"], "correctness_in_schema": ["gold", "locale"],
         "length_cosine": ["gold", "completion_ids", "locale"],
         "length_cosine_penalty": ["gold", "completion_ids", "locale"], "published_correctness": ["gold"],
+        "published_length_cosine": ["gold", "reasoning_tokens", "locale"],
+        "published_length_cosine_penalty": ["gold", "reasoning_tokens", "locale"],
     }  # fmt: skip
     for column in needs.get(name, []):
         shorter = columns | {column: columns[column][:1]}

@@ -33,7 +33,7 @@ def recipe(*, lora: bool = True, after: bool = False, sections: dict[str, Any] |
     adapter = content["phases"][0]["lora"] if lora else None
     phase = {"method": "ppo", "lora": None if after else adapter, "ppo": PPO | ppo}
     content["phases"] = [*([{"method": "sft", "lora": adapter, "sft": SFT}] if after else []), phase]
-    content["rewards"] = {"random": 1.0, "soft_format": 0.0}  # the first always varies: every step moves the policy
+    content["rewards"] = {"random": 1.0, "soft_format": 0.0, "published_length_cosine": 0.0}  # the first always varies
     content["quantization"] = content["quantization"] if lora else None
     return Recipe.model_validate(content | (sections or {}))
 
@@ -123,12 +123,13 @@ def test_every_curve_is_logged_and_kept(tmp_path: Path) -> None:
     result = train(recipe(max_steps=4, logging_steps=4), tmp_path)
     (entry,) = json.loads((result / "01-ppo/log.json").read_text())[:1]
     assert {
-        "reward", "reward_std", "rewards/random/mean", "rewards/soft_format/mean", "kl", "kl_coefficient",
+        "reward", "reward_std", "rewards/random/mean", "rewards/soft_format/mean",
+        "rewards/published_length_cosine/mean", "kl", "kl_coefficient",
         "policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "entropy", "explained_variance",
         "advantage_std", "completions/mean_length", "completions/clipped_ratio", "loss", "grad_norm",
     } <= entry.keys()  # fmt: skip
     configuration = json.loads((result / "01-ppo/configuration.json").read_text())
-    assert configuration["rewards"] == {"random": 1.0, "soft_format": 0.0}
+    assert configuration["rewards"] == {"random": 1.0, "soft_format": 0.0, "published_length_cosine": 0.0}
     assert (configuration["ppo"]["batch_size"], configuration["ppo"]["lam"]) == (8, 0.95)
 
 

@@ -35,9 +35,12 @@ def check_selection(recipe: Recipe, where: object) -> None:
     """
     trained = {f"phases.{number}": phase.settings for number, phase in enumerate(recipe.phases, start=1)}
     trained |= {TRAINED: recipe.reward_model.settings} if recipe.reward_model else {}
+    reported = [name for name in recipe.evaluate.sets if recipe.prompt.questions_of(name) == "validation"]
     for name, settings in trained.items():
-        if "validation" in recipe.evaluate.sets and settings.get("load_best_model_at_end"):
-            raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which {name} chooses its checkpoint")
+        if reported and settings.get("load_best_model_at_end"):
+            raise InputError(
+                f"{where}: 'evaluate.sets' reports {reported[0]!r}, on which {name} chooses its checkpoint"
+            )
 
 
 def check_before(recipe: Recipe, where: object) -> None:

@@ -1,6 +1,6 @@
 """Whether the recipe, the data set, the base and the image of a run fit together, as far as the checkout shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from grpo_cot.params import Run
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.phases import DpoPhase, GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe, RewardModelSection, load_recipe
-from grpo_cot.rewards.registry import reads_gold, reward_functions
+from grpo_cot.rewards.registry import reads_gold, reads_reasoning, reward_functions
 
 OF_TEXTS = ("sft", "grpo", "ppo")  # the methods that learn from texts
 # These keep the rows of a packed sequence apart without Flash Attention, too: by positions that begin anew. A test
@@ -89,23 +89,30 @@ def check_comparison(root: Path, where: Path, name: str, a: Run, b: Run) -> None
     Raises:
         InputError: they do not.
     """
-    first, second = (load_recipe(root / f"experiments/{run.recipe}.yaml").evaluate for run in (a, b))
+    first, second = (_asked(load_recipe(root / f"experiments/{run.recipe}.yaml")) for run in (a, b))
     if a.dataset != b.dataset:
         raise InputError(
             f"{where}: comparisons.{name}: its runs have the data sets {a.dataset!r} and {b.dataset!r}, but a "
             "comparison pairs answers to the same problems; give both the same"
         )
-    for field in ("sets", "sample") if first.sample is None and second.sample is None else ("sets", "sample", "seed"):
-        if (one := getattr(first, field)) != (other := getattr(second, field)):
+    for field in first:
+        if first[field] != second[field]:
             raise InputError(
-                f"{where}: comparisons.{name}: evaluate.{field} is {one!r} in {a.recipe} and {other!r} in {b.recipe}, "
-                "but a comparison pairs answers to the same problems; make them equal"
+                f"{where}: comparisons.{name}: evaluate.{field} is {first[field]!r} in {a.recipe} and "
+                f"{second[field]!r} in {b.recipe}, but a comparison pairs answers to the same problems; make them equal"
             )
+
+
+def _asked(recipe: Recipe) -> dict[str, Any]:
+    """The settings that say which problems are asked. A set with fewer worked examples may be in one run alone."""
+    section = recipe.evaluate
+    whole = [name for name in section.sets if recipe.prompt.questions_of(name) == name]
+    return {"sets": whole, "sample": section.sample, "seed": None if section.sample is None else section.seed}
 
 
 def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> None:
     kind, source = read_any(root / f"sources/datasets/{run.dataset}.yaml")
-    splits = set(kind.evaluation_sets(source))
+    splits = kind.evaluation_sets(source)
     check_rows_kind(path, recipe, run.dataset, kind, source)
     if source.kind == "generator":
         with naming(path):
@@ -117,12 +124,33 @@ def _check_sets(root: Path, path: Path, recipe: Recipe, name: str, run: Run) -> 
             f"{path}: a phase or the reward model is judged on the split 'validation' while it trains, which the data "
             f"set {run.dataset!r} of the run {name!r} lacks; hold rows out in its source file"
         )
+    check_sets(path, recipe, f"{run.dataset!r} of the run {name!r}", splits)
+
+
+def check_sets(path: Path, recipe: Recipe, dataset: str, splits: Collection[str]) -> None:
+    """Check that the evaluation sets that a recipe names are the data set's, or such sets with fewer worked examples.
+
+    `dataset` names it in the sentence, `splits` are all its own sets.
+
+    Raises:
+        InputError: one is neither, or a set with fewer examples has the name of one of the data set's own.
+    """
+    from grpo_cot.prompts import variant_sets
+
+    with naming(path):
+        known = {*splits, *variant_sets(recipe.prompt, splits)}
     for chosen in recipe.evaluate.sets:
-        if chosen not in splits:
+        if chosen in known:
+            continue
+        whole, marked, count = chosen.rpartition("-with-")
+        if marked and whole in splits and count.isdecimal():
             raise InputError(
-                f"{path}: evaluate.sets names {chosen!r}, which the data set {run.dataset!r} of the run {name!r} "
-                f"lacks; {nearest(chosen, splits)}"
+                f"{path}: evaluate.sets names {chosen!r}, but prompt.also_with is {recipe.prompt.also_with}; add "
+                f"{count} to it, or take the set out"
             )
+        raise InputError(
+            f"{path}: evaluate.sets names {chosen!r}, which the data set {dataset} lacks; {nearest(chosen, known)}"
+        )
 
 
 def check_rows_kind(path: Path, recipe: Recipe, dataset: str, kind: Kind, source: Any) -> None:
@@ -173,10 +201,17 @@ def _check_texts(recipe: Recipe, dataset: str) -> None:
             f"rewards.{compared[0]} compares with final answers, but the rows of the data set {dataset!r} are texts "
             "(rows: text) without any; name a reward that reads none, such as reward_model, or another data set"
         )
-    if "judge" in recipe.evaluate.sets:
+    measuring = [name for name, function in zip(recipe.rewards, functions, strict=True) if reads_reasoning(function)]
+    if measuring:
         raise InputError(
-            f"evaluate.sets names 'judge', the texts of the data set {dataset!r} from which the independent judge "
-            "learns what it judges by; take it out"
+            f"rewards.{measuring[0]} reads reasoning_tokens, the length of what stands before an answer, but the rows "
+            f"of the data set {dataset!r} are texts (rows: text) without any; let it read completion_ids"
+        )
+    judging = [chosen for chosen in recipe.evaluate.sets if recipe.prompt.questions_of(chosen) == "judge"]
+    if judging:
+        raise InputError(
+            f"evaluate.sets names {judging[0]!r}, the texts of the data set {dataset!r} from which the independent "
+            "judge learns what it judges by; take it out"
         )
 
 

@@ -167,3 +167,19 @@ def refuse_leaks(shared: Mapping[str, Overlap], data: Path) -> None:
                 f"{data}: {count} texts of the evaluation set {name!r} are also in the split 'judge', from which the "
                 f"judge learns ({overlap.also_judges[0]} first); list the judge's rows under 'drop' in the source file"
             )
+
+
+def refuse_shown(questions: Sequence[str], splits: Mapping[str, Sequence[Row]]) -> None:
+    """Stop where a worked example of the prompt is a question of an evaluation set: every prompt would show its answer.
+
+    Raises:
+        InputError: one is.
+    """
+    shown = {question_key(question): number for number, question in enumerate(questions, start=1)}
+    for name, rows in splits.items() if shown else ():
+        for row in rows if name != "train" else ():
+            if number := shown.get(question_key(_whole(row))):
+                raise InputError(
+                    f"example {number} of prompt.examples is a question of the evaluation set {name!r} ({row['id']}), "
+                    "whose answer every prompt would show; take another example"
+                )

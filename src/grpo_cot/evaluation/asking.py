@@ -39,7 +39,7 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
         InputError: the data set lacks a set, a checkpoint was chosen on a set, or a model cannot be loaded.
     """
     section = recipe.evaluate
-    _check_selection(section, model_json.parent, where)
+    _check_selection(recipe, model_json.parent, where)
     before = phase_folder(model_json, section.before, where)
     tokenizer = load_tokenizer(Path(read_description(model_json).base))
     problems, sampled_positions = choose(section, prompts, where)
@@ -94,11 +94,12 @@ def _answer(
     }  # fmt: skip
 
 
-def _check_selection(section: EvaluateSection, trained: Path, where: object) -> None:
+def _check_selection(recipe: Recipe, trained: Path, where: object) -> None:
     """Refuse to report figures of the split on which a phase chose its checkpoint."""
     phases = [path.parent.name for path in trained.glob("*/configuration.json") if read_json(path).get("selected")]
-    if phases and "validation" in section.sets:
-        raise InputError(f"{where}: 'evaluate.sets' reports 'validation', on which {phases[0]} was chosen")
+    reported = [name for name in recipe.evaluate.sets if recipe.prompt.questions_of(name) == "validation"]
+    if phases and reported:
+        raise InputError(f"{where}: 'evaluate.sets' reports {reported[0]!r}, on which {phases[0]} was chosen")
 
 
 def choose(section: EvaluateSection, prompts: Path, where: object) -> tuple[list[tuple[str, Row]], list[int]]:

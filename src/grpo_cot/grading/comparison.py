@@ -14,6 +14,7 @@ from grpo_cot.grading.pairs import ranked_right
 
 def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
     """Two runs' trained models, paired on the ids of their evaluation rows: b minus a, by set, the main set on top.
+    A set that one of them has alone, such as one with fewer worked examples, is left out.
 
     Of both accuracies and `format_adherence` where rows have final answers, of `pair_accuracy` over the `n` pairs of
     answers that both models have the positions for, and of texts of `wanted_share`, by the judge that both runs have in
@@ -22,17 +23,9 @@ def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
     Raises:
         InputError: the runs were not evaluated on the same rows, or there is nothing to compare.
     """
-    first, second = (
-        {(row["set"], row["id"], row["gold"], row.get("wanted")): row["trained"] for row in rows} for rows in (a, b)
-    )
-    if first.keys() != second.keys():
-        unpaired = sorted(first.keys() ^ second.keys(), key=str)
-        raise InputError(
-            f"the runs were evaluated on different rows ({len(unpaired)} unpaired, {unpaired[0][1]!r} first); "
-            "give both the same data set and the same evaluate section"
-        )
+    first, second = _in_common(a, b)
     sets: dict[str, Any] = {}
-    for name in dict.fromkeys(row["set"] for row in a):
+    for name in dict.fromkeys(key[0] for key in first):
         keys = [key for key in first if key[0] == name]
         sides = {"a": [first[key] for key in keys], "b": [second[key] for key in keys]}
         sets[name] = {"n": len(keys), "unread": None, "warnings": []}
@@ -61,6 +54,32 @@ def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
             sets[name] |= {"unread": unread, "warnings": unread_warnings(unread, sets[name]["lenient_accuracy"])}
     main = next(iter(sets))
     return {"set": main, **sets[main], "sets": sets}
+
+
+def _in_common(a: Sequence[Row], b: Sequence[Row]) -> tuple[dict[tuple[Any, ...], Row], dict[tuple[Any, ...], Row]]:
+    """The trained models' parts of two runs' rows, of the sets that both have, by (set, id, gold, wanted).
+
+    Raises:
+        InputError: there is no such set, or their rows are not the same.
+    """
+    common = {row["set"] for row in a} & {row["set"] for row in b}
+    if not common:
+        raise InputError("the runs have no evaluation set in common; name one in evaluate.sets of both recipes")
+    first, second = (
+        {
+            (row["set"], row["id"], row["gold"], row.get("wanted")): row["trained"]
+            for row in rows
+            if row["set"] in common
+        }
+        for rows in (a, b)
+    )
+    if first.keys() != second.keys():
+        unpaired = sorted(first.keys() ^ second.keys(), key=str)
+        raise InputError(
+            f"the runs were evaluated on different rows ({len(unpaired)} unpaired, {unpaired[0][1]!r} first); "
+            "give both the same data set and the same evaluate section"
+        )
+    return first, second
 
 
 def _is_judged(wanted: str, row: Row) -> bool:

@@ -98,7 +98,7 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
         InputError: a name is none, a file does not fit, or the libraries refuse a setting.
     """
     from grpo_cot.checks.recipe import check_recipe
-    from grpo_cot.checks.runs import check_rows_kind
+    from grpo_cot.checks.runs import check_rows_kind, check_sets
     from grpo_cot.memory.estimate import Blueprint
 
     recipe_name, dataset, base = choose(root, experiment, dataset, base)
@@ -107,12 +107,7 @@ def plan(root: Path, experiment: str, dataset: str | None, base: str | None) -> 
     check_recipe(recipe, path)
     kind, source = read_any(root / f"sources/datasets/{dataset}.yaml")
     check_rows_kind(path, recipe, dataset, kind, source)
-    sets = kind.evaluation_sets(source)
-    if unknown := [name for name in recipe.evaluate.sets if name not in sets]:
-        raise InputError(
-            f"{path}: evaluate.sets names {unknown[0]!r}, which the data set {dataset!r} lacks; "
-            f"{nearest(unknown[0], sets)}"
-        )
+    check_sets(path, recipe, repr(dataset), kind.evaluation_sets(source))
     rows = training_rows(source, root / f"data/{dataset}")
     configuration, untied = architecture(root, base)
     with naming(path):

@@ -94,7 +94,7 @@ class Opening(NamedTuple):
 
 
 def opening(tokenizer: "PreTrainedTokenizerBase", conversation: Sequence[Message], section: "PromptSection") -> Opening:
-    """What the recipe's prompts open, seen in one of their conversations: they differ in the question alone."""
+    """What the recipe's prompts open, seen in one of their conversations: all of them end alike."""
     prompt = tokenizer.apply_chat_template(
         list(conversation), tokenize=False, add_generation_prompt=True, **section.chat_template_kwargs
     )

@@ -20,6 +20,8 @@ def leaderboard_entries(metrics: Mapping[str, Any], source: Mapping[str, Any]) -
     """
     found = {}
     for name, figures in metrics["sets"].items():
+        if name not in source["sets"]:  # the problems of another set, with fewer worked examples
+            continue
         facts = source["sets"][name]
         benchmark = facts["benchmark"]
         lenient, strict = (figures["trained"][f"{reader}_accuracy"] for reader in ("lenient", "strict"))

@@ -8,7 +8,7 @@ a recipe can run.
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, field_validator
+from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
 from grpo_cot.common.errors import validated
 from grpo_cot.common.fields import Name, Seed, Text
@@ -17,20 +17,54 @@ from grpo_cot.recipes.phases import LibrarySettings, Phase, SamplesSection, Sect
 
 
 class Example(Section):
-    """A worked exchange shown before the question (one-shot prompting)."""
+    """A worked exchange shown before the question (few-shot prompting)."""
 
     question: Text
     completion: Text
 
 
 class PromptSection(Section):
-    """How a question becomes a prompt."""
+    """How a question becomes a prompt, which shows all `examples` before it.
+
+    For each k in `also_with` the step prepare also writes every evaluation set with the first k examples alone, as the
+    set `SET-with-k`, which `evaluate.sets` may name.
+    """
 
     system: str | None
-    example: Example | None
+    examples: list[Example]
+    also_with: list[int]
     max_prompt_length: int = Field(gt=0)  # tokens, template included
     chat_template_kwargs: dict[str, Any]
     thinking: Literal["refuse", "strip"]  # of a <think> block before the answer
+
+    @field_validator("also_with")
+    @classmethod
+    def _fewer(cls, counts: list[int], info: ValidationInfo) -> list[int]:
+        if len(set(counts)) < len(counts):
+            raise ValueError("names a number twice")
+        shown = len(info.data.get("examples", ()))
+        if not all(0 <= count < shown for count in counts):
+            raise ValueError(f"expected numbers from 0 on, below the number of examples ({shown})")
+        return counts
+
+    def variants(self, name: str) -> dict[str, "PromptSection"]:
+        """The sets with fewer examples that are made of an evaluation set: their names, and how they are asked.
+
+        >>> section = {"system": None, "max_prompt_length": 9, "chat_template_kwargs": {}, "thinking": "refuse"}
+        >>> examples = [{"question": "1 + 1?", "completion": "2"}] * 2
+        >>> section = PromptSection.model_validate({**section, "examples": examples, "also_with": [0, 1]})
+        >>> {name: len(variant.examples) for name, variant in section.variants("test").items()}
+        {'test-with-0': 0, 'test-with-1': 1}
+        """
+        return {
+            f"{name}-with-{count}": self.model_copy(update={"examples": self.examples[:count]})
+            for count in self.also_with
+        }
+
+    def questions_of(self, name: str) -> str:
+        """The set of the data set whose questions a set of `evaluate.sets` asks: mostly itself."""
+        ends = (f"-with-{count}" for count in self.also_with)
+        return next((name.removesuffix(end) for end in ends if name.endswith(end)), name)
 
 
 class ModelSection(Section):
@@ -130,6 +164,16 @@ class Recipe(Section):
     evaluate: EvaluateSection
     merge: MergeSection
     publish: PublishSection
+
+    @model_validator(mode="after")
+    def _main_set(self) -> "Recipe":
+        main = self.evaluate.sets[0]
+        if (whole := self.prompt.questions_of(main)) != main:
+            raise ValueError(
+                f"evaluate.sets begins with {main!r}, but the first set is the main one and is asked as training "
+                f"asks, with all examples; name {whole!r} first"
+            )
+        return self
 
     @property
     def processes(self) -> int:

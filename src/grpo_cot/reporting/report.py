@@ -39,7 +39,7 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
         changed=figures.changed_problems(read_jsonl(run / "grade/predictions.jsonl"), limit=4),
         prompts=read_json(run / "prompts/summary.json"),
         **{part: read_json(run / f"{part}.json") for part in ("check", "audit", "merge", "published")},
-        source=read_json(source), recipe=read_text(recipe_file),
+        source=read_json(source), recipe=read_text(recipe_file), questions_of=recipe.prompt.questions_of,
         records=sorted(map(read_json, (run / "record").glob("*.json")), key=lambda record: record["started"]),
     )  # fmt: skip
 

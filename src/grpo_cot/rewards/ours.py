@@ -198,7 +198,8 @@ def length_cosine(
 ) -> list[float]:  # fmt: skip
     """5·cos(x) for a correct completion (as `correctness` reads it) and 0 for a wrong one: short and right pays most.
 
-    x = clip(tokens / 786, 0, 1)·π/2, as in the length study's code. With 5 at most, it outweighs `correctness` (2).
+    x = clip(tokens / 786, 0, 1)·π/2, of the whole completion; the length study's own form, which measures the text
+    before the answer, is `published_length_cosine`. With 5 at most, it outweighs `correctness` (2).
 
     >>> rewards = length_cosine([""] * 3, ["<answer>5</answer>"] * 3, ["5", "5", "6"], [[0], [0] * 786, [0]])
     >>> [round(reward, 2) for reward in rewards]

@@ -1,4 +1,4 @@
-"""The five well-known GRPO rewards for GSM8K with the XML schema, and one of a length study, for comparison with ours.
+"""The five well-known GRPO rewards for GSM8K with the XML schema, and two of a length study, for comparison with ours.
 
 They compute what the code that circulates computes, defects included, each of which a test shows:
 
@@ -8,7 +8,11 @@ They compute what the code that circulates computes, defects included, each of w
 - "integer" is `str.isdigit`: no -5, 18.0 or 1,234, but ² and full-width digits;
 - correctness compares texts, so 18.0 or $18 is wrong for 18, and a bare 18 without any tag is right;
 - the length study's penalty falls with the length of a wrong completion, so that writing more pays where nothing is
-  right (its answer is read as our `correctness` reads it).
+  right.
+
+The length study's rewards read the answer as our `correctness` does, and measure the text before the first `<answer>`,
+tokenised again (`reasoning_tokens`, which `grpo_cot.rewards.registry` counts); the one without the penalty keeps its
+promise.
 
 Use `grpo_cot.rewards.ours` to train. The soft pattern takes quadratic time on adversarial text.
 """
@@ -102,19 +106,36 @@ def published_correctness(
 
 
 @promises("correct")
-def published_length_cosine_penalty(
-    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], completion_ids: Sequence[Sequence[int]],
+def published_length_cosine(
+    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], reasoning_tokens: Sequence[int],
     locale: Sequence[str] | None = None, **columns: Any,
 ) -> list[float]:  # fmt: skip
-    """5·cos(x) for a right completion and -5·cos(x) for a wrong one: the longer a wrong one, the less it costs.
+    """5·cos(x) for a right completion and 0 for a wrong one, x = clip(tokens before `<answer>` / 786, 0, 1)·π/2.
 
-    >>> ids = [[0], [0], [0] * 786]
-    >>> rewards = published_length_cosine_penalty([""] * 3, ["<answer>5</answer>"] * 3, ["5", "6", "6"], ids)
+    >>> rewards = published_length_cosine([""] * 3, ["<answer>5</answer>"] * 3, ["5", "5", "6"], [0, 786, 0])
+    >>> [round(reward, 2) for reward in rewards]
+    [5.0, 0.0, 0.0]
+    """
+    right = ours.correctness(prompts, completions, gold, locale)
+    return [
+        ours.length_cosine_of(tokens) if paid else 0.0 for paid, tokens in zip(right, reasoning_tokens, strict=True)
+    ]
+
+
+@promises("correct")
+def published_length_cosine_penalty(
+    prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], reasoning_tokens: Sequence[int],
+    locale: Sequence[str] | None = None, **columns: Any,
+) -> list[float]:  # fmt: skip
+    """As `published_length_cosine`, but -5·cos(x) for a wrong completion: the longer it is, the less it costs.
+
+    >>> answers = ["<answer>5</answer>"] * 3
+    >>> rewards = published_length_cosine_penalty([""] * 3, answers, ["5", "6", "6"], [0, 0, 786])
     >>> [round(reward, 2) for reward in rewards]
     [5.0, -5.0, -0.0]
     """
     right = ours.correctness(prompts, completions, gold, locale)
     return [
-        math.copysign(ours.length_cosine_of(len(ids)), paid - 1.0)
-        for paid, ids in zip(right, completion_ids, strict=True)
+        math.copysign(ours.length_cosine_of(tokens), paid - 1.0)
+        for paid, tokens in zip(right, reasoning_tokens, strict=True)
     ]

@@ -1,20 +1,29 @@
 """The rewards that a recipe may name: ours, the published ones, and the functions of the checkout's my_rewards.py."""
 
+import functools
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from grpo_cot.common.errors import InputError, nearest
 from grpo_cot.common.files import Row
 from grpo_cot.rewards import ours, published
 from grpo_cot.rewards.promise import Reward, promise_of
+from grpo_cot.schema import TAGS
 
 OWN = "my_rewards"  # the steps run in the checkout's root, and dvc.yaml tracks the file my_rewards.py there
 TRAINED = "reward_model"  # the reward that is trained first, as the recipe's section of that name says
+
+
+class Tokenizer(Protocol):
+    """A tokenizer of Transformers, or what splits texts in its stead."""
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool) -> Mapping[str, Any]:
+        """Token ids of each text, as `input_ids`."""
 
 
 def _promised(module: ModuleType) -> dict[str, Reward]:
@@ -26,12 +35,14 @@ PUBLISHED_REWARDS = _promised(published)
 
 
 def reward_functions(
-    section: Mapping[str, float], reward_model: Reward | None = None
+    section: Mapping[str, float], reward_model: Reward | None = None, tokenizer: Tokenizer | None = None
 ) -> tuple[list[Reward], list[float]]:
     """Functions and weights, in order, of a recipe's `rewards: {name: weight}`. A weight of 0 logs and does not pay.
 
     Names are those of `REWARDS`, those of `PUBLISHED_REWARDS`, `my_rewards.NAME` for a function of my_rewards.py, and
-    `reward_model`, which is the given function; without one, it is there and cannot be called.
+    `reward_model`, which is the given function; without one, it is there and cannot be called. A function with a
+    parameter `reasoning_tokens` gets the number of tokens before each completion's first `<answer>`, tokenised again;
+    without a tokenizer it cannot be called.
 
     Raises:
         InputError: a name is not known (the message gives the nearest one), my_rewards.py cannot be imported, or two
@@ -43,6 +54,8 @@ def reward_functions(
     """
     trained = reward_model or untrained
     functions = [trained if name == TRAINED else _reward(name) for name in section]
+    if tokenizer is not None:
+        functions = [counted(function, tokenizer) if reads_reasoning(function) else function for function in functions]
     names = [function.__name__ for function in functions]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two rewards are called {min(twice)!r}: rename the one in {OWN}.py")
@@ -68,6 +81,34 @@ def reads_gold(reward: Reward) -> bool:
     (True, False)
     """
     return "gold" in inspect.signature(reward).parameters
+
+
+def reads_reasoning(reward: Reward) -> bool:
+    """Whether a reward reads how many tokens stand before the answer: it has a parameter for that.
+
+    >>> reads_reasoning(published.published_length_cosine), reads_reasoning(ours.length_cosine)
+    (True, False)
+    """
+    return "reasoning_tokens" in inspect.signature(reward).parameters
+
+
+def counted(reward: Reward, tokenizer: Tokenizer) -> Reward:
+    """A reward that is given `reasoning_tokens`, counted in the text before the first `<answer>`, or in all of it.
+
+    >>> split = lambda text, add_special_tokens: {"input_ids": [part.split() for part in text]}
+    >>> cosine = counted(published.published_length_cosine, split)
+    >>> texts = ["so many words <answer>5</answer> and more", "<answer>5</answer>"]
+    >>> cosine(prompts=[""] * 2, completions=texts, gold=["5"] * 2) == [ours.length_cosine_of(3), 5.0]
+    True
+    """
+
+    @functools.wraps(reward)
+    def with_counts(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Sequence[float | None]:
+        before = [ours.completion_text(completion).partition(TAGS[2])[0] for completion in completions]
+        counts = list(map(len, tokenizer(before, add_special_tokens=False)["input_ids"]))
+        return reward(prompts=prompts, completions=completions, reasoning_tokens=counts, **columns)
+
+    return with_counts
 
 
 def check_golds(prompts: Sequence[Row]) -> None:

@@ -86,7 +86,7 @@ class Sampler:
         texts = [begun.judged(completion.text) for completion in completions]
         lengths = [completion.tokens for completion in completions]
         rows, group = self._repeated(prompts), self.phase.group_size
-        return group_statistics(self.recipe.rewards, rows, texts, lengths, group, self.reward_model)
+        return group_statistics(self.recipe.rewards, rows, texts, lengths, group, self.reward_model, self.tokenizer)
 
     def _repeated(self, prompts: Sequence[Row]) -> list[Row]:
         return [row for row in prompts for _ in range(self.phase.group_size)]

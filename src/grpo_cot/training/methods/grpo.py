@@ -115,7 +115,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         # With one of these TRL gives the rewards a part of the completion, a thinking model's without its thought.
         if getattr(setup.tokenizer, parser, None) is not None:
             setattr(setup.tokenizer, parser, None)
-    rewards, _ = reward_functions(setup.recipe.rewards, setup.reward_model)
+    rewards, _ = reward_functions(setup.recipe.rewards, setup.reward_model, setup.tokenizer)
     arguments = {
         "model": model,
         "reward_funcs": [judging(reward, setup.opening) for reward in rewards],

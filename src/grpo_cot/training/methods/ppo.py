@@ -79,7 +79,7 @@ def judge(rewards: Sequence[Reward], weights: Sequence[float]) -> Judge:
 
 def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) -> Any:
     """Our own trainer, on Transformers'."""
-    rewards, weights = reward_functions(setup.recipe.rewards, setup.reward_model)
+    rewards, weights = reward_functions(setup.recipe.rewards, setup.reward_model, setup.tokenizer)
     fresh = setup.adapter is not None
     return PpoTrainer(
         model=get_peft_model(model, setup.adapter) if fresh else model, args=configuration,

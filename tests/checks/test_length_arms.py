@@ -1,0 +1,103 @@
+"""The arms of the length study: the settings in which each differs from the arm that it is compared with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ROOT
+
+from grpo_cot.common.files import read_yaml
+from grpo_cot.data.kinds import read_any
+from grpo_cot.data.overlap import refuse_shown
+from grpo_cot.data.rows import load
+from grpo_cot.models.tokenizers import load_tokenizer
+from grpo_cot.params import load_params
+from grpo_cot.prompts import map_rows
+from grpo_cot.recipes.recipe import load_recipe
+
+GRPO = "phases.0.grpo"
+GROUP = {f"{GRPO}.{key}" for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations")}
+WEIGHTS = {f"rewards.published_{name}" for name in ("integer_answer", "soft_format", "strict_format")}
+EXAMPLE = {"prompt.examples", "prompt.also_with", "evaluate.sets"}
+CORRECT, COSINE, PENALISED = (
+    f"rewards.published_{name}" for name in ("correctness", "length_cosine", "length_cosine_penalty")
+)
+# As logged (facts of the study's event files): completions to a prompt, prompts a step, rate, steps, and what a right
+# answer, the cosine, and a reward of format other than the count of tags pay at most.
+LOGGED = {
+    "length-standard": (4, 4, 5e-6, 1800, 2.0, 0.0, 0.5),
+    "length-penalised": (4, 4, 5e-6, 1800, 0.0, 5.0, 0.5),
+    "length-cosine": (4, 4, 5e-6, 1800, 1.0, 5.0, 0.5),
+    "length-cosine-g6": (6, 3, 2e-6, 2240, 1.0, 5.0, 0.25),
+}
+# What an arm changes of another one.
+CHANGED = {
+    ("length-no-example", "length-standard"): EXAMPLE,
+    ("length-penalised", "length-standard"): {CORRECT, PENALISED, "audit.allow"},
+    ("length-cosine", "length-standard"): {CORRECT, COSINE},
+    ("length-cosine-g6", "length-cosine"): GROUP | WEIGHTS | {f"{GRPO}.learning_rate", f"{GRPO}.max_steps"},
+    ("length-cosine-matched", "length-standard"): {COSINE},
+    ("length-penalty-matched", "length-standard"): {PENALISED, "audit.allow"},
+    ("length-penalty-matched", "length-cosine-matched"): {COSINE, PENALISED, "audit.allow"},
+    ("length-standard-g6", "length-standard"): GROUP,
+    ("length-standard-slow", "length-standard"): {f"{GRPO}.learning_rate"},
+    ("length-standard-light", "length-standard"): WEIGHTS,
+}
+
+
+def settings(value: Any, place: str = "") -> dict[str, Any]:
+    """A recipe's settings by their places; a list of values is one of them, phases are places."""
+    inner = value if isinstance(value, dict) else dict(enumerate(value)) if place == "phases" else None
+    if not inner:
+        return {place: value}
+    return {
+        key: found
+        for name, part in inner.items()
+        for key, found in settings(part, f"{place}.{name}" if place else str(name)).items()
+    }
+
+
+def different(one: str, other: str) -> set[str]:
+    first, second = (settings(read_yaml(ROOT / f"experiments/{name}.yaml")) for name in (one, other))
+    return {key for key in first.keys() | second.keys() if first.get(key, "absent") != second.get(key, "absent")}
+
+
+@pytest.mark.parametrize(("arm", "reference"), CHANGED)
+def test_an_arm_differs_from_its_reference_in_these_settings_alone(arm: str, reference: str) -> None:
+    assert different(arm, reference) == CHANGED[arm, reference]
+
+
+@pytest.mark.parametrize("name", LOGGED)
+def test_the_logged_runs_have_the_settings_of_their_logs(name: str) -> None:
+    recipe = load_recipe(ROOT / f"experiments/{name}.yaml")
+    grpo, paid = recipe.phases[0].settings, recipe.rewards
+    prompts = grpo["per_device_train_batch_size"] * grpo["gradient_accumulation_steps"] // grpo["num_generations"]
+    cosine = paid.get("published_length_cosine", 0) + paid.get("published_length_cosine_penalty", 0)
+    assert LOGGED[name] == (
+        grpo["num_generations"], prompts, grpo["learning_rate"], grpo["max_steps"],
+        2 * paid.get("published_correctness", 0), 5 * cosine, 0.5 * paid["published_soft_format"],
+    )  # fmt: skip
+    assert paid["published_integer_answer"] == paid["published_strict_format"] == paid["published_soft_format"]
+    assert paid["published_xml_count"] == 1 and recipe.phases[0].lora is None
+    assert [example.completion.split()[-2:] for example in recipe.prompt.examples] == [["7", "</answer>"]]
+
+
+def test_the_suite_has_every_arm_at_the_studys_seed_and_a_comparison_for_each_change() -> None:
+    params = load_params(ROOT / "suites/length-study.yaml", ROOT)
+    recipes = {path.stem for path in ROOT.glob("experiments/length-*.yaml")}
+    assert {run.recipe for run in params.runs.values()} == recipes
+    assert {run.seed for run in params.runs.values()} == {42}
+    compared = {frozenset((pair.a, pair.b)) for pair in params.comparisons.values()}
+    wanted = {frozenset((arm, "length-standard")) for arm in recipes - {"length-standard", "length-penalty-matched"}}
+    assert compared == wanted | {frozenset(("length-cosine-matched", "length-penalty-matched"))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["length-standard", "length-no-example", "small-reasoner-qwen-1.5b"])
+def test_no_problem_of_gsm8k_is_left_out_as_too_long(name: str, tokenizers_folder: Path, gsm8k_folder: Path) -> None:
+    """So that arms with and without worked examples answer the same problems."""
+    section = load_recipe(ROOT / f"experiments/{name}.yaml").prompt
+    tokenizer = load_tokenizer(tokenizers_folder / "qwen2.5")
+    splits, _ = load(read_any(ROOT / "sources/datasets/gsm8k.yaml")[1], "gsm8k")
+    refuse_shown([example.question for example in section.examples], splits)
+    assert [map_rows(rows, tokenizer, section)[1] for rows in splits.values()] == [[] for _ in splits]
