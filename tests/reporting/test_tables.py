@@ -15,8 +15,10 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import write_json, write_text
 from grpo_cot.params import Run
 from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.reporting.index import index_page
 from grpo_cot.reporting.tables import (
     Result,
+    ablation,
     comparisons_over_seeds,
     over_seeds,
     published_results,
@@ -278,3 +280,54 @@ def test_the_page_is_made_without_torch_or_matplotlib(project: Path) -> None:
     path = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'workflow'}"}
     said = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+CLAIM = {
+    "question": "Does the penalty hurt?", "published": f"Over-penalisation harms {HOSTILE}", "log": "0.34 against 0.45",
+    "measure": "strict accuracy, six seeds", "sentence": "It costs 4.0 points.", "outcome": "holds", "figures": [],
+}  # fmt: skip
+
+
+def test_claims_stand_first_with_the_published_claim_and_log_beside_our_measurement() -> None:
+    page = index_page([], [], [], [CLAIM, {**CLAIM, "log": None, "outcome": "not run", "sentence": "No run decides."}])
+    first = page[page.index("<main") : page.index("Runs: base and trained")]
+    assert '<span class="tag holds">holds</span> <b>Does the penalty hurt?</b> It costs 4.0 points.' in first
+    assert '<span class="tag not-run">not run</span>' in first and HOSTILE not in page
+    assert '<td class="wide">0.34 against 0.45</td>' in first and '<td class="wide">–</td>' in first
+    assert "strict accuracy, six seeds" in first
+
+
+def test_the_studys_curves_stand_beside_claims_on_it_alone() -> None:
+    assert 'aria-label="Published: completion length' in index_page([], [], [], [CLAIM])
+    without = index_page([], [], [], [{**CLAIM, "log": None}])
+    assert "length study" not in without and "<svg" not in without
+
+
+def test_recipes_stand_side_by_side_with_t_intervals_over_seeds() -> None:
+    results = [
+        *(result(f"grpo{seed}", 0.2, trained, "grpo", seed) for seed, trained in enumerate((0.6, 0.54, 0.63), 1)),
+        *(result(f"placebo{seed}", 0.2, 0.25, "placebo", seed, format_adherence=share(0.4)) for seed in (1, 2)),
+        result("alone", 0.2, 0.7, "alone", completion_tokens={"mean": 61.5}),
+    ]
+    (table,) = ablation(results)
+    assert (table["dataset"], table["base"]) == ("generated", "tiny")
+    assert [(row["recipe"], row["seeds"]) for row in table["rows"]] == [
+        ("alone", [1]), ("grpo", [1, 2, 3]), ("placebo", [1, 2]),
+    ]  # fmt: skip
+    alone, grpo, placebo = (row["figures"] for row in table["rows"])
+    assert grpo["strict_accuracy"]["trained"] == over_seeds([0.6, 0.54, 0.63])
+    assert grpo["strict_accuracy"]["base"]["value"] == 0.2
+    assert placebo["format_adherence"]["trained"]["value"] == 0.4
+    assert alone["completion_tokens"]["trained"] == {"value": 61.5, "low": None, "high": None, "p": None}
+    page = index_page(results, [], [], [])
+    assert '61.5<div class="note">base 44.0</div>' in page and "Recipes side by side" in page
+    assert "Recipes side by side" not in index_page(results[:3], [], [], [])
+    assert ablation([*results[:3], Result("texts", results[3].line, None, None, preference_metrics(0.2, 0.6))]) == []
+
+
+def test_seeds_have_their_curves_on_the_page(project: Path) -> None:
+    for seed in (1, 2):
+        log = [{"step": step, "reward": 0.1 * step + seed} for step in (1, 2, 3)]
+        write_json(project / f"runs/grpo-{seed}/train/01-grpo/log.json", log)
+    page = page_of(project, {f"grpo-{seed}": ("grpo", seed, metrics(0.2, 0.5)) for seed in (1, 2)})
+    assert "<h3>01-grpo: weighted reward</h3>" in page and "<figcaption>grpo, 2 seeds</figcaption>" in page
