@@ -75,7 +75,7 @@ def commit(step: str) -> dict[str, str]:
     """
     if step != "report" or not (ROOT / ".git").exists() or not shutil.which("git"):
         return {}
-    asked = (["rev-parse", "HEAD"], ["status", "--porcelain", "--", ".", ":(exclude)dvc.lock"])
+    asked = (["rev-parse", "--verify", "--quiet", "HEAD"], ["status", "--porcelain", "--", ".", ":(exclude)dvc.lock"])
     known, changed = (
         subprocess.run(["git", "-C", str(ROOT), *question], capture_output=True, text=True).stdout.strip()
         for question in asked

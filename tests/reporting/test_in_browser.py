@@ -19,6 +19,7 @@ AXE = ROOT / ".venv/axe/axe_playwright_python/axe.min.js"
 # The rules that axe-core has: of WCAG 2 and of good practice.
 RULES = """axe.run(document, {resultTypes: ["violations"]}).then(found => JSON.stringify(found.violations.map(
     rule => [rule.id, rule.help, rule.nodes.length, rule.nodes.slice(0, 3).map(node => node.html.slice(0, 300))])))"""
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 VERDICTS = {"won": (False, True), "lost": (True, False), "wrong": (False, False), "right": (True, True)}
 CLAIMS = [
     {
@@ -107,7 +108,7 @@ def test_a_page_is_quiet_fits_and_asks_for_nothing(
 ) -> None:
     browser.open(pages[name], width, scheme)
     assert browser.problems(pages[name]) == []
-    assert browser.ask("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
+    assert browser.ask(OVERFLOW) == 0 and browser.ask("innerWidth") == width
     background = browser.ask("getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
 
@@ -116,12 +117,9 @@ def test_a_page_is_quiet_fits_and_asks_for_nothing(
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("name", ["report", "index"])
 def test_axe_finds_nothing(browser: Chromium, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
-    if not AXE.is_file():
-        pytest.skip("axe-core is not installed here: `make test` installs it")
     browser.open(pages[name], width, scheme)
     browser.ask("for (const part of document.querySelectorAll('details')) part.open = true")
-    browser.ask(AXE.read_text(encoding="utf-8") + "\n;0")
-    assert json.loads(browser.ask(RULES)) == []
+    assert axe(browser) == []
 
 
 @pytest.mark.parametrize("name", ["report", "index"])
@@ -198,3 +196,40 @@ def test_hostile_text_is_shown_as_it_was_written(browser: Chromium, pages: dict[
     for text in HOSTILES:
         assert any(one.startswith(text) for one in texts), text
     assert browser.ask("document.querySelectorAll('img, script').length") == 1
+
+
+def axe(browser: Chromium) -> list[Any]:
+    """The rules that the page breaks."""
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed here: `make test` installs it")
+    browser.ask(AXE.read_text(encoding="utf-8") + "\n;0")
+    return list(json.loads(browser.ask(RULES)))
+
+
+FAULTY = """<!DOCTYPE html><html><head><title>faults</title></head><body><main><h1>faults</h1>
+<div style="width: 3000px">wide</div><p style="color: #999; background: #fff">pale</p><svg role="img"></svg>
+<img src="elsewhere.png"><script>console.error("loud"); notThere();</script></main></body></html>"""
+
+
+def test_the_checks_see_what_they_look_for(browser: Chromium, tmp_path: Path) -> None:
+    page = tmp_path / "faulty.html"
+    page.write_text(FAULTY, encoding="utf-8")
+    browser.open(page, 1440, "light")
+    found = "\n".join(browser.problems(page))
+    assert "loud" in found and "notThere is not defined" in found and "elsewhere.png" in found
+    assert browser.ask(OVERFLOW) > 1000
+    assert {"color-contrast", "svg-img-alt", "html-has-lang", "image-alt"} <= {rule[0] for rule in axe(browser)}
+
+
+def test_text_that_slipped_through_unescaped_would_neither_run_nor_load(
+    browser: Chromium, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    planted = """<script>document.title = "run"</script><img src="elsewhere.png" onerror="document.title = 'run'">"""
+    page = tmp_path / "planted.html"
+    page.write_text(pages["report"].read_text(encoding="utf-8").replace("<main>", f"<main>{planted}"), encoding="utf-8")
+    browser.open(page, 1440, "light")
+    found = browser.problems(page)
+    assert any("Content Security Policy" in problem for problem in found)
+    asked = [event["params"] for event in browser.events if event["method"] == "Network.loadingFailed"]
+    assert [request["blockedReason"] for request in asked] == ["csp"]
+    assert browser.ask("document.title").startswith("sft-grpo") and len(visible(browser)) == 10

@@ -81,10 +81,11 @@ def band_pictures(part: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     for curve in part["curves"]:
         points = curve["points"]
         steps, means, lows, highs = ([point[name] for point in points] for name in ("step", "mean", "low", "high"))
-        with canvas(2.9, 1.6) as (picture, axes):
+        with canvas(2.9, 1.7) as (picture, axes):
             axes.fill_between(steps, lows, highs, color=AFTER, alpha=0.25, linewidth=0)
             axes.plot(steps, means, color=AFTER, linewidth=1.6)
             axes.set_ylim(low - margin, high + margin)
+            axes.set_xlabel("step")
             words = (
                 f"{part['label']} of {curve['name']}, phase {part['phase']}, mean of {curve['seeds']} seeds and the "
                 f"band of all: {_bound(points[0])} until step {steps[0]:.0f}, {_bound(points[-1])} until step "

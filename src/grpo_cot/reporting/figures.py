@@ -129,7 +129,7 @@ def accuracy_picture(metrics: Mapping[str, Any]) -> Markup:
     words = []
     with canvas(4.6, 0.5 + 0.75 * len(measures)) as (picture, axes):
         for row, (key, label) in enumerate(measures):
-            axes.text(0, -row + 0.42, label, color=INK, va="center")
+            axes.text(1, -row + 0.42, label, color=INK, va="center")
             words.append(f"{label}: " + ", ".join(f"{names[m]} {with_interval(metrics[m][key])}" for m, *_ in bars))
             for model, offset, colour in bars:
                 value, low, high = (100 * metrics[model][key][end] for end in ("value", "low", "high"))
@@ -209,9 +209,10 @@ def curve_pictures(log: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup
     for name, label in CURVES:
         steps, values = series(log, name)
         if len(values) > 1:
-            with canvas(2.9, 1.5) as (picture, axes):
+            with canvas(2.9, 1.6) as (picture, axes):
                 axes.plot(steps, values, color=AFTER, linewidth=1.5)
                 axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+                axes.set_xlabel("step")
                 pictures.append((label, as_svg(picture, course(label, steps, values))))
     return pictures
 

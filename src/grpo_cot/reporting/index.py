@@ -10,6 +10,7 @@ from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.reporting import bands, tables
 from grpo_cot.reporting.headlines import compared, comparison_headlines, headlines
 from grpo_cot.reporting.pages import environment
+from grpo_cot.reporting.sentences import outcome
 from grpo_cot.reporting.tables import Result
 from grpo_cot.statistics import in_points
 
@@ -49,6 +50,7 @@ def index_page(
         results=results, published=published, comparisons=comparisons, claims=claims, study=study,
         curves=[{**part, "pictures": bands.band_pictures(part)} for part in curves],
         headlines=headlines, comparison_headlines=comparison_headlines, compared=compared,
+        outcome=outcome,
         # A newcomer, whose runs are no rows of the published tables, gets no empty tables.
         tables=tables.published_tables(results, published) if any(result.published_row for result in results) else [],
         wrong=tables.wrong_by_mark(published), replications=tables.replications(results),
