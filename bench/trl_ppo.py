@@ -6,9 +6,10 @@ It reads JSON, and its last line is a JSON list: the seconds of each rollout wit
 import json
 import sys
 import time
+from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
 
 
@@ -17,7 +18,12 @@ def main() -> None:
     given = json.load(sys.stdin)
     torch.set_num_threads(given["threads"])
     settings, base = given["settings"], given["base"]
-    tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
+    # Its Transformers do not know the class that ours write into a tokenizer's configuration.
+    named = json.loads((Path(base) / "tokenizer_config.json").read_text())
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(Path(base) / "tokenizer.json"), eos_token=named["eos_token"], pad_token=named["pad_token"],
+        padding_side="left",
+    )  # fmt: skip
     models = [AutoModelForCausalLMWithValueHead.from_pretrained(base, torch_dtype=torch.float32) for _ in range(2)]
     size = settings["batch_size"]
     configuration = PPOConfig(

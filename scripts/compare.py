@@ -5,7 +5,7 @@ from pathlib import Path
 
 from grpo_cot.common.files import read_jsonl, write_json
 from grpo_cot.common.step import run
-from grpo_cot.grading.grade import compare
+from grpo_cot.grading.comparison import compare
 from grpo_cot.statistics import in_points
 
 

@@ -8,6 +8,8 @@ import pytest
 from stand_in_hub import TOKEN, Hub, serving
 from support import ROOT
 
+import grpo_cot  # noqa: F401  # before a test imports torch, whose threads it tells how to wait
+
 # For the processes that tests start; vLLM, where it is on the path, starts some as well.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
 

@@ -22,7 +22,7 @@ def model_figures(accuracy: float, **changed: Any) -> dict[str, Any]:
         "majority_at": {"4": share(0.5)},
         "harness": {"strict_match": share(0.31), "flexible_extract": share(0.52)},
         "reasoning_tokens": {"mean": 30.5, "low": 29.0, "high": 32.0, "n": 450},
-        "completion_tokens": {"mean": 44.0},
+        "completion_tokens": {"value": 44.0, "low": 43.0, "high": 45.0},
         "truncated": 0.02,
     }  # fmt: skip
     return {**figures, **changed}

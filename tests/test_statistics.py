@@ -305,7 +305,7 @@ def prediction(number: int, right: int) -> dict[str, Any]:
         "truncated": False, "rouge": None, "gold_log_likelihood": None, "gold_tokens": None,
         "samples_strict": answers, "majority": right > 4, "samples_correct": [answer == "5" for answer in answers],
     }  # fmt: skip
-    row = {"id": str(number), "set": "test", "before": None, "gold": "5", "solution": None}
+    row = {"id": str(number), "set": "test", "before": None, "gold": "5", "solution": None, "difficulty": None}
     return row | {"base": model, "trained": model}
 
 

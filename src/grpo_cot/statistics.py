@@ -226,6 +226,47 @@ def majority_at(k: int, right: int, wrong: Sequence[int], silent: int = 0, seed:
     return float(np.mean((leading[:, 0] & (votes[:, 0] > 0)) / leading.sum(axis=1)))
 
 
+def concordance(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> dict[str, Any] | None:
+    """The probability that a second figure exceeds a first one of its stratum, ties counting one half (AUC).
+
+    Over all pairs of all strata, with the interval of DeLong et al. (Biometrics 44, 1988, 837-845): a stratum's
+    variance is that of each figure's mean outcome against the other side; strata are weighted by their pairs. The
+    interval is normal, cut off at 0 and 1, and None where a side of every stratum has one figure or all pairs have one
+    outcome.
+
+    Args:
+        strata: the first and the second figures of each stratum.
+
+    Returns:
+        `value`, `low`, `high` and `pairs`; None where no stratum has both.
+
+    >>> figure = concordance([([1, 2, 3, 4], [3, 4, 5, 6])])
+    >>> round(figure["value"], 3), round(figure["low"], 3), figure["pairs"]
+    (0.875, 0.63, 16)
+    """
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    total = sum(len(first) * len(second) for first, second in strata)
+    if not total:
+        return None
+    value = variance = 0.0
+    for first, second in strata:
+        pairs = len(first) * len(second)
+        if not pairs:
+            continue
+        ranks = rankdata([*first, *second])
+        # Of each second figure the share of first ones below it, and of each first one the share of second ones above.
+        above = (ranks[len(first) :] - rankdata(second)) / len(first)
+        below = 1 - (ranks[: len(first)] - rankdata(first)) / len(second)
+        value += float(above.mean()) * pairs / total
+        spread = sum(float(side.var(ddof=1)) / len(side) for side in (above, below) if len(side) > 1)
+        variance += spread * (pairs / total) ** 2
+    reach = float(ndtri(0.975)) * math.sqrt(variance)
+    low, high = (max(value - reach, 0.0), min(value + reach, 1.0)) if variance else (None, None)
+    return {"value": value, "low": low, "high": high, "pairs": total}
+
+
 def in_points(paired: Mapping[str, float]) -> str:
     """A paired difference of shares in percentage points, with its 95 % interval and p."""
     return (

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import binomtest
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.grading.grade import compare, grade, metrics
+from grpo_cot.grading.comparison import compare
+from grpo_cot.grading.grade import grade, metrics
 from grpo_cot.grading.pairs import pair_figures
 
 
@@ -88,7 +89,7 @@ def test_rows_without_final_answers_are_ranked_and_compared_and_have_no_accuracy
     figures = metrics(better)
     assert [figures["trained"][name] for name in ("strict_accuracy", "unread", "harness", "pass_at")] == [None] * 4
     assert set(figures["paired"]) == {"pair_accuracy"} and figures["warnings"] == []
-    assert figures["trained"]["completion_tokens"] == {"mean": 9}
+    assert figures["trained"]["completion_tokens"]["value"] == 9
     result = compare(worse, better)
     assert "strict_accuracy" not in result and result["unread"] is None
     assert (result["pair_accuracy"]["a"]["value"], result["pair_accuracy"]["b"]["value"]) == (0, 1)

@@ -36,6 +36,7 @@ def problems(root: Path) -> tuple[int, list[str]]:
     recipes, datasets, bases = (
         sorted((root / folder).glob("*.yaml")) for folder in ("experiments", "sources/datasets", "sources/bases")
     )
+    checked: set[tuple[str, ...]] = set()  # runs that differ in their seed alone are checked once
     tables = [root / "params.yaml", *sorted((root / "suites").glob("*.yaml"))]
     for path in recipes:
         with heard(path):
@@ -61,7 +62,9 @@ def problems(root: Path) -> tuple[int, list[str]]:
             runs = {name: run for name, run in params.runs.items() if _files(root, run) <= sound}
             for name, run in runs.items():
                 with heard():
-                    check_run(root, name, run)
+                    if (same := (run.recipe, run.dataset, run.base, run.image)) not in checked:
+                        checked.add(same)
+                        check_run(root, name, run)
                     if path == tables[0]:  # and not what is in store for later
                         place = root / f"experiments/{run.recipe}.yaml"
                         check_dashboards(load_recipe(place), place)

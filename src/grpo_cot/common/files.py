@@ -1,5 +1,6 @@
 """Reading and writing the pipeline's files: errors that name file and row, and writes that are whole or absent."""
 
+import copy
 import hashlib
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def read_yaml(path: Path) -> Any:
             NaN, an infinity, a whole number of more than 64 bits, text that is no UTF-8.
     """
     try:
-        content = YAML(typ="safe", pure=True).load(read_text(path))
+        content = copy.deepcopy(_parsed(read_text(path)))
         unfit = next(_unfit(content, ()), None)
     except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
@@ -58,6 +60,12 @@ def read_yaml(path: Path) -> Any:
         place, problem = unfit
         raise InputError(f"{path}: {'.'.join(place) or 'the file'}: {problem}")
     return content
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """A YAML text's content. `make check` reads a recipe once for each run that names it, and the parser is slow."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def _unfit(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

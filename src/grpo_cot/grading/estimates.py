@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from grpo_cot.statistics import bootstrap_interval, detectable_difference, mcnemar, wilson_interval
+from grpo_cot.statistics import bootstrap_interval, detectable_difference, mcnemar, t_interval, wilson_interval
 
 MODELS = ("base", "trained")  # in the order in which differences are taken
 
@@ -25,6 +25,16 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
     that so many problems show with 80 % power at the 5 % level."""
     discordant = sum(first != second for first, second in zip(before, after, strict=True)) / len(before)
     return {**mcnemar(before, after)._asdict(), "detectable": detectable_difference(len(before), discordant)}
+
+
+def mean_difference(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
+    """The means of two figures of the same problems (`a`, `b`), and their `difference` b minus a with its t interval
+    over problems and p; these are None where every problem differs alike."""
+    changes = [after - before for before, after in zip(a, b, strict=True)]
+    means = {"a": sum(a) / len(a), "b": sum(b) / len(b)}
+    if len(set(changes)) == 1:
+        return {**means, "difference": changes[0], "low": None, "high": None, "p": None}
+    return {**means, **t_interval(changes)._asdict()}
 
 
 def perplexity(measured: Sequence[tuple[float | None, int | None]]) -> dict[str, Any] | None:

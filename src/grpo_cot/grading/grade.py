@@ -3,10 +3,8 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from operator import itemgetter
 from typing import Any
 
 from grpo_cot.answers import same_answer, stated_value
@@ -14,8 +12,9 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.grading.estimates import MODELS, mean, paired, perplexity, share
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
+from grpo_cot.grading.lengths import by_difficulty, difficulty, length_and_accuracy
 from grpo_cot.grading.lenient import lenient_answer
-from grpo_cot.grading.pairs import pair_figures, ranked_right
+from grpo_cot.grading.pairs import pair_figures
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge
 from grpo_cot.grading.texts.figures import text_figures
 from grpo_cot.schema import sections, strict_answer
@@ -77,7 +76,8 @@ def read_samples(samples: Sequence[str] | None, gold: str | None, locale: str) -
 
 
 def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -> list[Row]:
-    """Predictions, one row a problem: id, set, before, gold, locale, solution, and the verdicts on base and trained.
+    """Predictions, one row a problem: id, set, before, gold, locale, solution, its difficulty, and the verdicts on base
+    and trained.
 
     Many completions are read in as many processes as there are CPUs, with the same result.
 
@@ -107,7 +107,9 @@ def grade(completions: Sequence[Row], problems: Mapping[tuple[str, str], Row]) -
 
 def _prediction(row: Row, problem: Row) -> Row:
     gold, locale, solution = problem["gold"], problem["locale"], problem["solution"]
-    prediction = {"id": row["id"], "set": row["set"], "before": row["before"], **problem}
+    prediction = {
+        "id": row["id"], "set": row["set"], "before": row["before"], **problem, "difficulty": difficulty(solution)
+    }  # fmt: skip
     for model in MODELS:
         completion = row[model]["completion"]
         prediction[model] = {
@@ -157,7 +159,10 @@ def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
         names = (predictions[0]["before"] or "base", "trained")
         unread = {name: figures[model]["unread"] for name, model in zip(names, MODELS, strict=True)}
         warnings = unread_warnings(unread, differences["lenient_accuracy"])
-    result = {"n": len(predictions), **figures, "paired": differences, "warnings": warnings}
+    result = {
+        "n": len(predictions), **figures, "paired": differences, "warnings": warnings,
+        "by_difficulty": by_difficulty(predictions), "length_and_accuracy": length_and_accuracy(predictions),
+    }  # fmt: skip
     pairs, texts = pair_figures(predictions), text_figures(predictions)
     if not (graded or pairs or texts):
         raise InputError(
@@ -217,7 +222,7 @@ def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None], *, grad
     return {
         **read,
         "reasoning_tokens": {"mean": length["value"], "low": length["low"], "high": length["high"], "n": len(lengths)},
-        "completion_tokens": {"mean": sum(row["tokens"] for row in rows) / len(rows)},
+        "completion_tokens": mean([row["tokens"] for row in rows]),
         "truncated": sum(row["truncated"] for row in rows) / len(rows),
         "perplexity": perplexity([(row["gold_log_likelihood"], row["gold_tokens"]) for row in rows]),
         "sacrebleu": bleu(*zip(*pairs, strict=True)) if pairs else None,
@@ -247,54 +252,3 @@ def _majority_at(k: int, row: Row, number: int) -> float:
     wrong = Counter(answer for answer, correct in answers if not correct)
     silent = wrong.pop(None, 0)
     return majority_at(k, sum(row["samples_correct"]), list(wrong.values()), silent, seed=number)
-
-
-def compare(a: Sequence[Row], b: Sequence[Row]) -> dict[str, Any]:
-    """Two runs' trained models, paired on the ids of their evaluation rows: b minus a, by set, the main set on top.
-
-    Of both accuracies where rows have final answers, of `pair_accuracy` over the `n` pairs of answers that both models
-    have the positions for, and of texts of `wanted_share`, by the judge that both runs have in common.
-
-    Raises:
-        InputError: the runs were not evaluated on the same rows, or there is nothing to compare.
-    """
-    first, second = (
-        {(row["set"], row["id"], row["gold"], row.get("wanted")): row["trained"] for row in rows} for rows in (a, b)
-    )
-    if first.keys() != second.keys():
-        unpaired = sorted(first.keys() ^ second.keys(), key=str)
-        raise InputError(
-            f"the runs were evaluated on different rows ({len(unpaired)} unpaired, {unpaired[0][1]!r} first); "
-            "give both the same data set and the same evaluate section"
-        )
-    sets: dict[str, Any] = {}
-    for name in dict.fromkeys(row["set"] for row in a):
-        keys = [key for key in first if key[0] == name]
-        sides = {"a": [first[key] for key in keys], "b": [second[key] for key in keys]}
-        sets[name] = {"n": len(keys), "unread": None, "warnings": []}
-        measures: dict[str, Callable[[Row], bool]] = {}
-        if keys[0][2] is not None:
-            measures |= {f"{reader}_accuracy": itemgetter(f"{reader}_correct") for reader in READERS}
-        if wanted := keys[0][3]:
-            sets[name]["wanted"] = wanted
-            measures["wanted_share"] = partial(_is_judged, wanted)
-        for measure, verdict in measures.items():
-            verdicts = {side: list(map(verdict, rows)) for side, rows in sides.items()}
-            shares = {side: share(own) for side, own in verdicts.items()}
-            sets[name][measure] = {**shares, **paired(verdicts["a"], verdicts["b"])}
-        ranked = [(ranked_right(one), ranked_right(other)) for one, other in zip(*sides.values(), strict=True)]
-        if measured := [pair for pair in ranked if None not in pair]:
-            ranks = dict(zip(("a", "b"), map(list, zip(*measured, strict=True)), strict=True))
-            shares = {side: share(own) for side, own in ranks.items()}
-            sets[name]["pair_accuracy"] = {**shares, **paired(ranks["a"], ranks["b"]), "n": len(measured)}
-        elif not measures:
-            raise InputError(f"the set {name!r} has no final answers, and no pair of answers that both runs measured")
-        if "lenient_accuracy" in measures:
-            unread = {side: share([row["numeric"] is None for row in rows]) for side, rows in sides.items()}
-            sets[name] |= {"unread": unread, "warnings": unread_warnings(unread, sets[name]["lenient_accuracy"])}
-    main = next(iter(sets))
-    return {"set": main, **sets[main], "sets": sets}
-
-
-def _is_judged(wanted: str, row: Row) -> bool:
-    return bool(row["judged"] == wanted)

@@ -15,7 +15,8 @@ from support import ROOT
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, read_json, read_jsonl, read_yaml, write_json, write_jsonl
-from grpo_cot.grading.grade import compare, metrics
+from grpo_cot.grading.comparison import compare
+from grpo_cot.grading.grade import metrics
 from grpo_cot.grading.texts import verdicts
 from grpo_cot.grading.texts.judge import Judge
 
