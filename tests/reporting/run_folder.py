@@ -48,7 +48,11 @@ def with_lengths(figures: dict[str, Any]) -> dict[str, Any]:
 
     def model(value: float, tokens: float) -> dict[str, Any]:
         share = {"value": value, "low": value - 0.1, "high": value + 0.1}
-        return {"strict_accuracy": share, "lenient_accuracy": share, "completion_tokens": {"mean": tokens}}
+        return {
+            "strict_accuracy": share,
+            "lenient_accuracy": share,
+            "completion_tokens": {"value": tokens, "low": tokens - 1, "high": tokens + 1},
+        }
 
     levels = [
         {

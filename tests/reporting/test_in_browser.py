@@ -24,8 +24,8 @@ VERDICTS = {"won": (False, True), "lost": (True, False), "wrong": (False, False)
 CLAIMS = [
     {
         "question": f"Does it hold, {outcome}?", "published": "Over-penalisation harms.", "log": "0.34 against 0.45",
-        "measure": "strict accuracy, six seeds", "sentence": "It costs 4.0 points [2.0, 6.0], p = 0.003.",
-        "outcome": outcome, "figures": [],
+        "measure": "strict_accuracy", "sentence": "It costs 4.0 points [2.0, 6.0], p = 0.003.", "outcome": outcome,
+        "figure": None if outcome == "not run" else {"value": -0.04, "low": -0.06, "high": -0.02, "seeds": [1, 2]},
     }
     for outcome in ("holds", "contradicted", "undecided", "not run")
 ]  # fmt: skip

@@ -87,7 +87,7 @@ EITHER = {"value": 0.52, "low": 0.47, "high": 0.57, "pairs": 900}
 
 def test_a_relation_of_length_is_decided_by_its_interval() -> None:
     figures = (LONGER, SHORTER, EITHER, None, {"value": 1.0, "low": None, "high": None, "pairs": 1})
-    expected = ["longer", "shorter", "unrelated", "not measured", "not measured"]
+    expected = ["longer", "shorter", "unrelated", "not measured", "unrelated"]
     assert [relation(figure) for figure in figures] == expected
     assert relation({**LONGER, "low": 0.5}) == relation({**SHORTER, "high": 0.5}) == "unrelated"
 
@@ -122,3 +122,10 @@ def test_length_is_judged_within_a_difficulty(
 def test_length_without_pairs_is_not_judged() -> None:
     said = length_verdict("After training", {"pooled": None, "within": None})
     assert said == "After training, no right and wrong completion could be compared in length."
+
+
+def test_pairs_that_are_all_alike_have_no_interval() -> None:
+    alike = {"value": 1.0, "low": None, "high": None, "pairs": 1}
+    said = length_verdict("After training", {"pooled": alike, "within": alike})
+    assert "longer in 100.0 % (no interval) of pairs, and in 100.0 % (no interval)" in said
+    assert "no relation of length and correctness is shown" in said

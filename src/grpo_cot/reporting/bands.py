@@ -1,4 +1,4 @@
-"""Curves of one recipe's seeds together, and the published ones of the length study: figures and pictures."""
+"""The index's pictures: curves of one recipe's seeds together, the length study's published ones, and its claims."""
 
 import csv
 import math
@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from grpo_cot.common.files import read_json
+from grpo_cot.reporting import claims as study
 from grpo_cot.reporting.tables import Result, by_recipe
 
 STUDY = Path(__file__).with_name("length_study_curves.csv")
@@ -143,4 +144,37 @@ def published_pictures() -> list[tuple[str, Markup]]:
             axes.set_ylim(bottom=0)
             axes.legend(fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(-0.05, -0.22))
             pictures.append((label, as_svg(picture, f"Published: {label}. " + "; ".join(words) + ".")))
+    return pictures
+
+
+def claim_pictures(claims: Sequence[Mapping[str, Any]]) -> list[Markup | None]:
+    """Of each claim its difference with its interval beside 0, those of one unit on one scale; None where no run
+    decides it."""
+    from grpo_cot.reporting.drawing import AFTER, GREY, as_svg, canvas
+
+    measured = []
+    reach: dict[str, float] = {}
+    for claim in claims:
+        _, factor, unit, *_ = study.MEASURES[claim["measure"]]
+        figure = claim["figure"]
+        ends = [factor * figure[end] for end in ("low", "value", "high") if figure[end] is not None] if figure else []
+        measured.append((unit, ends))
+        reach[unit] = max([reach.get(unit, 1.0), *map(abs, ends)])
+    pictures: list[Markup | None] = []
+    for unit, ends in measured:
+        if not ends:
+            pictures.append(None)
+            continue
+        middle = ends[len(ends) // 2]
+        with canvas(2.3, 0.45) as (picture, axes):
+            axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
+            axes.plot([ends[0], ends[-1]], [0, 0], color=AFTER, linewidth=2)
+            axes.plot(middle, 0, "o", color=AFTER, markersize=6)
+            axes.set_xlim(-1.08 * reach[unit], 1.08 * reach[unit])
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            axes.tick_params(labelsize=9)
+            axes.set_xlabel(unit, fontsize=9, labelpad=1)
+            interval = f" [{ends[0]:+.1f}, {ends[-1]:+.1f}]" if len(ends) > 1 else ", no interval"
+            pictures.append(as_svg(picture, f"Difference: {middle:+.1f} {unit}{interval}"))
     return pictures

@@ -289,7 +289,7 @@ def length_picture(relation: Mapping[str, Any], before: str) -> Markup:
                 continue
             if share["low"] is not None:
                 axes.plot([100 * share["low"], 100 * share["high"]], [-row] * 2, color=colour, linewidth=2)
-                words.append(f"{label}: {with_interval(share)} of {share['pairs']} pairs")
+            words.append(f"{label}: {with_interval(share)} of {share['pairs']} pairs")
             axes.plot(100 * share["value"], -row, "o", color=colour, markersize=6)
         axes.set_yticks([-row for row in range(len(rows))], [label for label, *_ in rows])
         axes.set_ylim(0.5 - len(rows), 0.5)

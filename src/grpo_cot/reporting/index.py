@@ -38,14 +38,16 @@ def index_page(
     results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]],
     claims: Sequence[Mapping[str, Any]],
 ) -> str:  # fmt: skip
-    """The page. `curves` are `bands` of these runs.
+    """The page. `curves` are `bands` of these runs, `claims` those of `grpo_cot.reporting.claims`.
 
-    A claim is a `question` with what was `published` about it and what the published `log` says (None: nothing), the
-    `measure` that decides it here, and its `sentence` and `outcome` (holds, contradicted, undecided, not run).
+    The claims of a study stand on it, with the study's own curves, once a run decides one of them.
     """
     published = tables.published_results()
-    # The study's own curves stand beside claims that have its logs.
-    study = bands.published_pictures() if any(claim["log"] for claim in claims) else []
+    if all(claim["outcome"] == "not run" for claim in claims):
+        claims = []
+    pictures = bands.claim_pictures(claims)
+    claims = [{**claim, "picture": picture} for claim, picture in zip(claims, pictures, strict=True)]
+    study = bands.published_pictures() if claims else []
     return environment().get_template("index.html.jinja").render(
         results=results, published=published, comparisons=comparisons, claims=claims, study=study,
         curves=[{**part, "pictures": bands.band_pictures(part)} for part in curves],

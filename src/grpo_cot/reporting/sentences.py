@@ -92,10 +92,11 @@ def reading(metrics: Mapping[str, Any]) -> str | None:
 def relation(figure: Mapping[str, float] | None) -> str:
     """How right completions differ from wrong ones in length, by the share of pairs in which the right one is longer:
     `longer`, `shorter` or `unrelated` as its interval lies above, below or around a half; `not measured` without pairs.
+    Where there is no interval nothing is shown.
     """
-    if figure is None or figure["low"] is None:
+    if figure is None:
         return UNMEASURED
-    if figure["low"] <= 0.5 <= figure["high"]:
+    if figure["low"] is None or figure["low"] <= 0.5 <= figure["high"]:
         return UNRELATED
     return LONGER if figure["value"] > 0.5 else SHORTER
 
@@ -119,4 +120,6 @@ def length_verdict(when: str, figures: Mapping[str, Any]) -> str:
 
 def with_interval(figure: Mapping[str, float]) -> str:
     """A share with its interval, as it is printed."""
+    if figure["low"] is None:
+        return f"{100 * figure['value']:.1f} % (no interval)"
     return f"{100 * figure['value']:.1f} % [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"

@@ -156,7 +156,7 @@ def ablation(results: Sequence[Result]) -> list[dict[str, Any]]:
         runs = [run.metrics for run in seeds.values()]
         if all("strict_accuracy" in metrics["paired"] for metrics in runs):
             figures = {
-                measure: {model: over_seeds([_level(run[model][measure]) for run in runs]) for model in MODELS}
+                measure: {model: over_seeds([run[model][measure]["value"] for run in runs]) for model in MODELS}
                 for measure in ABLATED
             }
             row = {"recipe": recipe, "seeds": list(seeds), "n": sorted({metrics["n"] for metrics in runs})}
@@ -169,10 +169,6 @@ def ablation(results: Sequence[Result]) -> list[dict[str, Any]]:
         for (dataset, base), rows in compared.items()
         if len(rows) > 1
     ]  # fmt: skip
-
-
-def _level(figure: Mapping[str, float]) -> float:
-    return figure["mean"] if "mean" in figure else figure["value"]
 
 
 def _in_common(figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
