@@ -29,7 +29,7 @@ check: .venv/.ready ## validate params, recipes and sources, one sentence a prob
 plan: .venv/.ready ## what a recipe would do, and what it would need: make plan EXPERIMENT=tiny-grpo
 	@python workflow/plan.py $(EXPERIMENT)
 
-test: .venv/.ready $(VLLM) ## run the tests
+test: .venv/.ready $(VLLM) .venv/axe/.ready ## run the tests
 	python -m pytest
 
 prove: .venv/.ready ## run the proofs that take long, and write their outcomes into docs/tested.md (PROOFS="kills or matrix")
@@ -117,3 +117,12 @@ mutmut:
 	@rm -rf .venv/mutmut
 	@$(PIP) --require-hashes --target .venv/mutmut -r locks/mutmut.txt
 	@cat locks/mutmut.txt > .venv/mutmut/.ready
+
+.venv/axe/.ready: locks/axe.txt .venv/.ready
+	@cmp -s locks/axe.txt $@ && touch $@ || $(MAKE) --no-print-directory axe
+
+.PHONY: axe
+axe:
+	@rm -rf .venv/axe
+	@$(PIP) --require-hashes --target .venv/axe -r locks/axe.txt
+	@cat locks/axe.txt > .venv/axe/.ready

@@ -68,11 +68,26 @@ def network_and_tokens(step: str, arguments: list[str]) -> tuple[bool, set[str]]
     return server or online, {"WANDB_API_KEY"} if online else set()
 
 
+def commit(step: str) -> dict[str, str]:
+    """The variable with the commit of the checkout, for the step report alone; none where git knows no commit.
+
+    A plus says that files differ from it. dvc.lock does not count: DVC writes it while it runs.
+    """
+    if step != "report" or not (ROOT / ".git").exists() or not shutil.which("git"):
+        return {}
+    asked = (["rev-parse", "--verify", "--quiet", "HEAD"], ["status", "--porcelain", "--", ".", ":(exclude)dvc.lock"])
+    known, changed = (
+        subprocess.run(["git", "-C", str(ROOT), *question], capture_output=True, text=True).stdout.strip()
+        for question in asked
+    )
+    return {"GRPO_COT_COMMIT": known + ("+" if changed else "")} if known else {}
+
+
 def on_the_host(step: str, arguments: list[str]) -> None:
     """Become the step, without the secrets that it does not need."""
     network, tokens = network_and_tokens(step, arguments)
     environment = {name: value for name, value in os.environ.items() if name in tokens or not SECRET.search(name)}
-    environment |= {"PYTHONPATH": "src", "GRPO_COT_ENGINE": "host", "DO_NOT_TRACK": "1"}
+    environment |= {"PYTHONPATH": "src", "GRPO_COT_ENGINE": "host", "DO_NOT_TRACK": "1"} | commit(step)
     if "HF_TOKEN" not in tokens:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_TOKEN_PATH": os.devnull}  # a login on disk is none of its business
     if not network:
@@ -190,6 +205,7 @@ def in_a_container(engine: str, step: str, image_name: str, arguments: list[str]
     settings = {
         "HOME": "/tmp", "USER": "step", "PYTHONPATH": "src", "HF_HOME": "/tmp/huggingface", "DO_NOT_TRACK": "1",
         "GRPO_COT_ENGINE": engine, "GRPO_COT_IMAGE": reference, "GRPO_COT_IMAGE_ID": image_id,
+        **commit(step),
     }  # fmt: skip
     mounts = {str(ROOT): "rw"}
     passed = {"DVC_STAGE", *tokens}

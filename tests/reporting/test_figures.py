@@ -1,160 +1,37 @@
 """A run's report, made from a run folder written by hand: no model is needed."""
 
+import hashlib
 import re
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import report
-from graded import metrics, preference_metrics, text_metrics
+from graded import metrics, preference_metrics, share, text_metrics
 from judged import answer, predictions
+from run_folder import GRPO_LOG, HOSTILE, SFT_LOG, page_of, with_lengths, write_phase, write_problems, write_run
 from support import ROOT
 
-from grpo_cot.common.files import read_json, read_text, write_json, write_jsonl, write_text
-from grpo_cot.reporting.figures import accuracy_picture, changed_problems, curves_picture, figure_rows, reward_picture
-
-HOSTILE = "</pre><script>alert(1)</script>"
-GRPO_LOG = [
-    {
-        "step": step, "reward": 0.3 + 0.01 * step, "rewards/correctness/mean": 0.1 + 0.01 * step,
-        "rewards/strict_format/mean": 0.2, "completions/mean_length": 40.0 - 0.2 * step,
-        "completions/clipped_ratio": 0.05, "frac_reward_zero_std": 0.1, "entropy": 1.0, "grad_norm": 0.4,
-    }
-    for step in range(1, 41)
-]  # fmt: skip
-SFT_LOG = [
-    *({"step": step, "loss": 3 / step, "mean_token_accuracy": 1 - 1 / step} for step in range(1, 41)),
-    *({"step": step, "eval_loss": 3.2 / step} for step in (10, 20, 40)),
-]
-
-
-def prediction(
-    identifier: str, before: bool, after: bool, completion: str = "<answer>\n4\n</answer>"
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": identifier, "set": "test", "gold": "4"}
-    for model, right in (("base", before), ("trained", after)):
-        row[model] = {"completion": completion, "strict_correct": right}
-    return row
-
-
-def write_source(path: Path) -> None:
-    """The record of a data set with an evaluation set of others."""
-    origin = {
-        "kind": "files",
-        "id": None,
-        "revision": None,
-        "licence": {"id": "mit", "name": None},
-        "locale": "en",
-        "note": None,
-        "contains": None,
-    }
-    write_json(
-        path,
-        {
-            "name": "gsm8k", **origin, "rows": {"train": 2000, "test": 500, "mgsm_en": 250},
-            "sets": {
-                "test": origin,
-                "mgsm_en": {
-                    **origin, "licence": {"id": "other", "name": "House terms"}, "contains": "test",
-                    "note": "Translated from GSM8K's test split.",
-                },
-            },
-        },
-    )  # fmt: skip
-
-
-def write_later_steps(run: Path) -> None:
-    """The files of the steps after training."""
-    texts = {"base": HOSTILE, "trained": "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>\n4\n</answer>"}
-    write_json(
-        run / "check.json",
-        {
-            "sampling": {"temperature": 0.8}, "seed": 3407, "greedy_answers_changed": True,
-            "transcripts": [{"question": "What is 2 + 2?", "greedy": texts, "sampled": texts}],
-        },
-    )  # fmt: skip
-    audit = {"broken": {}, "trained_later": [], "groups": 0, "group_size": 0, "base_samples": {}, "warnings": []}
-    write_json(run / "audit.json", audit)
-    write_json(
-        run / "merge.json",
-        {
-            "base": "dequantized", "dtype": "bfloat16", "parity_holds": True, "prompts": 100, "tokens": 4000,
-            "token_agreement": 0.998, "effect": 0.4, "kept": 0.83, "left_over": 0.05, "beyond_rounding": 0.001,
-            "loss": "Much",
-        },
-    )  # fmt: skip
-    write_json(run / "published.json", {"folder": "published/sft-grpo", "files": {"a": 1}, "pushed": {}})
-    write_json(
-        run / "record/train.json",
-        {
-            "step": "train", "started": "2026-11-21T12:00:00+00:00", "seconds": 61.2, "peak_memory_mib": 900,
-            "device": "x86_64", "processor": "AMD EPYC (AVX2)", "host": "desk", "engine": "host", "image": None,
-        },
-    )  # fmt: skip
+from grpo_cot.common.files import read_json, read_text, write_json, write_text
+from grpo_cot.reporting.figures import (
+    accuracy_picture,
+    curve_pictures,
+    difficulty_pictures,
+    figure_rows,
+    length_picture,
+    pass_picture,
+    reward_picture,
+    reward_rows,
+)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A graded run of two phases, SFT and then GRPO, on two evaluation sets."""
-    run = tmp_path / "runs/sft-grpo"
-    figures = metrics(0.2, 0.6)
-    elsewhere = metrics(0.1, 0.12, n=250, perplexity=None, sacrebleu=None, pass_at=None, majority_at=None)
-    figures["sets"]["mgsm_en"] = elsewhere["sets"]["test"]
-    write_json(run / "grade/metrics.json", figures)
-    write_jsonl(
-        run / "grade/predictions.jsonl",
-        [
-            prediction("test-0", False, True),
-            prediction("test-1", True, False, HOSTILE),
-            prediction("test-2", False, False),
-        ],
-    )
-    asked = [{"id": f"test-{at}", "messages": [{"role": "user", "content": f"Q{at} {HOSTILE}"}]} for at in range(3)]
-    write_jsonl(run / "prompts/eval-test.jsonl", asked)
-    write_jsonl(run / "prompts/eval-mgsm_en.jsonl", asked)
-    facts = {
-        "tokens": {"mean": 60.5, "max": 99},
-        "too_long": [],
-        "locale": "en",
-        "also_in_train": 0,
-        "near_train": 0,
-        "also_in": {},
-        "also_asked_as": {},
-        "more_than_one_gold": 0,
-    }
-    write_json(
-        run / "prompts/summary.json",
-        {
-            "train": {"prompts": 2000, **facts, "questions": 1990, "more_than_one_gold": 3},
-            "test": {"prompts": 500, "questions": 500, **facts, "near_train": 7},
-            "mgsm_en": {"prompts": 250, "questions": 250, **facts, "also_in": {"test": 250}},
-        },
-    )
-    write_json(
-        run / "train/summary.json", {"verdict": {"01-sft": ["The loss went down."], "02-grpo": ["The reward rose."]}}
-    )
-    for phase, log in (("01-sft", SFT_LOG), ("02-grpo", GRPO_LOG)):
-        write_json(run / f"train/{phase}/log.json", log)
-        configuration = {"method": phase[3:], "seed": 3407, "packages": {"torch": "2.13.0"}}
-        write_json(run / f"train/{phase}/configuration.json", configuration)
-    write_later_steps(run)
-    write_source(tmp_path / "source.json")
-    return run
-
-
-def page_of(run: Path, recipe: Path = ROOT / "experiments/tiny-grpo.yaml") -> str:
-    output = run / "report.html"
-    source = run.parent.parent / "source.json"
-    assert report.main(
-        Namespace(run=run, name="sft-grpo", recipe=recipe, source=source, output=output)
-    ) == f"file://{output.resolve()}"  # fmt: skip
-    return output.read_text(encoding="utf-8")
+    return write_run(tmp_path / "runs/sft-grpo")
 
 
 def test_the_page_shows_every_figure_with_its_interval(folder: Path) -> None:
     page = page_of(folder)
-    assert "strict accuracy went from\n<b>20.0 %</b> to <b>60.0 %</b>" in page
+    assert "raised strict accuracy from 20.0 % to 60.0 % on 500 held-out problems: +40.0 points [+35.0, +45.0]" in page
     assert '3.250 <span class="note">[3.000, 3.500]</span>' in page
     assert '41.50 <span class="note">[40.25, 42.75]</span>' in page
     assert "nrefs:1|tok:13a|version:2.5.1" in page
@@ -219,16 +96,10 @@ def test_phantom_groups_are_shown_of_the_base_and_of_what_a_later_phase_started_
     rewards = page[page.index("<h2>Rewards before training</h2>") : page.index("<h2>Data</h2>")]
     assert "On the base&#39;s own completions, in 16 groups of 8" in rewards.replace("'", "&#39;")
     assert "In 44 % of groups the weighted sum varies though no completion has the right value" in rewards
-    assert "<td>mine</td><td>judges none</td><td>judges none</td><td>0 % of groups</td>" in rewards
+    assert '<th scope="row">mine</th><td>judges none</td><td>judges none</td><td>0 % of groups</td>' in rewards
     assert "the model that 02-grpo started from, in 24 groups of 4" in rewards
     assert "In 12 % of groups the weighted sum varies" in rewards
     assert "Audit: Of the base." in page and "Audit before 02-grpo: Of the start." in page
-
-
-def test_what_models_wrote_is_escaped(folder: Path) -> None:
-    page = page_of(folder)
-    assert "<script>" not in page
-    assert page.count("&lt;/pre&gt;&lt;script&gt;alert(1)") >= 4
 
 
 def test_a_reward_of_ones_own_has_its_curve() -> None:
@@ -259,30 +130,15 @@ def test_pairs_without_final_answers_have_their_own_figures_and_no_empty_ones() 
     assert not {"strict accuracy", "unread by the lenient reader", "pass@4"} & set(labels)
     assert "pairs ranked right" in accuracy_picture(figures) and "strict" not in accuracy_picture(figures)
     assert "pairs ranked right" not in [row["label"] for row in figure_rows(metrics(0.2, 0.6))]
-    without = prediction("a", False, True) | {"gold": None}
-    assert changed_problems([without], limit=1) == {"won": [], "lost": [], "still wrong": []}
 
 
 def test_phantom_groups_have_a_curve() -> None:
     log = [{"step": step, "phantom_advantage": 0.1 * step} for step in (1, 2)]
-    assert "share that varies, none right" in curves_picture(log)
+    assert "share that varies, none right" in "".join(label + svg for label, svg in curve_pictures(log))
 
 
 def test_a_log_without_known_curves_has_no_picture() -> None:
-    assert curves_picture([{"step": 1, "loss": 2.0}]) == ""
-
-
-def test_changed_problems_are_grouped_by_what_training_did() -> None:
-    rows = [
-        prediction("a", False, True),
-        prediction("b", True, False),
-        prediction("c", False, False),
-        prediction("d", True, True),
-    ]
-    groups = changed_problems([*rows, prediction("e", False, True)], limit=1)
-    assert {name: [row["id"] for row in found] for name, found in groups.items()} == {
-        "won": ["a"], "lost": ["b"], "still wrong": ["c"],
-    }  # fmt: skip
+    assert curve_pictures([{"step": 1, "loss": 2.0}]) == []
 
 
 def text_run(run: Path, **more: Any) -> Path:
@@ -295,13 +151,8 @@ def text_run(run: Path, **more: Any) -> Path:
             (("negative", "negative"), ("positive", "negative"), ("positive", "negative"), ("negative", "negative")),
         )
     ]
-    write_jsonl(run / "grade/predictions.jsonl", predictions(*answers, "01-sft", **more))
-    write_jsonl(
-        run / "prompts/eval-test.jsonl",
-        [{"id": f"test-{at}", "messages": [{"role": "user", "content": f"The course {HOSTILE}"}]} for at in range(4)],
-    )
-    write_json(run / "train/reward_model/log.json", SFT_LOG)
-    write_json(run / "train/reward_model/configuration.json", {"method": "reward_model", "seed": 1, "packages": {}})
+    write_problems(run, predictions(*answers, "01-sft", **more), f"The course {HOSTILE}")
+    write_phase(run, "reward_model", SFT_LOG)
     summary = read_json(run / "train/summary.json")
     write_json(run / "train/summary.json", {"verdict": {"reward_model": ["It learnt."], **summary["verdict"]}})
     return run
@@ -310,10 +161,10 @@ def text_run(run: Path, **more: Any) -> Path:
 def test_a_run_of_texts_shows_the_judges_and_the_reward_models_figures(folder: Path) -> None:
     page = page_of(text_run(folder))
     assert "<title>sft-grpo: 20 % → 60 %</title>" in page
-    assert "the share judged negative by the independent judge went from\n<b>20.0 %</b> after 01-sft to <b>60.0 %<" in (
-        page
+    assert (
+        "raised the share judged negative by the independent judge from 20.0 % to 60.0 % on 500 held-out texts" in page
     )
-    assert "On 500 held-out texts" in page and "<tr><th></th><th>after 01-sft</th><th>trained</th>" in page
+    assert "evaluated on 500 held-out texts" in page and '>after 01-sft</th><th scope="col">trained</th>' in page
     for label in ("taken for negative by the reward model", "weighted reward of a completion", "distinct-2"):
         assert label in page
     assert '8.25 <span class="note">[8.00, 8.50]</span>' in page  # perplexity under the model on the left
@@ -324,9 +175,9 @@ def test_a_run_of_texts_shows_the_judges_and_the_reward_models_figures(folder: P
     expected = "log-likelihood minus that of the model after 01-sft is 12.25 nats"
     assert f'{expected} <span class="note">[11.50, 13.00]</span> in the mean' in page
     assert "loaded alike. All texts" in page and "have 100. On its own" in page
-    assert "<td>negative</td><td>0.875</td><td>0.812</td><td>0.843</td><td>180</td>" in page
-    assert '<td>positive</td><td><span class="missing">none</span></td><td>0.000</td>' in page
-    assert "<tr><td>negative</td><td>171</td><td>9</td></tr>" in page
+    assert '<th scope="row">negative</th><td>0.875</td><td>0.812</td><td>0.843</td><td>180</td>' in page
+    assert '<th scope="row">positive</th><td><span class="missing">none</span></td><td>0.000</td>' in page
+    assert '<tr><th scope="row">negative</th><td>171</td><td>9</td></tr>' in page
     assert "Its expected calibration error is 0.052" in page
     assert "Of their beginnings alone it takes 12.5 %" in page
     assert 'role="img" aria-label="Reliability: of 30 texts with confidence 0.6 to 0.7 (mean 0.65), 70% are' in page
@@ -335,15 +186,16 @@ def test_a_run_of_texts_shows_the_judges_and_the_reward_models_figures(folder: P
 
 def test_texts_stand_side_by_side_with_their_verdicts_and_are_escaped(folder: Path) -> None:
     page = page_of(text_run(folder))
-    held_out = page[page.index("<h2>Held-out texts</h2>") : page.index("<h2>Rewards before training</h2>")]
-    became, rest = held_out.split("<h3>stopped being negative</h3>")
-    stopped, still = rest.split("<h3>still not negative</h3>")
-    assert "<h3>became negative</h3>" in became and "(test, test-0, its own text is positive)" in became
-    assert '<h4>after 01-sft</h4><pre class="wrong"> is positive' in became and 'class="right"> is negative' in became
-    assert "judge: positive; reward model: negative (negative 90 %)" in became
-    assert "test-1" in stopped and "test-2" in still and "test-3" not in held_out
+    held_out = page[page.index("<h2>Held-out texts</h2>") : page.index("<h2>Data</h2>")]
+    worse, better, still, same = held_out.split("<article")[1:]
+    assert ">stopped being negative</span> test, test-1" in worse and ">became negative</span> test, test-0" in better
+    assert ">still not negative</span> test, test-2" in still and ">still negative</span> test, test-3" in same
+    assert "its own text is positive" in better
+    assert '<h4>after 01-sft: wrong</h4>\n<pre class="wrong"> is positive' in better
+    assert '<h4>trained: right</h4>\n<pre class="right"> is negative' in better
+    assert "judge: positive; reward model: negative (negative 90 %)" in better
     assert "judge: positive; reward model: positive (negative 10 %)" in still
-    assert "<script>" not in page and page.count("&lt;script&gt;alert(1)") >= 9
+    assert "<script>alert" not in page and page.count("&lt;script&gt;alert(1)") >= 12
 
 
 def test_the_reward_models_training_stands_before_the_phases(folder: Path) -> None:
@@ -369,10 +221,6 @@ def test_the_pictures_name_what_is_compared() -> None:
     assert "after 01-sft" in picture and "base" not in picture
     assert "judged negative by the" in picture and "taken for negative by" in picture
     assert "base" in accuracy_picture(metrics(0.2, 0.6))
-    rows = predictions([answer("negative"), answer("positive")], [answer("negative"), answer("negative")])
-    assert [row["right"] for row in changed_problems(rows, limit=9)["became negative"]] == [
-        {"base": False, "trained": True}
-    ]
 
 
 def test_a_warning_on_the_figures_stands_before_them(folder: Path) -> None:
@@ -382,4 +230,70 @@ def test_a_warning_on_the_figures_stands_before_them(folder: Path) -> None:
     write_json(file, metrics)
     page = page_of(folder)
     assert page.count("the reward was hacked: much") == 1
-    assert page.index("the reward was hacked: much") < page.index("<svg") < page.index("paired difference</th>")
+    assert page.index("the reward was hacked: much") < page.index("paired difference</th>") < page.index("<svg")
+
+
+def test_the_first_screen_says_what_became_of_which_problems(folder: Path) -> None:
+    page = page_of(folder)
+    first = page[page.index("<main>") : page.index("<h2>All figures</h2>")]
+    assert '<span class="tag gained">gained</span> Training raised strict accuracy' in first
+    assert "Lenient accuracy rose as well: +40.0 points" in first
+    assert 'data-change="lost">1 got worse</a> and <a href="#problems" data-change="won">1 got better</a>' in first
+    lost = metrics(0.6, 0.2)
+    write_json(folder / "grade/metrics.json", lost)
+    assert '<span class="tag lost">lost</span> Training lowered strict accuracy' in page_of(folder)
+    unshown = metrics(0.3, 0.32)
+    write_json(folder / "grade/metrics.json", unshown)
+    assert '<span class="tag no-difference-shown">no difference shown</span> No difference' in page_of(folder)
+
+
+def test_length_and_difficulty_have_their_part_where_rows_have_a_difficulty(folder: Path) -> None:
+    assert "Length and accuracy</h2>" not in page_of(folder)
+    write_json(folder / "grade/metrics.json", with_lengths(metrics(0.2, 0.6)))
+    page = page_of(folder)
+    part = page[page.index("<h2>Length and accuracy</h2>") : page.index("Reward by reward")]
+    assert "Before training, of a right and a wrong completion the right one is longer in 31.0 % [27.0, 35.0]" in part
+    assert part.count("Among problems of one difficulty no relation of length and correctness is shown.") == 2
+    assert part.count("<svg") == 3
+
+
+def test_pictures_of_difficulty_and_length_say_their_figures() -> None:
+    figures = with_lengths(metrics(0.2, 0.6))
+    accuracy, tokens = (svg for _, svg in difficulty_pictures(figures["by_difficulty"], "base"))
+    assert (
+        "trained, difficulty 4 (100 problems): 50.0" in accuracy
+        and "base, difficulty 1 (100 problems): 25.0" in accuracy
+    )
+    assert "trained, difficulty 4 (100 problems): 47.0" in tokens
+    relation = figures["length_and_accuracy"] | {"base": {"pooled": None, "within": None}}
+    picture = length_picture(relation, "base")
+    assert "base, all problems: not measured" in picture
+    assert "trained, one difficulty: 49.0 % [44.0, 54.0] of 14000 pairs" in picture
+
+
+def test_samples_have_a_picture_where_they_were_drawn() -> None:
+    assert pass_picture(metrics(0.2, 0.6, pass_at=None, majority_at=None)) is None
+    picture = pass_picture(metrics(0.2, 0.6, pass_at={"1": share(0.4), "2": share(0.55)}))
+    assert picture and "pass@2, trained: 55.0 % [51.0, 59.0]" in picture and "majority@4, base: 50.0 %" in picture
+
+
+def test_each_reward_has_its_course_from_the_first_tenth_to_the_last() -> None:
+    (row,) = reward_rows(GRPO_LOG, {"correctness": 1.0, "never_logged": 0.0})
+    assert (row["name"], row["weight"]) == ("correctness", 1.0)
+    assert (row["start"], row["end"]) == pytest.approx((0.125, 0.485))  # steps 1 to 4, and 37 to 40
+    assert "correctness: 0.11 at step 1, 0.5 at step 40" in row["curve"]
+
+
+def test_the_page_says_how_to_make_it_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def part() -> str:
+        page = page_of(folder)
+        return page[page.index("Reproduce this page") : page.index("What ran on what")]
+
+    monkeypatch.delenv("GRPO_COT_COMMIT", raising=False)
+    assert "<pre>git checkout" not in part() and "does not know the commit" in part()
+    monkeypatch.setenv("GRPO_COT_COMMIT", "abc123")
+    assert "git checkout abc123\n" in part() and "differed" not in part()
+    monkeypatch.setenv("GRPO_COT_COMMIT", "abc123+")
+    assert "git checkout abc123\n" in part() and "Files differed from that commit" in part()
+    expected = hashlib.md5((folder / "grade/predictions.jsonl").read_bytes()).hexdigest()
+    assert f"<code>{expected}</code>, as in dvc.lock" in part() and "dvc repro report@sft-grpo" in part()

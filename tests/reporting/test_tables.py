@@ -1,5 +1,6 @@
 """Our figures beside the published ones, and several seeds together, from hand-made metrics."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,11 @@ from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import write_json, write_text
 from grpo_cot.params import Run
 from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.reporting.bands import claim_pictures
+from grpo_cot.reporting.index import index_page
 from grpo_cot.reporting.tables import (
     Result,
+    ablation,
     comparisons_over_seeds,
     over_seeds,
     published_results,
@@ -278,3 +282,78 @@ def test_the_page_is_made_without_torch_or_matplotlib(project: Path) -> None:
     path = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'workflow'}"}
     said = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+CLAIM = {
+    "question": "Does the penalty hurt?", "published": f"Over-penalisation harms {HOSTILE}", "log": "0.34 against 0.45",
+    "measure": "strict_accuracy", "sentence": "It costs 4.0 points.", "outcome": "holds", "recipes": ("a", "b"),
+    "figure": {"value": -0.04, "low": -0.06, "high": -0.02, "seeds": [1, 2, 3]},
+}  # fmt: skip
+NOT_RUN = {**CLAIM, "outcome": "not run", "sentence": "No run decides this yet.", "figure": None, "recipes": ()}
+
+
+def test_claims_stand_first_with_the_published_claim_and_log_beside_our_measurement() -> None:
+    page = index_page([], [], [], [CLAIM, NOT_RUN])
+    first = page[page.index("<main") : page.index("own curves</h2>")]
+    assert '<span class="tag holds">holds</span> <b>Does the penalty hurt?</b> It costs 4.0 points.' in first
+    assert '<span class="tag not-run">not run</span>' in first and HOSTILE not in page
+    assert '<td class="wide">0.34 against 0.45</td>' in first
+    assert 'aria-label="Difference: -4.0 points [-6.0, -2.0]"' in first
+    assert first.count("<svg") == 1
+
+
+def test_claims_of_one_unit_have_one_scale_and_no_interval_is_said() -> None:
+    tokens = {**CLAIM, "measure": "completion_tokens", "figure": {"value": -20.0, "low": None, "high": None}}
+    wide = {**CLAIM, "figure": {"value": 0.1, "low": -0.2, "high": 0.4}}
+    first, second, third, none = claim_pictures([CLAIM, wide, tokens, NOT_RUN])
+    assert "Difference: -20.0 tokens, no interval" in third and none is None
+    scales = [re.findall(r">([^<]+)</text>", svg) for svg in (first, second, claim_pictures([CLAIM])[0])]
+    assert scales[0] == scales[1] != scales[2] and "points" in scales[0]
+
+
+def test_without_a_run_that_decides_one_there_are_no_claims_and_no_published_curves() -> None:
+    assert 'aria-label="Published: completion length' in index_page([], [], [], [CLAIM])
+    without = index_page([], [], [], [NOT_RUN])
+    assert "Does the penalty hurt?" not in without and "length study" not in without and "<svg" not in without
+
+
+def test_a_comparison_has_the_format_and_the_length_too(project: Path) -> None:
+    more = comparison("a", "b", 0.1)
+    more["format_adherence"] = {**more["strict_accuracy"], "difference": 0.25}
+    more["completion_tokens"] = {"a": 40.0, "b": 31.5, "difference": -8.5, "low": -9.5, "high": -7.5, "p": 0.0001}
+    page = page_of(project, {}, one=more)
+    table = page[page.index("<h2>Comparisons</h2>") :]
+    assert 'rowspan="4"' in table and "<td>format adherence</td>" in table and "+25.0 points" in table
+    assert '<td>40.0</td><td>31.5</td><td>-8.5 <span class="note">[-9.5, -7.5]</span>' in table
+    alike = {**more["completion_tokens"], "difference": 0.0, "low": None, "high": None, "p": None}
+    assert "<td>+0.0</td>" in page_of(project, {}, one={**more, "completion_tokens": alike})
+
+
+def test_recipes_stand_side_by_side_with_t_intervals_over_seeds() -> None:
+    results = [
+        *(result(f"grpo{seed}", 0.2, trained, "grpo", seed) for seed, trained in enumerate((0.6, 0.54, 0.63), 1)),
+        *(result(f"placebo{seed}", 0.2, 0.25, "placebo", seed, format_adherence=share(0.4)) for seed in (1, 2)),
+        result("alone", 0.2, 0.7, "alone", completion_tokens={"value": 61.5, "low": 60.0, "high": 63.0}),
+    ]
+    (table,) = ablation(results)
+    assert (table["dataset"], table["base"]) == ("generated", "tiny")
+    assert [(row["recipe"], row["seeds"]) for row in table["rows"]] == [
+        ("alone", [1]), ("grpo", [1, 2, 3]), ("placebo", [1, 2]),
+    ]  # fmt: skip
+    alone, grpo, placebo = (row["figures"] for row in table["rows"])
+    assert grpo["strict_accuracy"]["trained"] == over_seeds([0.6, 0.54, 0.63])
+    assert grpo["strict_accuracy"]["base"]["value"] == 0.2
+    assert placebo["format_adherence"]["trained"]["value"] == 0.4
+    assert alone["completion_tokens"]["trained"] == {"value": 61.5, "low": None, "high": None, "p": None}
+    page = index_page(results, [], [], [])
+    assert '61.5<div class="note">base 44.0</div>' in page and "Recipes side by side" in page
+    assert "Recipes side by side" not in index_page(results[:3], [], [], [])
+    assert ablation([*results[:3], Result("texts", results[3].line, None, None, preference_metrics(0.2, 0.6))]) == []
+
+
+def test_seeds_have_their_curves_on_the_page(project: Path) -> None:
+    for seed in (1, 2):
+        log = [{"step": step, "reward": 0.1 * step + seed} for step in (1, 2, 3)]
+        write_json(project / f"runs/grpo-{seed}/train/01-grpo/log.json", log)
+    page = page_of(project, {f"grpo-{seed}": ("grpo", seed, metrics(0.2, 0.5)) for seed in (1, 2)})
+    assert "<h3>01-grpo: weighted reward</h3>" in page and "<figcaption>grpo, 2 seeds</figcaption>" in page

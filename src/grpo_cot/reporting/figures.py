@@ -1,22 +1,28 @@
-"""The content of a run's report: figures in rows, pictures as inline SVG, and the problems where the models differ."""
+"""The figures of a run's report, in rows and in pictures."""
 
-import io
-import textwrap
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
+from markupsafe import Markup
 
-matplotlib.use("svg")
-from matplotlib import pyplot
-
+from grpo_cot.reporting.drawing import (
+    AFTER,
+    BEFORE,
+    DASHES,
+    GREY,
+    INK,
+    LINE,
+    PAGE,
+    SERIES,
+    as_svg,
+    canvas,
+    course,
+    series,
+)  # fmt: skip
 from grpo_cot.reporting.headlines import ACCURACIES, compared, named
+from grpo_cot.reporting.sentences import with_interval
 
-BASE_COLOUR, TRAINED_COLOUR, GREY = "#9aa5b1", "#1f6feb", "#57606a"
-STYLE = {
-    "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": GREY, "axes.labelcolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "svg.fonttype": "none",
-}  # fmt: skip
 CURVES = (
     ("completions/mean_length", "completion length (tokens)"),
     ("completions/clipped_ratio", "share cut off by the length cap"),
@@ -80,7 +86,7 @@ def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     for key, label, decimals, scale, unit in MEASURES:
         values = {model: figures[model].get(key) for model in ("base", "trained")}
         family = key in FAMILIES
-        absent = all((value if family else _figure(value)) is None for value in values.values())
+        absent = all((value if family else figure(value)) is None for value in values.values())
         if absent and (key in OF_A_KIND or "texts" in figures):
             continue
         entries = [(label if family else named(label, figures), figures["paired"].get(key), values)]
@@ -97,14 +103,15 @@ def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows += [
             {
                 "label": name, "difference": difference, "decimals": decimals, "scale": scale, "unit": unit,
-                **{model: _figure(value) for model, value in pair.items()},
+                **{model: figure(value) for model, value in pair.items()},
             }
             for name, difference, pair in entries
         ]  # fmt: skip
     return rows
 
 
-def _figure(value: Any) -> Mapping[str, Any] | None:
+def figure(value: Any) -> dict[str, Any] | None:
+    """A figure as the pages print it: {value} with low and high where it has an interval; None: it was not measured."""
     if isinstance(value, int | float):
         return {"value": value}
     if isinstance(value, Mapping) and "mean" in value:
@@ -112,144 +119,206 @@ def _figure(value: Any) -> Mapping[str, Any] | None:
     return None if value is None or value["value"] is None else dict(value)
 
 
-def accuracy_picture(metrics: Mapping[str, Any]) -> str:
-    """The model that is compared with beside the trained one: the shares of all problems that there are, with their
+def accuracy_picture(metrics: Mapping[str, Any]) -> Markup:
+    """The model that is compared with above the trained one: the shares of all problems that there are, with their
     intervals."""
-    measures = [measure for measure in MEASURES if measure[0] in PICTURED and metrics["base"].get(measure[0])]
+    measures = [(key, named(label, metrics)) for key, label, *_ in MEASURES if key in PICTURED]
+    measures = [(key, label) for key, label in measures if metrics["base"].get(key)]
+    bars = (("base", 0.13, BEFORE), ("trained", -0.17, AFTER))
     names = {"base": compared(metrics), "trained": "trained"}
-    with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(6.4, 2.6))
-        for offset, model, colour in ((-0.19, "base", BASE_COLOUR), (0.19, "trained", TRAINED_COLOUR)):
-            figures = [metrics[model][key] for key, *_ in measures]
-            values = [100 * share["value"] for share in figures]
-            sides = (("value", "low"), ("high", "value"))
-            errors = [[100 * (share[upper] - share[lower]) for share in figures] for upper, lower in sides]
-            positions = [position + offset for position in range(len(measures))]
-            bars = {"color": colour, "label": names[model], "yerr": errors, "capsize": 3, "ecolor": "#24292f"}
-            axes.bar(positions, values, 0.36, **bars)
-            for position, value in zip(positions, values, strict=True):
-                ink = "white" if value > 12 else "#24292f"
-                axes.text(position - 0.02, 3, f"{value:.0f}", ha="center", color=ink, fontweight="bold")
-        labels = [textwrap.fill(named(label, metrics), 24) for _, label, *_ in measures]
-        axes.set_xticks(range(len(measures)), labels)
-        axes.set_ylim(0, 105)
-        axes.set_ylabel("% of texts" if "texts" in metrics else "% of problems")
-        axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-        return _svg(figure)
+    words = []
+    with canvas(4.6, 0.5 + 0.75 * len(measures)) as (picture, axes):
+        for row, (key, label) in enumerate(measures):
+            axes.text(1, -row + 0.42, label, color=INK, va="center")
+            words.append(f"{label}: " + ", ".join(f"{names[m]} {with_interval(metrics[m][key])}" for m, *_ in bars))
+            for model, offset, colour in bars:
+                value, low, high = (100 * metrics[model][key][end] for end in ("value", "low", "high"))
+                axes.barh(offset - row, value, 0.27, color=colour, label=names[model] if row == 0 else None)
+                axes.plot([low, high], [offset - row] * 2, color=INK, linewidth=1.4)
+                axes.text(max(high, value) + 2, offset - row, f"{value:.1f} %", va="center", color=INK)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0.6 - len(measures), 0.6)
+        axes.set_yticks([])
+        axes.set_xticks([0, 25, 50, 75, 100])
+        axes.set_xlabel("% of texts" if "texts" in metrics else "% of problems")
+        axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1), borderaxespad=0)
+        return as_svg(picture, "Bars with 95 % intervals. " + "; ".join(words) + ".")
 
 
-def reward_picture(log: Sequence[Mapping[str, float]], weights: Mapping[str, float]) -> str:
-    """The weighted reward and each reward's own mean over the steps; a reward of weight 0 is dashed."""
-    with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(6.4, 2.8))
-        axes.plot(*_series(log, "reward"), color="#24292f", linewidth=2, label="weighted sum")
-        for name, weight in weights.items():
-            steps, means = _series(log, f"rewards/{name.rpartition('.')[2]}/mean")  # by the function's own name
+def reward_picture(log: Sequence[Mapping[str, float]], weights: Mapping[str, float]) -> Markup:
+    """The weighted reward and each reward's own mean over the steps."""
+    with canvas(4.6, 2.5) as (picture, axes):
+        steps, means = series(log, "reward")
+        axes.plot(steps, means, color=INK, linewidth=2.2, label="weighted sum")
+        words = [course("weighted sum", steps, means)]
+        for number, (name, weight) in enumerate(weights.items()):
+            steps, means = _own_mean(log, name)
             if not means:  # it judged no completion
                 continue
-            axes.plot(
-                steps, means, linewidth=1.2, linestyle="-" if weight else ":",
-                label=f"{name} × {weight:g}" if weight else f"{name} (logged only)",
-            )  # fmt: skip
+            label = f"{name} × {weight:g}" if weight else f"{name} (logged only)"
+            dash = DASHES[number % len(DASHES)] if weight else ":"
+            axes.plot(steps, means, linewidth=1.4, linestyle=dash, color=SERIES[number % len(SERIES)], label=label)
+            words.append(course(label, steps, means))
         axes.set_xlabel("step")
         axes.set_ylabel("mean a completion")
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-        return _svg(figure)
+        axes.legend(fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(-0.1, -0.22), columnspacing=1)
+        return as_svg(picture, "Rewards over the steps. " + "; ".join(words) + ".")
 
 
-def loss_picture(log: Sequence[Mapping[str, float]]) -> str:
+def reward_rows(log: Sequence[Mapping[str, float]], weights: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Each reward that judged completions: `name`, `weight`, its mean in the first tenth of the steps (`start`) and in
+    the last (`end`), and its `curve`."""
+    rows = []
+    for name, weight in weights.items():
+        steps, means = _own_mean(log, name)
+        if means:
+            tenth = max(1, len(means) // 10)
+            start, end = statistics.fmean(means[:tenth]), statistics.fmean(means[-tenth:])
+            with canvas(1.5, 0.32) as (picture, axes):
+                axes.plot(steps, means, color=AFTER if weight else GREY, linewidth=1.3)
+                axes.set_axis_off()
+                curve = as_svg(picture, course(name, steps, means))
+            rows.append({"name": name, "weight": weight, "start": start, "end": end, "curve": curve})
+    return rows
+
+
+def _own_mean(log: Sequence[Mapping[str, float]], reward: str) -> tuple[list[float], list[float]]:
+    return series(log, f"rewards/{reward.rpartition('.')[2]}/mean")  # by the function's own name
+
+
+def loss_picture(log: Sequence[Mapping[str, float]]) -> Markup:
     """The training loss over the steps, and the loss on the validation split where it was taken."""
-    with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(6.4, 2.6))
+    words = []
+    with canvas(4.6, 2.4) as (picture, axes):
         for name, label, colour, marker in (
-            ("loss", "training", TRAINED_COLOUR, None), ("eval_loss", "validation split", "#bc4c00", "o")
+            ("loss", "training", AFTER, None), ("eval_loss", "validation split", SERIES[1], "o")
         ):  # fmt: skip
-            if any(name in entry for entry in log):
-                axes.plot(*_series(log, name), color=colour, linewidth=1.6, marker=marker, markersize=4, label=label)
+            steps, values = series(log, name)
+            if values:
+                axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=4, label=label)
+                words.append(course(label, steps, values))
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
-        axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-        return _svg(figure)
+        axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+        return as_svg(picture, "Loss over the steps. " + "; ".join(words) + ".")
 
 
-def curves_picture(log: Sequence[Mapping[str, float]]) -> str:
-    """Small multiples of the signs of a healthy run, each of two points at least; nothing where there are none."""
-    present = [(name, label) for name, label in CURVES if sum(name in entry for entry in log) > 1]
-    if not present:
-        return ""
-    with pyplot.rc_context(STYLE):
-        lines = (len(present) + 2) // 3
-        figure, grid = pyplot.subplots(lines, 3, figsize=(8.4, 1.9 * lines), squeeze=False)
-        for axes, (name, label) in zip(grid.flat, present, strict=False):
-            axes.plot(*_series(log, name), color=TRAINED_COLOUR, linewidth=1.4)
-            axes.set_title(label, fontsize=9, color=GREY, loc="left")
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        for axes in list(grid.flat)[len(present) :]:
-            axes.remove()
-        figure.tight_layout()
-        return _svg(figure)
+def curve_pictures(log: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup]]:
+    """The signs of a healthy run, each with its label: of two points at least, or it is no curve."""
+    pictures = []
+    for name, label in CURVES:
+        steps, values = series(log, name)
+        if len(values) > 1:
+            with canvas(2.9, 1.6) as (picture, axes):
+                axes.plot(steps, values, color=AFTER, linewidth=1.5)
+                axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+                axes.set_xlabel("step")
+                pictures.append((label, as_svg(picture, course(label, steps, values))))
+    return pictures
 
 
-def changed_problems(predictions: Sequence[Mapping[str, Any]], limit: int) -> dict[str, list[Mapping[str, Any]]]:
-    """Problems by the training's effect, the first few of each: won, lost, and still wrong by the strict reading, or of
-    texts the same by the judge's verdict.
+def pass_picture(metrics: Mapping[str, Any]) -> Markup | None:
+    """pass@k and majority@k of both models over k; None where no samples were drawn."""
+    if not metrics["trained"].get("pass_at"):
+        return None
+    words = []
+    with canvas(4.6, 2.4) as (picture, axes):
+        for model, colour, name in (("base", BEFORE, compared(metrics)), ("trained", AFTER, "trained")):
+            for key, label, dash in (("pass_at", "pass@k", "-"), ("majority_at", "majority@k", "--")):
+                shares = metrics[model][key] or {}
+                ks, values = [int(k) for k in shares], [100 * share["value"] for share in shares.values()]
+                axes.plot(ks, values, dash, color=colour, marker="o", markersize=4, label=f"{label}, {name}")
+                if dash == "-":
+                    ends = [[100 * share[end] for share in shares.values()] for end in ("low", "high")]
+                    axes.fill_between(ks, *ends, color=colour, alpha=0.2, linewidth=0)
+                words += [f"{label[:-1]}{k}, {name}: {with_interval(share)}" for k, share in shares.items()]
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("k samples of a problem")
+        axes.set_ylabel("% of problems")
+        axes.legend(fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(-0.1, -0.22), columnspacing=1)
+        return as_svg(picture, "; ".join(words) + ".")
 
-    Each prediction gets `right`, the verdict by model. Rows without a final answer that are no texts are in none.
-    """
-    wanted = predictions[0].get("wanted")
-    names = ("won", "lost", "still wrong")
-    if wanted:
-        names = (f"became {wanted}", f"stopped being {wanted}", f"still not {wanted}")
-    groups: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
-    for row in predictions:
-        if wanted:
-            right = {model: row[model]["judged"] == wanted for model in ("base", "trained")}
-        elif row["gold"] is not None:
-            right = {model: row[model]["strict_correct"] for model in ("base", "trained")}
-        else:
-            continue
-        if not all(right.values()):
-            groups[names[0 if right["trained"] else 1 if right["base"] else 2]].append({**row, "right": right})
-    return {name: rows[:limit] for name, rows in groups.items()}
+
+def difficulty_pictures(levels: Sequence[Mapping[str, Any]], before: str) -> list[tuple[str, Markup]]:
+    """Strict accuracy with its interval, and the completions' mean length, by the problems' difficulty: `by_difficulty`
+    of a set, and the name of the model that is compared with."""
+    models = (("base", BEFORE, before, "o", -0.08), ("trained", AFTER, "trained", "s", 0.08))
+    pictures = []
+    for key, label, scale in (
+        ("strict_accuracy", "strict accuracy (%)", 100), ("completion_tokens", "completion, tokens (mean)", 1)
+    ):  # fmt: skip
+        words = []
+        with canvas(3.4, 2.2) as (picture, axes):
+            for model, colour, name, marker, offset in models:
+                values = [figure(level[model][key]) for level in levels]
+                known = [(level, value) for level, value in zip(levels, values, strict=True) if value]
+                places = [level["difficulty"] + offset for level, _ in known]
+                heights = [scale * value["value"] for _, value in known]
+                for place, (_, value) in zip(places, known, strict=True):
+                    if value.get("low") is not None:
+                        axes.plot([place] * 2, [scale * value[end] for end in ("low", "high")], color=colour)
+                axes.plot(places, heights, color=colour, marker=marker, markersize=5, linewidth=1.2, label=name)
+                words += [
+                    f"{name}, difficulty {level['difficulty']} ({level['n']} problems): {height:.1f}"
+                    for (level, _), height in zip(known, heights, strict=True)
+                ]
+            axes.set_xticks([level["difficulty"] for level in levels])
+            axes.set_xlabel("calculations in the solution")
+            axes.set_ylim(0, 102 if scale == 100 else None)
+            axes.legend(ncols=2, fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+            pictures.append((label, as_svg(picture, f"{label} by difficulty. " + "; ".join(words) + ".")))
+    return pictures
 
 
-def reliability_picture(calibration: Mapping[str, Any]) -> str:
+def length_picture(relation: Mapping[str, Any], before: str) -> Markup:
+    """The share of pairs in which the right completion is longer than the wrong one, beside a half, at which length
+    says nothing: `length_and_accuracy` of a set, and the name of the model that is compared with."""
+    rows = [
+        (f"{name}, {pairs}", relation[model][part], colour)
+        for part, pairs in (("pooled", "all problems"), ("within", "one difficulty"))
+        for model, name, colour in (("base", before, BEFORE), ("trained", "trained", AFTER))
+    ]
+    words = []
+    with canvas(3.4, 2.2) as (picture, axes):
+        axes.axvline(50, color=GREY, linewidth=1, linestyle=":")
+        for row, (label, share, colour) in enumerate(rows):
+            if share is None:
+                words.append(f"{label}: not measured")
+                continue
+            if share["low"] is not None:
+                axes.plot([100 * share["low"], 100 * share["high"]], [-row] * 2, color=colour, linewidth=2)
+            words.append(f"{label}: {with_interval(share)} of {share['pairs']} pairs")
+            axes.plot(100 * share["value"], -row, "o", color=colour, markersize=6)
+        axes.set_yticks([-row for row in range(len(rows))], [label for label, *_ in rows])
+        axes.set_ylim(0.5 - len(rows), 0.5)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("% of pairs")
+        return as_svg(picture, "Pairs in which the right completion is longer. " + "; ".join(words) + ".")
+
+
+def reliability_picture(calibration: Mapping[str, Any]) -> Markup:
     """A classifier's accuracy in each bin of its confidence, beside the line on which both are the same."""
-    with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(3.6, 3.2))
+    with canvas(3.4, 2.9) as (picture, axes):
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="accuracy = confidence")
         for part in calibration["bins"]:
             axes.bar(
-                part["low"], part["accuracy"], part["high"] - part["low"], align="edge", color=BASE_COLOUR,
-                edgecolor="white",
-            )  # fmt: skip
+                part["low"], part["accuracy"], part["high"] - part["low"], align="edge", color=LINE, edgecolor=PAGE
+            )
         points = [(part["confidence"], part["accuracy"]) for part in calibration["bins"]]
-        axes.plot(*zip(*points, strict=True), color=TRAINED_COLOUR, marker="o", markersize=4, label="texts of a bin")
+        axes.plot(*zip(*points, strict=True), color=AFTER, marker="o", markersize=4, label="texts of a bin")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("confidence")
         axes.set_ylabel("share that is right")
-        axes.legend(frameon=False, loc="upper left")
-        return _svg(figure)
+        axes.legend(loc="upper left")
+        return as_svg(picture, _reliability_words(calibration))
 
 
-def reliability_words(calibration: Mapping[str, Any]) -> str:
-    """What `reliability_picture` shows, for those who do not see it."""
+def _reliability_words(calibration: Mapping[str, Any]) -> str:
     return "Reliability: " + "; ".join(
         f"of {part['n']} texts with confidence {part['low']:.1f} to {part['high']:.1f} (mean "
         f"{part['confidence']:.2f}), {part['accuracy']:.0%} are right"
         for part in calibration["bins"]
     )
-
-
-def _series(log: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
-    points = [(entry["step"], entry[name]) for entry in log if name in entry]
-    return [step for step, _ in points], [value for _, value in points]
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True)
-    pyplot.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

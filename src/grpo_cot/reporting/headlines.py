@@ -9,6 +9,8 @@ ACCURACIES = {
     "wanted_share": "judged {wanted} by the independent judge",
     "reward_model_share": "taken for {wanted} by the reward model",
 }  # fmt: skip
+# What a comparison of two runs has beside them.
+COMPARED = {**ACCURACIES, "format_adherence": "format adherence"}
 
 
 def named(label: str, figures: Mapping[str, Any]) -> str:
@@ -34,9 +36,9 @@ def headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def comparison_headlines(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The accuracies that a comparison has: `key`, `label`, and what comparisons/C.json says of each."""
+    """The shares that a comparison has: `key`, `label`, and what comparisons/C.json says of each."""
     return [
         {"key": key, "label": named(label, comparison), **comparison[key]}
-        for key, label in ACCURACIES.items()
+        for key, label in COMPARED.items()
         if key in comparison
     ]

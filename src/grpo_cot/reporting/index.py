@@ -7,9 +7,10 @@ from typing import Any
 from grpo_cot.common.files import read_json
 from grpo_cot.params import load_params
 from grpo_cot.recipes.recipe import load_recipe
-from grpo_cot.reporting import tables
+from grpo_cot.reporting import bands, tables
 from grpo_cot.reporting.headlines import compared, comparison_headlines, headlines
 from grpo_cot.reporting.pages import environment
+from grpo_cot.reporting.sentences import outcome
 from grpo_cot.reporting.tables import Result
 from grpo_cot.statistics import in_points
 
@@ -33,15 +34,29 @@ def read_comparisons(root: Path) -> list[dict[str, Any]]:
     return [{"name": path.stem, **read_json(path)} for path in sorted(root.glob("comparisons/*.json"))]
 
 
-def index_page(results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]]) -> str:
-    """The page."""
+def index_page(
+    results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]],
+    claims: Sequence[Mapping[str, Any]],
+) -> str:  # fmt: skip
+    """The page. `curves` are `bands` of these runs, `claims` those of `grpo_cot.reporting.claims`.
+
+    The claims of a study stand on it, with the study's own curves, once a run decides one of them.
+    """
     published = tables.published_results()
+    if all(claim["outcome"] == "not run" for claim in claims):
+        claims = []
+    pictures = bands.claim_pictures(claims)
+    claims = [{**claim, "picture": picture} for claim, picture in zip(claims, pictures, strict=True)]
+    study = bands.published_pictures() if claims else []
     return environment().get_template("index.html.jinja").render(
-        results=results, published=published, comparisons=comparisons,
+        results=results, published=published, comparisons=comparisons, claims=claims, study=study,
+        curves=[{**part, "pictures": bands.band_pictures(part)} for part in curves],
         headlines=headlines, comparison_headlines=comparison_headlines, compared=compared,
+        outcome=outcome,
         # A newcomer, whose runs are no rows of the published tables, gets no empty tables.
         tables=tables.published_tables(results, published) if any(result.published_row for result in results) else [],
         wrong=tables.wrong_by_mark(published), replications=tables.replications(results),
+        ablation=tables.ablation(results), ablated=tables.ABLATED,
         aggregated=tables.comparisons_over_seeds(comparisons, results),
     )  # fmt: skip
 

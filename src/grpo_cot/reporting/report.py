@@ -1,5 +1,6 @@
 """A run's report: its results, its training, and its records, on one page."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,15 @@ from markupsafe import Markup
 
 from grpo_cot.common.files import read_json, read_jsonl, read_text
 from grpo_cot.recipes.recipe import load_recipe
-from grpo_cot.reporting import figures
+from grpo_cot.reporting import figures, sentences
 from grpo_cot.reporting.headlines import compared, headlines
 from grpo_cot.reporting.pages import environment
+from grpo_cot.reporting.transcripts import transcripts
 
 
-def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
-    """The page of a run's folder; `source` is data/D.source.json."""
+def report_page(run: Path, name: str, recipe_file: Path, source: Path, commit: str | None) -> str:
+    """The page of a run's folder; `source` is data/D.source.json, `commit` the code's, where it is known."""
     metrics = read_json(run / "grade/metrics.json")
-    classifiers = {name: entry.get("texts", {}).get("reward_model") for name, entry in metrics["sets"].items()}
     recipe = load_recipe(recipe_file)
     questions = {
         (path.stem.removeprefix("eval-"), row["id"]): row["messages"][-1]["content"]
@@ -24,39 +25,59 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path) -> str:
     }
     return environment().get_template("report.html.jinja").render(
         name=name, metrics=metrics, compared=compared(metrics), headlines=headlines(metrics),
-        evaluate=recipe.evaluate, questions=questions,
+        verdict=sentences.verdict(metrics), reading=sentences.reading(metrics), evaluate=recipe.evaluate,
         rows={name: figures.figure_rows(entry) for name, entry in metrics["sets"].items()},
-        accuracy_picture=Markup(figures.accuracy_picture(metrics)),
+        accuracy_picture=figures.accuracy_picture(metrics), pass_picture=figures.pass_picture(metrics),
+        lengths=[_lengths(set_name, entry, compared(metrics)) for set_name, entry in metrics["sets"].items()],
         reliability={
-            name: {
-                "picture": Markup(figures.reliability_picture(classifier["calibration"])),
-                "words": figures.reliability_words(classifier["calibration"]),
-            }
-            for name, classifier in classifiers.items()
-            if classifier
+            set_name: figures.reliability_picture(entry["texts"]["reward_model"]["calibration"])
+            for set_name, entry in metrics["sets"].items()
+            if entry.get("texts", {}).get("reward_model")
         },
         phases=_phases(run / "train", recipe.rewards),
-        changed=figures.changed_problems(read_jsonl(run / "grade/predictions.jsonl"), limit=4),
+        transcripts=transcripts(read_jsonl(run / "grade/predictions.jsonl"), questions),
         prompts=read_json(run / "prompts/summary.json"),
         **{part: read_json(run / f"{part}.json") for part in ("check", "audit", "merge", "published")},
-        source=read_json(source), recipe=read_text(recipe_file), questions_of=recipe.prompt.questions_of,
+        source=read_json(source), recipe=read_text(recipe_file), recipe_file=recipe_file,
+        questions_of=recipe.prompt.questions_of, commit=commit,
+        hashes={part: _md5(run / part) for part in ("grade/predictions.jsonl", "grade/metrics.json")},
         records=sorted(map(read_json, (run / "record").glob("*.json")), key=lambda record: record["started"]),
     )  # fmt: skip
 
 
+def _md5(path: Path) -> str:
+    """A file's hash as dvc.lock has it."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _lengths(name: str, entry: dict[str, Any], before: str) -> dict[str, Any]:
+    """A set's name, and its sentences and pictures on length, correctness and difficulty: none where no row has a
+    difficulty, or none has a final answer."""
+    said, pictures = [], []
+    if related := entry.get("length_and_accuracy"):
+        first = "Before training" if before == "base" else before.capitalize()
+        for when, model in ((first, "base"), ("After training", "trained")):
+            said.append(sentences.length_verdict(when, related[model]))
+        pictures.append(("the right completion is the longer one", figures.length_picture(related, before)))
+    if levels := entry.get("by_difficulty"):
+        pictures += figures.difficulty_pictures(levels, before)
+    return {"set": name, "sentences": said, "pictures": pictures}
+
+
 def _phases(trained: Path, rewards: dict[str, float]) -> list[dict[str, Any]]:
-    """Of the reward model, where there is one, and of each phase: configuration, verdict and pictures, and the audit of
-    a later phase's start."""
+    """Of the reward model, where there is one, and of each phase: configuration, verdict, pictures and rewards, and the
+    audit of a later phase's start."""
     verdicts = read_json(trained / "summary.json")["verdict"]
     phases = []
     for name, verdict in verdicts.items():
         log, configuration = read_json(trained / name / "log.json"), read_json(trained / name / "configuration.json")
         audit = trained / name / "audit.json"
         rewarded = any("reward" in entry for entry in log)
+        picture: Markup = figures.reward_picture(log, rewards) if rewarded else figures.loss_picture(log)
         phases.append({
             "name": name, "verdict": verdict, "configuration": configuration,
             "audit": read_json(audit) if audit.is_file() else None,
-            "picture": Markup(figures.reward_picture(log, rewards) if rewarded else figures.loss_picture(log)),
-            "curves_picture": Markup(figures.curves_picture(log)),
+            "picture": picture, "what": "rewards over the steps" if rewarded else "loss over the steps",
+            "curves": figures.curve_pictures(log), "rewards": figures.reward_rows(log, rewards),
         })  # fmt: skip
     return phases

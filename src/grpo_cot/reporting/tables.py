@@ -17,6 +17,14 @@ from grpo_cot.reporting.headlines import ACCURACIES, named
 from grpo_cot.statistics import t_interval
 
 PUBLISHED = Path(__file__).with_name("published_results.yaml")
+MODELS = ("base", "trained")
+# Measures of the ablation table: their labels, factors and units.
+ABLATED = {
+    "strict_accuracy": (ACCURACIES["strict_accuracy"], 100, " %"),
+    "lenient_accuracy": (ACCURACIES["lenient_accuracy"], 100, " %"),
+    "format_adherence": ("format adherence", 100, " %"),
+    "completion_tokens": ("completion, tokens (mean)", 1, ""),
+}
 
 
 @dataclass(frozen=True)
@@ -100,21 +108,26 @@ def _ours(result: Result, table: Mapping[str, Any], published: Mapping[str, Any]
     }  # fmt: skip
 
 
+def by_recipe(results: Sequence[Result]) -> dict[tuple[str, str, str], dict[int, Result]]:
+    """The runs of each recipe, data set and base, by their seeds in order."""
+    groups: dict[tuple[str, str, str], dict[int, Result]] = {}
+    for result in results:
+        if result.line is not None:
+            key = (result.line.recipe, result.line.dataset, result.line.base)
+            groups.setdefault(key, {}).setdefault(result.line.seed, result)
+    return {key: dict(sorted(runs.items())) for key, runs in groups.items()}
+
+
 def replications(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Runs of one recipe, data set and base with different seeds, together.
 
     Each with `seeds`, `n` (problems) and `figures`: for every accuracy that all of them have, its `label` and
     `over_seeds` of the `base`, of the `trained` model and of their `difference`.
     """
-    groups: dict[tuple[str, str, str], dict[int, Result]] = {}
-    for result in results:
-        if result.line is not None:
-            key = (result.line.recipe, result.line.dataset, result.line.base)
-            groups.setdefault(key, {}).setdefault(result.line.seed, result)
-    sorted_groups = {key: [runs[seed] for seed in sorted(runs)] for key, runs in groups.items() if len(runs) > 1}
+    groups = {key: (list(seeds), list(seeds.values())) for key, seeds in by_recipe(results).items() if len(seeds) > 1}
     return [
         {
-            "recipe": recipe, "dataset": dataset, "base": base, "seeds": sorted(groups[recipe, dataset, base]),
+            "recipe": recipe, "dataset": dataset, "base": base, "seeds": seeds,
             "n": sorted({run.metrics["n"] for run in runs}),
             "figures": {
                 accuracy: {
@@ -128,7 +141,33 @@ def replications(results: Sequence[Result]) -> list[dict[str, Any]]:
                 for accuracy, label in _in_common([run.metrics for run in runs]).items()
             },
         }
-        for (recipe, dataset, base), runs in sorted_groups.items()
+        for (recipe, dataset, base), (seeds, runs) in groups.items()
+    ]  # fmt: skip
+
+
+def ablation(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The recipes that were run on one data set and base side by side, where there are two or more with final answers.
+
+    Each table has `dataset`, `base` and `rows`, the best strict accuracy first: `recipe`, `seeds`, `n` (problems), and
+    for each of ABLATED `over_seeds` of the `base` and of the `trained` model.
+    """
+    compared: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for (recipe, dataset, base), seeds in by_recipe(results).items():
+        runs = [run.metrics for run in seeds.values()]
+        if all("strict_accuracy" in metrics["paired"] for metrics in runs):
+            figures = {
+                measure: {model: over_seeds([run[model][measure]["value"] for run in runs]) for model in MODELS}
+                for measure in ABLATED
+            }
+            row = {"recipe": recipe, "seeds": list(seeds), "n": sorted({metrics["n"] for metrics in runs})}
+            compared.setdefault((dataset, base), []).append(row | {"figures": figures})
+    return [
+        {
+            "dataset": dataset, "base": base,
+            "rows": sorted(rows, key=lambda row: -row["figures"]["strict_accuracy"]["trained"]["value"]),
+        }
+        for (dataset, base), rows in compared.items()
+        if len(rows) > 1
     ]  # fmt: skip
 
 
