@@ -35,7 +35,7 @@ from grpo_cot.models.tokenizers import load_tokenizer
 from grpo_cot.problems.generators import problems
 from grpo_cot.prompts import map_rows
 from grpo_cot.recipes.recipe import Recipe, load_recipe
-from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.rewards.registry import Measure, reward_functions
 from grpo_cot.training.phases import train_phases
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +53,8 @@ def timed_step(self: Any, *arguments: Any, **keywords: Any) -> Any:
 def bare(recipe: Recipe, base: Path, prompts: list[Row], folder: Path) -> None:
     """What a user writes with TRL alone."""
     (phase,) = recipe.phases
-    functions, weights = reward_functions(recipe.rewards, tokenizer=AutoTokenizer.from_pretrained(base))
+    measure = Measure(AutoTokenizer.from_pretrained(base), recipe.phases[0].settings["max_completion_length"])
+    functions, weights = reward_functions(recipe.rewards, measure=measure)
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(
             base,

@@ -20,7 +20,7 @@ from grpo_cot.common.errors import validated
 from grpo_cot.memory.estimate import Blueprint, estimate
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.recipes.recipe import Recipe, load_recipe
-from grpo_cot.rewards.registry import reward_functions
+from grpo_cot.rewards.registry import Measure, reward_functions
 from grpo_cot.training import phases as training
 from grpo_cot.training.methods import grpo
 from grpo_cot.training.methods.registry import workload
@@ -108,7 +108,8 @@ class Clock:
 
 def bare(recipe: Recipe, prompts: list[dict[str, Any]], base: Path, folder: Path, clock: Clock) -> None:
     """What a user writes with TRL alone."""
-    functions, weights = reward_functions(recipe.rewards, tokenizer=AutoTokenizer.from_pretrained(base))
+    measure = Measure(AutoTokenizer.from_pretrained(base), recipe.phases[0].settings["max_completion_length"])
+    functions, weights = reward_functions(recipe.rewards, measure=measure)
     columns = ("gold", "locale")
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(

@@ -12,6 +12,7 @@ from grpo_cot.rewards.promise import Promise, promise_of, promises
 from grpo_cot.rewards.registry import (
     PUBLISHED_REWARDS,
     REWARDS,
+    Measure,
     check_columns,
     check_golds,
     classes,
@@ -158,7 +159,7 @@ def letters(text: list[str], *, add_special_tokens: bool) -> dict[str, list[list
 
 def test_a_reward_that_reads_it_gets_the_length_of_what_stands_before_the_answer() -> None:
     rewards = {"correctness": 1.0, "published_length_cosine": 0.5}
-    (correctness, cosine), weights = reward_functions(rewards, tokenizer=letters)
+    (correctness, cosine), weights = reward_functions(rewards, measure=Measure(letters, 786))
     assert correctness is REWARDS["correctness"] and weights == [1.0, 0.5]
     assert cosine.__name__ == "published_length_cosine" and reads_gold(cosine) and promise_of(cosine) is not None
     texts = ["x" * 393 + "<answer>5</answer>" + "y" * 900, "x" * 786 + "<answer>5</answer>", "<answer>6</answer>", "5"]
@@ -166,6 +167,8 @@ def test_a_reward_that_reads_it_gets_the_length_of_what_stands_before_the_answer
     ids = [[0]] * 4  # the length of all that was written plays no part
     paid = cosine(prompts=[""] * 4, completions=completions, gold=["5"] * 4, completion_ids=ids)
     assert paid == pytest.approx([5 / 2**0.5, 0, 0, 0])
+    (_, shorter), _ = reward_functions(rewards, measure=Measure(letters, 393))  # a phase of shorter completions
+    assert shorter(prompts=[""], completions=completions[:1], gold=["5"]) == pytest.approx([0])
     with pytest.raises(TypeError, match="reasoning_tokens"):  # where there is no tokenizer it is named only
         reward_functions(rewards)[0][1](prompts=[""], completions=["5"], gold=["5"])
 

@@ -15,8 +15,9 @@ from grpo_cot.common.files import Row
 from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import amounts, is_silent, sample_warnings
+from grpo_cot.rewards.ours import LENGTH_TOKENS
 from grpo_cot.rewards.promise import Promise, Reward, promise_of
-from grpo_cot.rewards.registry import reward_functions, untrained
+from grpo_cot.rewards.registry import Measure, reward_functions, untrained
 from grpo_cot.schema import TAGS
 
 
@@ -31,7 +32,7 @@ def broken(rewards: Mapping[str, float]) -> dict[str, list[str]]:
     Raises:
         InputError: a reward makes no promise, or fails on a completion.
     """
-    functions, _ = reward_functions(rewards, tokenizer=_words)
+    functions, _ = reward_functions(rewards, measure=Measure(_words, LENGTH_TOKENS))
     failures: dict[str, list[str]] = {}
     for name, function in zip(rewards, functions, strict=True):
         promise = promise_of(function)
@@ -94,7 +95,7 @@ def length_warnings(rewards: Mapping[str, float]) -> list[str]:
     Raises:
         InputError: a reward fails.
     """
-    functions, _ = reward_functions(rewards, tokenizer=_words)
+    functions, _ = reward_functions(rewards, measure=Measure(_words, LENGTH_TOKENS))
     warnings = []
     for name, function in zip(rewards, functions, strict=True):
         promise = promise_of(function)

@@ -8,7 +8,7 @@ from typing import Any
 from grpo_cot.common.errors import InputError
 from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
-from grpo_cot.rewards.registry import Tokenizer, reward_functions
+from grpo_cot.rewards.registry import Measure, reward_functions
 
 COLUMNS = ("gold", "locale", "id", "wanted")  # of a row, for the rewards, where it has them
 # Above this share of the groups in which rewards vary, those without a right completion are worth a sentence.
@@ -45,14 +45,14 @@ def amounts(
 
 def group_statistics(
     rewards: Mapping[str, float], prompts: Sequence[Mapping[str, Any]], completions: Sequence[str],
-    token_counts: Sequence[int], group: int, reward_model: Reward | None = None, tokenizer: Tokenizer | None = None,
+    token_counts: Sequence[int], group: int, reward_model: Reward | None = None, measure: Measure | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """How each reward, and the weighted sum of the paid ones, behaves on a model's samples.
 
     Args:
         prompts: one row a completion, with `messages`, `gold`, `locale` and `id`; `group` neighbours share a prompt.
         reward_model: the reward of that name, where `rewards` has it.
-        tokenizer: the model's, for rewards that read how much stands before the answer.
+        measure: what rewards on length read, where `rewards` has any.
 
     Returns:
         For each reward and for `weighted_sum`: mean and largest of what it judged (None where it judged nothing), and
@@ -60,7 +60,7 @@ def group_statistics(
         which it varies though no completion is right, as `correctness` reads the only `<answer>`: what such a group
         teaches is not the answer. It is None where rows have no final answers.
     """
-    functions, weights = reward_functions(rewards, reward_model, tokenizer)
+    functions, weights = reward_functions(rewards, reward_model, measure)
     values = {
         name: amounts(name, function, prompts, completions, token_counts)
         for name, function in zip(rewards, functions, strict=True)

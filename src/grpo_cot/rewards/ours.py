@@ -22,7 +22,7 @@ from grpo_cot.rewards.promise import promises
 from grpo_cot.schema import TAGS, is_empty, sections, strict_answer
 
 LENGTH_SCALE = 5.0
-LENGTH_TOKENS = 786  # at and above this length the cosine rewards are 0
+LENGTH_TOKENS = 786  # the length study's limit, at and above which its cosine rewards are 0
 
 _AMOUNT = re.compile(r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b", re.IGNORECASE)
 
@@ -194,25 +194,29 @@ def _has_value(answer: str | None, gold: str, locale: str) -> bool:
 @promises("correct")
 def length_cosine(
     prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], completion_ids: Sequence[Sequence[int]],
-    locale: Sequence[str] | None = None, **columns: Any,
+    locale: Sequence[str] | None = None, max_completion_length: int = LENGTH_TOKENS, **columns: Any,
 ) -> list[float]:  # fmt: skip
     """5·cos(x) for a correct completion (as `correctness` reads it) and 0 for a wrong one: short and right pays most.
 
-    x = clip(tokens / 786, 0, 1)·π/2, of the whole completion; the length study's own form, which measures the text
-    before the answer, is `published_length_cosine`. With 5 at most, it outweighs `correctness` (2).
+    x = clip(tokens / max_completion_length, 0, 1)·π/2, of the whole completion and of the phase's limit, which was 786
+    in the length study. Its own form, which measures the text before the answer, is `published_length_cosine`. With 5
+    at most, it outweighs `correctness` (2).
 
     >>> rewards = length_cosine([""] * 3, ["<answer>5</answer>"] * 3, ["5", "5", "6"], [[0], [0] * 786, [0]])
     >>> [round(reward, 2) for reward in rewards]
     [5.0, 0.0, 0.0]
     """
     right = correctness(prompts, completions, gold, locale)
-    return [length_cosine_of(len(ids)) if paid else 0.0 for paid, ids in zip(right, completion_ids, strict=True)]
+    return [
+        length_cosine_of(len(ids), max_completion_length) if paid else 0.0
+        for paid, ids in zip(right, completion_ids, strict=True)
+    ]
 
 
 @promises("correct")
 def length_cosine_penalty(
     prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], completion_ids: Sequence[Sequence[int]],
-    locale: Sequence[str] | None = None, **columns: Any,
+    locale: Sequence[str] | None = None, max_completion_length: int = LENGTH_TOKENS, **columns: Any,
 ) -> list[float]:  # fmt: skip
     """As `length_cosine`, but -5 for a wrong completion, whatever its length.
 
@@ -225,13 +229,14 @@ def length_cosine_penalty(
     """
     right = correctness(prompts, completions, gold, locale)
     return [
-        length_cosine_of(len(ids)) if paid else -LENGTH_SCALE for paid, ids in zip(right, completion_ids, strict=True)
+        length_cosine_of(len(ids), max_completion_length) if paid else -LENGTH_SCALE
+        for paid, ids in zip(right, completion_ids, strict=True)
     ]
 
 
-def length_cosine_of(tokens: int) -> float:
-    """5·cos(x) of a completion of that many tokens; see `length_cosine`."""
-    return LENGTH_SCALE * math.cos(min(tokens / LENGTH_TOKENS, 1.0) * math.pi / 2)
+def length_cosine_of(tokens: int, most: int) -> float:
+    """5·cos(x) of that many tokens, where `most` tokens are allowed; see `length_cosine`."""
+    return LENGTH_SCALE * math.cos(min(tokens / most, 1.0) * math.pi / 2)
 
 
 @promises(pays=["It lasts nine weeks."], never=["It is slow."])

@@ -108,9 +108,11 @@ def published_correctness(
 @promises("correct")
 def published_length_cosine(
     prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], reasoning_tokens: Sequence[int],
-    locale: Sequence[str] | None = None, **columns: Any,
+    locale: Sequence[str] | None = None, max_completion_length: int = ours.LENGTH_TOKENS, **columns: Any,
 ) -> list[float]:  # fmt: skip
-    """5·cos(x) for a right completion and 0 for a wrong one, x = clip(tokens before `<answer>` / 786, 0, 1)·π/2.
+    """5·cos(x) for a right completion and 0 for a wrong one, by the length of the text before `<answer>`.
+
+    x = clip(tokens / max_completion_length, 0, 1)·π/2, of the phase's limit, which was 786 in the study.
 
     >>> rewards = published_length_cosine([""] * 3, ["<answer>5</answer>"] * 3, ["5", "5", "6"], [0, 786, 0])
     >>> [round(reward, 2) for reward in rewards]
@@ -118,14 +120,15 @@ def published_length_cosine(
     """
     right = ours.correctness(prompts, completions, gold, locale)
     return [
-        ours.length_cosine_of(tokens) if paid else 0.0 for paid, tokens in zip(right, reasoning_tokens, strict=True)
+        ours.length_cosine_of(tokens, max_completion_length) if paid else 0.0
+        for paid, tokens in zip(right, reasoning_tokens, strict=True)
     ]
 
 
 @promises("correct")
 def published_length_cosine_penalty(
     prompts: Sequence[Any], completions: Sequence[Any], gold: Sequence[str], reasoning_tokens: Sequence[int],
-    locale: Sequence[str] | None = None, **columns: Any,
+    locale: Sequence[str] | None = None, max_completion_length: int = ours.LENGTH_TOKENS, **columns: Any,
 ) -> list[float]:  # fmt: skip
     """As `published_length_cosine`, but -5·cos(x) for a wrong completion: the longer it is, the less it costs.
 
@@ -136,6 +139,6 @@ def published_length_cosine_penalty(
     """
     right = ours.correctness(prompts, completions, gold, locale)
     return [
-        math.copysign(ours.length_cosine_of(tokens), paid - 1.0)
+        math.copysign(ours.length_cosine_of(tokens, max_completion_length), paid - 1.0)
         for paid, tokens in zip(right, reasoning_tokens, strict=True)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from grpo_cot.common.errors import InputError, nearest
 from grpo_cot.common.files import Row
@@ -26,6 +26,13 @@ class Tokenizer(Protocol):
         """Token ids of each text, as `input_ids`."""
 
 
+class Measure(NamedTuple):
+    """What rewards on length read beside a completion: the policy's tokenizer, and the phase's longest completion."""
+
+    tokenizer: Tokenizer
+    max_completion_length: int  # tokens
+
+
 def _promised(module: ModuleType) -> dict[str, Reward]:
     return {name: value for name, value in vars(module).items() if callable(value) and promise_of(value)}
 
@@ -35,14 +42,15 @@ PUBLISHED_REWARDS = _promised(published)
 
 
 def reward_functions(
-    section: Mapping[str, float], reward_model: Reward | None = None, tokenizer: Tokenizer | None = None
+    section: Mapping[str, float], reward_model: Reward | None = None, measure: Measure | None = None
 ) -> tuple[list[Reward], list[float]]:
     """Functions and weights, in order, of a recipe's `rewards: {name: weight}`. A weight of 0 logs and does not pay.
 
     Names are those of `REWARDS`, those of `PUBLISHED_REWARDS`, `my_rewards.NAME` for a function of my_rewards.py, and
     `reward_model`, which is the given function; without one, it is there and cannot be called. A function with a
-    parameter `reasoning_tokens` gets the number of tokens before each completion's first `<answer>`, tokenised again;
-    without a tokenizer it cannot be called.
+    parameter `reasoning_tokens` gets the number of tokens before each completion's first `<answer>`, tokenised again,
+    and one with a parameter `max_completion_length` the phase's; without a `measure` the former cannot be called, and
+    the latter takes its default.
 
     Raises:
         InputError: a name is not known (the message gives the nearest one), my_rewards.py cannot be imported, or two
@@ -54,8 +62,8 @@ def reward_functions(
     """
     trained = reward_model or untrained
     functions = [trained if name == TRAINED else _reward(name) for name in section]
-    if tokenizer is not None:
-        functions = [counted(function, tokenizer) if reads_reasoning(function) else function for function in functions]
+    if measure is not None:
+        functions = [measured(function, measure) for function in functions]
     names = [function.__name__ for function in functions]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two rewards are called {min(twice)!r}: rename the one in {OWN}.py")
@@ -92,23 +100,31 @@ def reads_reasoning(reward: Reward) -> bool:
     return "reasoning_tokens" in inspect.signature(reward).parameters
 
 
-def counted(reward: Reward, tokenizer: Tokenizer) -> Reward:
-    """A reward that is given `reasoning_tokens`, counted in the text before the first `<answer>`, or in all of it.
+def measured(reward: Reward, measure: Measure) -> Reward:
+    """A reward that is given what it has parameters for: `reasoning_tokens`, counted in the text before the first
+    `<answer>` or in all of it, and `max_completion_length`. A reward with neither is returned as it is.
 
     >>> split = lambda text, add_special_tokens: {"input_ids": [part.split() for part in text]}
-    >>> cosine = counted(published.published_length_cosine, split)
+    >>> cosine = measured(published.published_length_cosine, Measure(split, 6))
     >>> texts = ["so many words <answer>5</answer> and more", "<answer>5</answer>"]
-    >>> cosine(prompts=[""] * 2, completions=texts, gold=["5"] * 2) == [ours.length_cosine_of(3), 5.0]
-    True
+    >>> [round(paid, 6) for paid in cosine(prompts=[""] * 2, completions=texts, gold=["5"] * 2)]
+    [3.535534, 5.0]
     """
+    parameters = inspect.signature(reward).parameters.keys() & {"reasoning_tokens", "max_completion_length"}
+    if not parameters:
+        return reward
 
     @functools.wraps(reward)
-    def with_counts(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Sequence[float | None]:
-        before = [ours.completion_text(completion).partition(TAGS[2])[0] for completion in completions]
-        counts = list(map(len, tokenizer(before, add_special_tokens=False)["input_ids"]))
-        return reward(prompts=prompts, completions=completions, reasoning_tokens=counts, **columns)
+    def with_lengths(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Sequence[float | None]:
+        if "reasoning_tokens" in parameters:
+            before = [ours.completion_text(completion).partition(TAGS[2])[0] for completion in completions]
+            counts = list(map(len, measure.tokenizer(before, add_special_tokens=False)["input_ids"]))
+            columns["reasoning_tokens"] = counts
+        if "max_completion_length" in parameters:
+            columns["max_completion_length"] = measure.max_completion_length
+        return reward(prompts=prompts, completions=completions, **columns)
 
-    return with_counts
+    return with_lengths
 
 
 def check_golds(prompts: Sequence[Row]) -> None:

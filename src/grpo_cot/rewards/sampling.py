@@ -11,6 +11,7 @@ from grpo_cot.recipes.phases import GrpoPhase, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import group_statistics, is_silent
 from grpo_cot.rewards.promise import Reward
+from grpo_cot.rewards.registry import Measure
 
 # The settings of GRPOConfig that its trainer hands to generation under the same names.
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation")
@@ -86,7 +87,8 @@ class Sampler:
         texts = [begun.judged(completion.text) for completion in completions]
         lengths = [completion.tokens for completion in completions]
         rows, group = self._repeated(prompts), self.phase.group_size
-        return group_statistics(self.recipe.rewards, rows, texts, lengths, group, self.reward_model, self.tokenizer)
+        measure = Measure(self.tokenizer, self.phase.settings["max_completion_length"])
+        return group_statistics(self.recipe.rewards, rows, texts, lengths, group, self.reward_model, measure)
 
     def _repeated(self, prompts: Sequence[Row]) -> list[Row]:
         return [row for row in prompts for _ in range(self.phase.group_size)]

@@ -17,7 +17,7 @@ from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.groups import COLUMNS, MOSTLY, has_golds
 from grpo_cot.rewards.ours import correctness
 from grpo_cot.rewards.promise import Reward
-from grpo_cot.rewards.registry import check_columns, reward_functions
+from grpo_cot.rewards.registry import Measure, check_columns, reward_functions
 from grpo_cot.training.curves import cut_sentences, entropy_sentences, mean, reward_sentences, unpaid_sentences
 from grpo_cot.training.groups import compare_groups, leave_out_silent
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
@@ -115,7 +115,8 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         # With one of these TRL gives the rewards a part of the completion, a thinking model's without its thought.
         if getattr(setup.tokenizer, parser, None) is not None:
             setattr(setup.tokenizer, parser, None)
-    rewards, _ = reward_functions(setup.recipe.rewards, setup.reward_model, setup.tokenizer)
+    measure = Measure(setup.tokenizer, configuration.max_completion_length)
+    rewards, _ = reward_functions(setup.recipe.rewards, setup.reward_model, measure)
     arguments = {
         "model": model,
         "reward_funcs": [judging(reward, setup.opening) for reward in rewards],

@@ -14,7 +14,7 @@ from grpo_cot.models.generation import encode
 from grpo_cot.recipes.phases import PpoPhase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.promise import Reward
-from grpo_cot.rewards.registry import check_columns, reward_functions
+from grpo_cot.rewards.registry import Measure, check_columns, reward_functions
 from grpo_cot.training.curves import cut_sentences, ends, entropy_sentences, mean, reward_sentences, unpaid_sentences
 from grpo_cot.training.methods.grpo import columns_of, judging
 from grpo_cot.training.methods.setup import Examples, Setup
@@ -79,7 +79,8 @@ def judge(rewards: Sequence[Reward], weights: Sequence[float]) -> Judge:
 
 def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) -> Any:
     """Our own trainer, on Transformers'."""
-    rewards, weights = reward_functions(setup.recipe.rewards, setup.reward_model, setup.tokenizer)
+    measure = Measure(setup.tokenizer, configuration.max_completion_length)
+    rewards, weights = reward_functions(setup.recipe.rewards, setup.reward_model, measure)
     fresh = setup.adapter is not None
     return PpoTrainer(
         model=get_peft_model(model, setup.adapter) if fresh else model, args=configuration,
