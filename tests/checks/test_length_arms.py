@@ -42,6 +42,18 @@ CHANGED = {
     ("length-standard-g6", "length-standard"): GROUP,
     ("length-standard-slow", "length-standard"): {f"{GRPO}.learning_rate"},
     ("length-standard-light", "length-standard"): WEIGHTS,
+    ("tiny-length-no-example", "tiny-length-standard"): {"prompt.examples"},
+    ("tiny-length-penalised", "tiny-length-standard"): {"rewards.correctness", PENALISED, "audit.allow"},
+    ("tiny-length-cosine", "tiny-length-standard"): {"rewards.correctness", COSINE},
+    ("tiny-length-cosine-matched", "tiny-length-standard"): {COSINE},
+    ("tiny-length-penalty-matched", "tiny-length-standard"): {PENALISED, "audit.allow"},
+    ("tiny-grpo-clocked", "tiny-grpo"): {
+        "model.threads",
+        f"{GRPO}.max_steps",
+        "rewards.soft_format",
+        "rewards.xml_count",
+        "rewards.integer_answer",
+    },
 }
 
 
