@@ -20,7 +20,8 @@ laptop: .venv/.ready ## teach a pretrained model of 135 million parameters to re
 	@python workflow/suite.py laptop
 	@$(MAKE) --no-print-directory demo
 
-repro: check ## run what params.yaml asks for; only what changed runs again
+repro: .venv/.ready ## run what params.yaml asks for; only what changed runs again
+	@python workflow/checkout.py && python workflow/validate.py --listed
 	@dvc repro || { dvc checkout --quiet; exit 1; }
 
 check: .venv/.ready ## validate params, recipes and sources, one sentence a problem

@@ -112,7 +112,9 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
 
 def _validate() -> None:
     environment = os.environ | {"PYTHONPATH": "src"}
-    done = subprocess.run([sys.executable, "workflow/validate.py"], env=environment, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "workflow/validate.py", "--listed"], env=environment, stderr=subprocess.PIPE, text=True
+    )
     if done.returncode:
         raise InputError(done.stderr.strip())
 

@@ -1,4 +1,7 @@
-"""`make check`: validate params.yaml, every recipe and every source file, one sentence a problem."""
+"""`make check`: validate params.yaml, every recipe and every source file, one sentence a problem.
+
+With --listed, as before a run, only what params.yaml names.
+"""
 
 import gc
 import os
@@ -9,7 +12,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # models are described
 from grpo_cot.checks.project import problems
 
 gc.freeze()  # the libraries' objects stay: collecting among them at every rehearsed training takes half a second
-files, sentences = problems(Path(__file__).parent.parent)
+files, sentences = problems(Path(__file__).parent.parent, listed="--listed" in sys.argv[1:])
 for sentence in sentences:
     print(f"check: {sentence}", file=sys.stderr)
 if sentences:

@@ -307,6 +307,20 @@ def test_params_that_build_nothing_are_refused(tmp_path: Path) -> None:
     assert checked(tmp_path) == [said]
 
 
+def test_before_a_run_only_what_is_built_is_checked(tmp_path: Path) -> None:
+    from grpo_cot.checks.project import problems
+
+    write_project(tmp_path)
+    wrong = changed(contents()[SHORT], at("rewards.correctness"), "much")
+    unused = variant(tmp_path, 0, SHORT, wrong)
+    (tmp_path / "suites/run-0.yaml").unlink(missing_ok=True)
+    assert any(unused in sentence for sentence in checked(tmp_path))
+    read, said = problems(tmp_path, listed=True)
+    assert said == [] and 4 <= read < problems(tmp_path)[0]
+    write(tmp_path / SHORT, wrong)
+    assert len(problems(tmp_path, listed=True)[1]) == 1
+
+
 def test_the_right_files_have_no_problem(tmp_path: Path) -> None:
     write_project(tmp_path)
     assert checked(tmp_path) == []

@@ -14,13 +14,16 @@ from grpo_cot.checks.recipe import check_recipe
 from grpo_cot.checks.runs import check_comparison, check_run
 from grpo_cot.common.errors import InputError
 from grpo_cot.data.kinds import read_any
-from grpo_cot.params import Run, load_params
+from grpo_cot.params import Params, Run, load_params
 from grpo_cot.publishing.publish import check_repository
 from grpo_cot.recipes.recipe import load_recipe
 
 
-def problems(root: Path) -> tuple[int, list[str]]:
-    """How many files were read, and one sentence for every problem."""
+def problems(root: Path, *, listed: bool = False) -> tuple[int, list[str]]:
+    """How many files were read, and one sentence for every problem.
+
+    `listed` leaves out what params.yaml does not name: other recipes, sources and suites are no part of what is built.
+    """
     said: dict[str, None] = {}  # in order; what two runs share is said once
     sound: set[Path] = set()
 
@@ -33,33 +36,31 @@ def problems(root: Path) -> tuple[int, list[str]]:
         except InputError as error:
             said[str(error).replace(f"{root}/", "")] = None
 
-    recipes, datasets, bases = (
-        sorted((root / folder).glob("*.yaml")) for folder in ("experiments", "sources/datasets", "sources/bases")
-    )
+    params = _params(root)
+    recipes, datasets, bases = _described(root, params, listed=listed)
     checked: set[tuple[str, ...]] = set()  # runs that differ in their seed alone are checked once
-    tables = [root / "params.yaml", *sorted((root / "suites").glob("*.yaml"))]
+    tables = [root / "params.yaml", *(() if listed else sorted((root / "suites").glob("*.yaml")))]
     for path in recipes:
         with heard(path):
             recipe = load_recipe(path)
             check_recipe(recipe, path)
             check_repository(recipe, None, path)
-    listed = _listed_datasets(root)
     for path in datasets:
         with heard(path):
             kind, source = read_any(path)
-            kind.examine(source, path, root, path.stem in listed)
+            kind.examine(source, path, root, params is not None and path.stem in params.datasets)
     for path in bases:
         with heard(path):
             check_base(root, path.stem)
     for path in tables:
         with heard():
-            params = load_params(path, root)
-            if not (params.runs or params.datasets or params.bases):
+            table = load_params(path, root)
+            if not (table.runs or table.datasets or table.bases):
                 raise InputError(
                     f"{path}: 'runs', 'datasets' and 'bases' are empty: nothing would be built; name a run"
                 )
             # What is wrong with a run's file is said of the file already.
-            runs = {name: run for name, run in params.runs.items() if _files(root, run) <= sound}
+            runs = {name: run for name, run in table.runs.items() if _files(root, run) <= sound}
             for name, run in runs.items():
                 with heard():
                     if (same := (run.recipe, run.dataset, run.base, run.image)) not in checked:
@@ -68,23 +69,35 @@ def problems(root: Path) -> tuple[int, list[str]]:
                     if path == tables[0]:  # and not what is in store for later
                         place = root / f"experiments/{run.recipe}.yaml"
                         check_dashboards(load_recipe(place), place)
-            for name, image in params.bases.items():
+            for name, image in table.bases.items():
                 if root / f"sources/bases/{name}.yaml" in sound:
                     with heard():
                         check_image(root, name, image, f"{path}: bases.{name}")
-            for name, comparison in params.comparisons.items():
+            for name, comparison in table.comparisons.items():
                 if {comparison.a, comparison.b} <= runs.keys():
                     with heard():
                         check_comparison(root, path, name, runs[comparison.a], runs[comparison.b])
     return len(recipes) + len(datasets) + len(bases) + len(tables), list(said)
 
 
-def _listed_datasets(root: Path) -> list[str]:
-    """The data sets that `dvc repro` makes; what is wrong with params.yaml itself is said elsewhere."""
+def _described(root: Path, params: Params | None, *, listed: bool) -> list[list[Path]]:
+    """The recipes, and the source files of data sets and bases; `listed`: those that params.yaml names."""
+    folders = ("experiments", "sources/datasets", "sources/bases")
+    files = [sorted((root / folder).glob("*.yaml")) for folder in folders]
+    if not listed:
+        return files
+    if params is None:
+        return [[], [], []]
+    named = ({run.recipe for run in params.runs.values()}, set(params.datasets), set(params.bases))
+    return [[path for path in paths if path.stem in names] for paths, names in zip(files, named, strict=True)]
+
+
+def _params(root: Path) -> Params | None:
+    """What `dvc repro` makes; what is wrong with params.yaml itself is said elsewhere."""
     try:
-        return load_params(root / "params.yaml", root).datasets
+        return load_params(root / "params.yaml", root)
     except InputError:
-        return []
+        return None
 
 
 def _files(root: Path, run: Run) -> set[Path]:
