@@ -58,6 +58,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, "prompt.system", "\x00", "expected text that can be written in UTF-8"),
     (SHORT, "prompt.thinking", "keep", "prompt.thinking: input should be 'refuse' or 'strip'"),
     (SHORT, "rewards.correctness", float("nan"), "rewards.correctness: expected a finite number, found nan"),
+    (SHORT, "phases.0.grpo.logging_steps", 2, "grpo.save_steps is 3, no multiple of the 2 logging_steps: a resumed"),
     (SHORT, "rewards", {"correctness": 0}, "'rewards' pays nothing"),
     (SHORT, "rewards", {"published_strict_format": 1.0}, "the reward 'published_strict_format' is broken"),
     (SHORT, "audit.allow", ["corectness"], "'audit.allow' names 'corectness'"),

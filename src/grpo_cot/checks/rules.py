@@ -152,7 +152,8 @@ def _check_reward_model(recipe: Recipe) -> None:
 
 
 def _check_log(settings: LibrarySettings, where: str) -> None:
-    """Refuse a training of which no loss would be logged, so that nothing could be said of it."""
+    """Refuse a training of which no loss would be logged, so that nothing could be said of it, and checkpoints between
+    two entries of the log: a trainer forgets at a kill what it has summed up since the last entry."""
     steps, last = settings.get("logging_steps"), settings.get("max_steps")
     if settings.get("logging_strategy") == "no":
         raise InputError(f"{where}.logging_strategy is 'no': no curve would be left; expected 'steps' or 'epoch'")
@@ -161,6 +162,12 @@ def _check_log(settings: LibrarySettings, where: str) -> None:
     if 0 < last < steps:
         raise InputError(
             f"{where}.logging_steps is {steps}, more than the {last} of max_steps: no loss would be logged"
+        )
+    saves = settings.get("save_steps")
+    if settings.get("save_strategy", "steps") == "steps" and isinstance(saves, int) and steps > 0 and saves % steps:
+        raise InputError(
+            f"{where}.save_steps is {saves}, no multiple of the {steps} logging_steps: a resumed run would not repeat "
+            "an uninterrupted one"
         )
 
 
