@@ -237,7 +237,7 @@ def test_the_audit_refuses_a_base_that_thinks_unless_the_recipe_strips_it(monkey
 def cosine_of_worked() -> float:
     """What the length study's reward pays for WORKED where it is right."""
     tokens = load_tokenizer(TINY)(WORKED.partition("<answer>")[0], add_special_tokens=False)["input_ids"]
-    return length_cosine_of(len(tokens))
+    return length_cosine_of(len(tokens), most=64)  # grpo_recipe's max_completion_length
 
 
 def rewards_logged(wanted: Recipe, base: Path, scratch: Path, **fields: Any) -> dict[str, float]:
