@@ -9,6 +9,7 @@ from grpo_cot.common.step import run
 from grpo_cot.grading.grade import grade, metrics
 from grpo_cot.grading.texts.judge import load_judge
 from grpo_cot.grading.texts.verdicts import judge_texts
+from grpo_cot.grading.validation import validation_figures
 from grpo_cot.recipes.recipe import load_recipe
 from grpo_cot.statistics import in_points
 
@@ -29,6 +30,12 @@ def main(args: Namespace) -> str:
         with naming(args.recipe):
             predictions = judge_texts(predictions, completions, asked, judge, rewards)
     result = metrics(predictions)
+    result["validation"] = {
+        path.parent.name: validation_figures(
+            read_jsonl(path), {name: row for (split, name), row in problems.items() if split == "validation"}
+        )
+        for path in sorted(args.model.parent.glob("*/validation.jsonl"))
+    }
     write_jsonl(args.predictions, predictions)
     write_json(args.metrics, result)
     sentences = []
@@ -44,4 +51,4 @@ def main(args: Namespace) -> str:
 
 
 if __name__ == "__main__":
-    run(main, __doc__, recipe=Path, prompts=Path, completions=Path, predictions=Path, metrics=Path)
+    run(main, __doc__, recipe=Path, prompts=Path, model=Path, completions=Path, predictions=Path, metrics=Path)

@@ -121,6 +121,7 @@ def _check_sections(recipe: Recipe) -> None:
             _check_batch(phase.grpo, processes, f"{where}.grpo")
             _check_unread(phase.grpo, f"{where}.grpo")
             _check_rollouts(recipe, phase, f"{where}.rollouts")
+            _check_validation(recipe, phase, where)
         if isinstance(phase, PpoPhase):
             _check_ppo(recipe, phase, where)
         if phase.own_samples and recipe.accelerate is not None:
@@ -227,6 +228,42 @@ def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
         raise InputError(
             f"{where}.save_steps is {values['save_steps']}, no multiple of the {reuse} steps that share one "
             "generation: a resumed run would not repeat an uninterrupted one"
+        )
+
+
+def _check_validation(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
+    """Refuse evaluations of nothing, at no step, of sharded weights, and a choice among steps without a checkpoint."""
+    settings, section = phase.grpo, phase.validation
+    evaluates = settings.get("eval_strategy", "no") != "no"
+    if evaluates != (section is not None):
+        state, remedy = ("null", "give problems and patience") if evaluates else ("given", "set it to null")
+        given = settings.get("eval_strategy", "no")
+        raise InputError(f"{where}.validation is {state}, but grpo.eval_strategy is {given!r}; {remedy}")
+    chooses = bool(settings.get("load_best_model_at_end"))
+    if chooses and not evaluates:
+        raise InputError(f"{where}.grpo.load_best_model_at_end is true, but no step is evaluated; set eval_strategy")
+    if not evaluates:
+        return
+    if sharded := {"fsdp_config", "deepspeed_config"} & (recipe.accelerate or {}).keys():
+        raise InputError(
+            f"{where}.validation is given, but 'accelerate' has {min(sharded)}: weights in shards answer no questions "
+            "while they train; set it to null"
+        )
+    for name in ("eval_steps", "per_device_eval_batch_size"):
+        if name not in settings:
+            raise InputError(f"{where}.grpo: {name!r} is missing, which 'validation' needs")
+    if not chooses:
+        return
+    if settings.get("metric_for_best_model") is None:
+        raise InputError(
+            f"{where}.grpo: 'metric_for_best_model' is missing, by which load_best_model_at_end chooses; expected "
+            "'eval_strict_accuracy'"
+        )
+    saved, evaluated = settings.get("save_steps"), settings["eval_steps"]
+    if settings.get("save_strategy") != "steps" or saved != evaluated:
+        raise InputError(
+            f"{where}.grpo.load_best_model_at_end is true: every evaluation needs its checkpoint; set save_strategy to "
+            f"'steps' and save_steps to the {evaluated} of eval_steps"
         )
 
 

@@ -32,7 +32,11 @@ ONE_STEP = {
     "disable_tqdm": True, "use_cpu": True,
 }  # fmt: skip
 SHORT: dict[str, LibrarySettings] = {
-    "grpo": {"num_generations": 2, "max_completion_length": 2, "num_iterations": 1, "steps_per_generation": None},
+    "grpo": {
+        "num_generations": 2, "max_completion_length": 2, "num_iterations": 1, "steps_per_generation": None,
+        # The evaluation is ours.
+        "eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False, "metric_for_best_model": None,
+    },
     "sft": {"max_length": 8}, "dpo": {"max_length": 8}, "seq2seq": {}, "ppo": {"batch_size": 2, "ppo_epochs": 1},
     "training": {},
 }  # fmt: skip

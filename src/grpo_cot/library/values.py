@@ -123,6 +123,10 @@ ALLOWED_IN: dict[str, dict[str, Any]] = {
         "loss_type": Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"],
         "remove_unused_columns": Literal[False],  # rewards read the rows' other columns
         "label_smoothing_factor": UNREAD,
+        "eval_strategy": Literal["no", "steps"],
+        "metric_for_best_model": Literal["eval_strict_accuracy"] | None,
+        "greater_is_better": Literal[True] | None,
+        "num_generations_eval": None,  # a problem of the validation split is answered once, greedily
     },
     "sft": {"loss_type": Literal["nll", "chunked_nll", "dft"]},
     "training": {  # of the reward model

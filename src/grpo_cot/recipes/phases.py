@@ -44,6 +44,17 @@ class RolloutsSection(Section):
     log_probability_gap: float = Field(gt=0)
 
 
+class ValidationSection(Section):
+    """Problems of the validation split that GRPO answers at each of its trainer's evaluations (`grpo.eval_steps`).
+
+    `problems` of them (null: all). Training stops after `patience` evaluations without a gain, and at once where the
+    accuracy, the length or the entropy collapses; null: it never stops by itself.
+    """
+
+    problems: int | None = Field(gt=0)
+    patience: int | None = Field(gt=0)
+
+
 class TrainerSection(Section):
     """What is trained with a library's trainer: a phase, or the reward model.
 
@@ -92,7 +103,8 @@ class PhaseSection(TrainerSection):
 class GrpoPhase(PhaseSection):
     """Group relative policy optimisation on the recipe's rewards (Shao et al., 2024).
 
-    `rollouts` is null where Transformers samples, and given with `grpo.use_vllm`.
+    `rollouts` is null where Transformers samples, and given with `grpo.use_vllm`; `validation` is given with
+    `grpo.eval_strategy`.
     """
 
     section = "grpo"
@@ -101,9 +113,11 @@ class GrpoPhase(PhaseSection):
         ("max_steps",), ("learning_rate",), ("max_completion_length",), ("beta",), ("loss_type",), ("scale_rewards",),
         ("temperature",),
     )  # fmt: skip
+    selects = True
 
     method: Literal["grpo"]
     rollouts: RolloutsSection | None
+    validation: ValidationSection | None = None
     grpo: LibrarySettings
 
     @property

@@ -203,6 +203,31 @@ def loss_picture(log: Sequence[Mapping[str, float]]) -> Markup:
         return as_svg(picture, "Loss over the steps. " + "; ".join(words) + ".")
 
 
+def validation_picture(evaluations: Sequence[Mapping[str, Any]], selected: int | None) -> Markup:
+    """Strict and lenient accuracy and format adherence on the validation split over the steps, with intervals;
+    `selected` is the step whose checkpoint was kept for it."""
+    steps, words = [evaluation["step"] for evaluation in evaluations], []
+    with canvas(4.6, 2.4) as (picture, axes):
+        for key, label, colour, marker in (
+            ("strict_accuracy", "strict accuracy", AFTER, "o"), ("lenient_accuracy", "lenient accuracy", BEFORE, "s"),
+            ("format_adherence", "format", SERIES[1], "^"),
+        ):  # fmt: skip
+            shares = [evaluation[key] for evaluation in evaluations]
+            values = [100 * share["value"] for share in shares]
+            axes.plot(steps, values, color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
+            ends = [[100 * share[end] for share in shares] for end in ("low", "high")]
+            axes.fill_between(steps, *ends, color=colour, alpha=0.15, linewidth=0)
+            words += [f"{label}, step {step}: {with_interval(share)}" for step, share in zip(steps, shares, strict=True)]
+        if selected is not None:
+            axes.axvline(selected, color=GREY, linewidth=1, linestyle=":")
+            words.append(f"the checkpoint of step {selected} was kept")
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("step")
+        axes.set_ylabel(f"% of {evaluations[0]['n']} problems")
+        axes.legend(fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), columnspacing=1)
+        return as_svg(picture, "On the validation split: " + "; ".join(words) + ".")
+
+
 def curve_pictures(log: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup]]:
     """The signs of a healthy run, each with its label: of two points at least, or it is no curve."""
     pictures = []

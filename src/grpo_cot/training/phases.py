@@ -39,6 +39,7 @@ from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_conf
 from grpo_cot.training.methods.reward_model import train as train_reward_model
 from grpo_cot.training.methods.setup import Progress, Setup, resolved, selected
 from grpo_cot.training.probe import LongestBatch
+from grpo_cot.training.validation.answers import answers_file
 from grpo_cot.training.workload import FLOAT16, asks_for_bfloat16
 from grpo_cot.vllm.arguments import distributions
 
@@ -237,6 +238,9 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
                 trainer.save_critic(folder)
             if setup.samples:
                 write_jsonl(folder / "samples.jsonl", setup.samples)
+            answers = answers_file(place.checkpoints)
+            if answers.is_file():
+                shutil.copyfile(answers, folder / "validation.jsonl")
             write_json(folder / "log.json", [repeatable(entry, phase) for entry in trainer.state.log_history])
             if audited is not None:
                 write_json(folder / "audit.json", audited)
@@ -380,5 +384,5 @@ def _resolved(run: Run, phase: Phase, configuration: Any, trainer: Any) -> dict[
         "quantization": run.recipe.quantization,
         **({"accelerate": run.recipe.accelerate} if run.recipe.accelerate else {}),
         "lora": phase.lora, phase.section: resolved(configuration), "packages": package_versions(run.recipe),
-        "threads": torch.get_num_threads(), "rows": len(trainer.train_dataset), **selected(trainer.state),
+        "threads": torch.get_num_threads(), "rows": len(trainer.train_dataset), **selected(trainer),
     }  # fmt: skip

@@ -246,6 +246,19 @@ def test_after_a_failed_stage_and_the_edit_taken_back_nothing_is_missing(tmp_pat
     check(project)
 
 
+def test_outputs_lost_here_and_in_the_remote_are_made_again(tmp_path: Path) -> None:
+    """A clone of a checkout that was never pushed, in which the last stage is stale."""
+    project = synthetic(tmp_path / "clone", count=2, seconds=0.1)
+    project.run(*LOCAL)
+    shutil.rmtree(project.folder / ".dvc/cache")
+    (project.folder / "out0").unlink()
+    project.edit("dvc.yaml", "cat out0 out1 > all", "cat out1 out0 > all")
+    shutil.rmtree(project.folder / stages.FOLDER)
+    assert "out0 is missing here and in the remote: work0 makes it again" in project.run(*LOCAL)
+    assert ran(project) == {"work0", "last"}
+    check(project)
+
+
 def test_a_rehearsal_changes_nothing(tmp_path: Path) -> None:
     project = synthetic(tmp_path / "clone", count=2, seconds=0.1)
     assert "work1" in project.run(*LOCAL, "--dry-run")

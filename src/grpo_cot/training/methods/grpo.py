@@ -23,6 +23,8 @@ from grpo_cot.training.groups import compare_groups, leave_out_silent
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
 from grpo_cot.training.rollouts import rollout_trainer
 from grpo_cot.training.shared_prompts import keeps_groups, read_prompts_once
+from grpo_cot.training.validation.answers import validate, validation_problems
+from grpo_cot.training.validation.stopping import validation_sentences
 
 
 def configuration(recipe: Recipe, phase: GrpoPhase) -> dict[str, Any]:
@@ -30,6 +32,8 @@ def configuration(recipe: Recipe, phase: GrpoPhase) -> dict[str, Any]:
     return {
         "reward_weights": reward_functions(recipe.rewards)[1],
         "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
+        # TRL would ask for a whole group of answers to each validation problem.
+        **({"num_generations_eval": 1} if phase.validation else {}),
         **reference_settings(recipe),
     }
 
@@ -49,7 +53,8 @@ def dataset(setup: Setup) -> Examples:
             f"{len(setup.prompts)} training prompts are fewer than the {groups} that one step asks; add rows"
         )
     rows = [{"prompt": row["messages"], **columns_of(row)} for row in setup.prompts]
-    return Examples(Dataset.from_list(rows))
+    problems = validation_problems(setup)
+    return Examples(Dataset.from_list(rows), Dataset.from_list(problems) if problems else None)
 
 
 def columns_of(row: Row) -> Row:
@@ -122,6 +127,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         "reward_funcs": [judging(reward, setup.opening) for reward in rewards],
         "args": configuration,
         "train_dataset": examples.train,
+        "eval_dataset": examples.validation,
         "processing_class": setup.tokenizer,
         "peft_config": setup.adapter,
     }
@@ -132,6 +138,8 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         leave_out_silent(made)
     _keep_order(made)
     compare_groups(made, judging(correctness, setup.opening) if has_golds(setup.prompts) else None)
+    if setup.phase.validation is not None:
+        validate(made, setup, validation_problems(setup))
     return made
 
 
@@ -164,4 +172,4 @@ def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
             f"In {phantom:.0%} of the groups of the second half rewards differed though no completion was right: these "
             "groups taught the format, or something else than the answer."
         )
-    return [*sentences, *unpaid_sentences(steps), *entropy_sentences(steps)]
+    return [*validation_sentences(log, phase), *sentences, *unpaid_sentences(steps), *entropy_sentences(steps)]

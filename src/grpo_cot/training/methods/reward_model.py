@@ -80,7 +80,7 @@ def train(
         write_json(folder / "configuration.json", {
             "method": TRAINED, **facts, "seed": seed, "max_length": section.max_length, "classes": names,
             "training": resolved(trainer.args), "threads": torch.get_num_threads(), "rows": len(prompts),
-            **selected(state),
+            **selected(trainer),
         })  # fmt: skip
 
 

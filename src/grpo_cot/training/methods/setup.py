@@ -91,8 +91,10 @@ def resolved(configuration: Any) -> dict[str, Any]:
     return settings
 
 
-def selected(state: Any) -> dict[str, Any]:
-    """The checkpoint that was chosen on the validation split, as a part of a configuration; nothing where none was."""
-    if state.best_metric is None:
+def selected(trainer: Any) -> dict[str, Any]:
+    """The checkpoint that was chosen on the validation split, as a part of a configuration, with the figure by which it
+    was; nothing where none was."""
+    state, figure = trainer.state, trainer.args.metric_for_best_model
+    if not trainer.args.load_best_model_at_end or state.best_metric is None:
         return {}
-    return {"selected": {"step": state.best_global_step, "eval_loss": state.best_metric}}
+    return {"selected": {"step": state.best_global_step, f"eval_{figure.removeprefix('eval_')}": state.best_metric}}
