@@ -79,8 +79,8 @@ def _samplings(recipe: Recipe) -> Iterator[tuple[str, LibrarySettings]]:
     if recipe.evaluate.samples:
         yield "evaluate.samples.sampling", recipe.evaluate.samples.sampling
     for number, phase in enumerate(recipe.phases, start=1):
-        if phase.own_samples:
-            yield f"phases.{number}.samples.sampling", phase.own_samples.sampling
+        for name, section in phase.draws.items():
+            yield f"phases.{number}.{name}.sampling", section.sampling
         if extra := phase.settings.get("generation_kwargs"):
             yield f"phases.{number}.{phase.section}.generation_kwargs", extra
 

@@ -144,8 +144,8 @@ def _check_phase(recipe: Recipe, phase: Phase, where: str) -> None:
             )
         construct("sampling", sampling_of(phase), place)
         try_sampling(sampling_of(phase), place)
-    if phase.own_samples:
-        check_sampling(phase.own_samples.sampling, f"{where}.samples.sampling")
+    for name, section in phase.draws.items():
+        check_sampling(section.sampling, f"{where}.{name}.sampling")
     if phase.lora is not None:
         check_section("lora", phase.lora, f"{where}.lora")
         if phase.lora.get("target_modules") is None:

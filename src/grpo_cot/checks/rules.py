@@ -66,8 +66,8 @@ def check_batches(recipe: Recipe, where: object) -> None:
     """
     sizes = {"evaluate.batch_size": recipe.evaluate.batch_size}
     for number, phase in enumerate(recipe.phases, start=1):
-        if phase.own_samples:
-            sizes[f"phases.{number}.samples.batch_size"] = phase.own_samples.batch_size
+        for name, section in phase.draws.items():
+            sizes[f"phases.{number}.{name}.batch_size"] = section.batch_size
     for field, size in sizes.items():
         if size > MOST_ROWS:
             raise InputError(f"{where}: {field} is {size}, expected at most {MOST_ROWS}; lower it")
@@ -122,6 +122,7 @@ def _check_sections(recipe: Recipe) -> None:
             _check_unread(phase.grpo, f"{where}.grpo")
             _check_rollouts(recipe, phase, f"{where}.rollouts")
             _check_validation(recipe, phase, where)
+            _check_pass_rates(phase, where)
         if isinstance(phase, PpoPhase):
             _check_ppo(recipe, phase, where)
         if phase.own_samples and recipe.accelerate is not None:
@@ -264,6 +265,20 @@ def _check_validation(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
         raise InputError(
             f"{where}.grpo.load_best_model_at_end is true: every evaluation needs its checkpoint; set save_strategy to "
             f"'steps' and save_steps to the {evaluated} of eval_steps"
+        )
+
+
+def _check_pass_rates(phase: GrpoPhase, where: str) -> None:
+    """Refuse an empty band, and an order that the trainer would shuffle away."""
+    section = phase.pass_rates
+    if section is None:
+        return
+    if section.low > section.high:
+        raise InputError(f"{where}.pass_rates: low is {section.low:g}, above the {section.high:g} of high; swap them")
+    if section.order is not None and phase.grpo.get("shuffle_dataset", True):
+        raise InputError(
+            f"{where}.pass_rates.order is {section.order!r}, but the trainer shuffles; set grpo.shuffle_dataset to "
+            "false, or order to null"
         )
 
 

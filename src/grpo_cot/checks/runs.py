@@ -189,6 +189,12 @@ def check_rows_kind(path: Path, recipe: Recipe, dataset: str, kind: Kind, source
 def _check_texts(recipe: Recipe, dataset: str) -> None:
     """Refuse what compares with final answers or answers with each other, and evaluation on what the judge learns."""
     for number, phase in enumerate(recipe.phases, start=1):
+        compares = [name for name in ("validation", "pass_rates") if getattr(phase, name, None)]
+        if compares:
+            raise InputError(
+                f"phases.{number}.{compares[0]} compares with final answers, but the rows of the data set {dataset!r} "
+                "are texts (rows: text) without any; set it to null"
+            )
         if phase.method not in OF_TEXTS:
             raise InputError(
                 f"phases.{number}.method is {phase.method!r}, but the rows of the data set {dataset!r} are texts "
@@ -366,8 +372,8 @@ def _check_positions(recipe: Recipe, positions: int | None, base: str) -> None:
     for number, phase in enumerate(recipe.phases, start=1):
         if isinstance(phase, GrpoPhase | PpoPhase):
             lengths[f"phases.{number}.{phase.section}.max_completion_length"] = phase.settings["max_completion_length"]
-        if phase.own_samples:
-            lengths[f"phases.{number}.samples.sampling.max_new_tokens"] = phase.own_samples.sampling["max_new_tokens"]
+        for name, section in phase.draws.items():
+            lengths[f"phases.{number}.{name}.sampling.max_new_tokens"] = section.sampling["max_new_tokens"]
         if phase.settings.get("max_length", 0) > positions:
             raise InputError(
                 f"phases.{number}.{phase.section}.max_length is {phase.settings['max_length']}, but the base {base!r} "

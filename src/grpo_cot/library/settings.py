@@ -111,7 +111,7 @@ def check_sampling(sampling: Mapping[str, Any], where: str) -> None:
     check_section("sampling", sampling, where)
     if "max_new_tokens" not in sampling:
         raise InputError(f"{where}: 'max_new_tokens' is missing")
-    if where.endswith("samples.sampling") and not sampling.get("do_sample"):
+    if where.endswith(("samples.sampling", "pass_rates.sampling")) and not sampling.get("do_sample"):
         raise InputError(f"{where}.do_sample must be true: greedy samples of a problem are all the same")
     if sampling.get("min_new_tokens", 0) > sampling["max_new_tokens"]:
         raise InputError(

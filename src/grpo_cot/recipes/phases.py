@@ -32,6 +32,18 @@ class OwnSamplesSection(SamplesSection):
     batch_size: int = Field(gt=0)
 
 
+class PassRatesSection(OwnSamplesSection):
+    """The prompts that a phase trains on: those that the model it starts from answers rightly in a share of draws from
+    `low` to `high`. Of `problems` prompts (null: all) `count` completions are drawn each.
+
+    `order`: `easiest_first` trains in the order of falling pass rates (a curriculum), null in a random one.
+    """
+
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    order: Literal["easiest_first"] | None
+
+
 class RolloutsSection(Section):
     """How vLLM gets the weights that it samples with, and how far its log-probabilities may be from the trainer's.
 
@@ -99,12 +111,18 @@ class PhaseSection(TrainerSection):
         """How the phase draws the completions that it learns from, if it learns from the model's own."""
         return getattr(self, "samples", None)
 
+    @property
+    def draws(self) -> dict[str, OwnSamplesSection]:
+        """The sections by which the phase draws completions from the model that it starts from, by their names."""
+        sections = {name: getattr(self, name, None) for name in ("samples", "pass_rates")}
+        return {name: section for name, section in sections.items() if section is not None}
+
 
 class GrpoPhase(PhaseSection):
     """Group relative policy optimisation on the recipe's rewards (Shao et al., 2024).
 
     `rollouts` is null where Transformers samples, and given with `grpo.use_vllm`; `validation` is given with
-    `grpo.eval_strategy`.
+    `grpo.eval_strategy`. `pass_rates` null trains on all prompts.
     """
 
     section = "grpo"
@@ -118,6 +136,7 @@ class GrpoPhase(PhaseSection):
     method: Literal["grpo"]
     rollouts: RolloutsSection | None
     validation: ValidationSection | None = None
+    pass_rates: PassRatesSection | None = None
     grpo: LibrarySettings
 
     @property

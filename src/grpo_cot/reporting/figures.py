@@ -217,7 +217,9 @@ def validation_picture(evaluations: Sequence[Mapping[str, Any]], selected: int |
             axes.plot(steps, values, color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
             ends = [[100 * share[end] for share in shares] for end in ("low", "high")]
             axes.fill_between(steps, *ends, color=colour, alpha=0.15, linewidth=0)
-            words += [f"{label}, step {step}: {with_interval(share)}" for step, share in zip(steps, shares, strict=True)]
+            words += [
+                f"{label}, step {step}: {with_interval(share)}" for step, share in zip(steps, shares, strict=True)
+            ]
         if selected is not None:
             axes.axvline(selected, color=GREY, linewidth=1, linestyle=":")
             words.append(f"the checkpoint of step {selected} was kept")

@@ -39,6 +39,7 @@ from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_conf
 from grpo_cot.training.methods.reward_model import train as train_reward_model
 from grpo_cot.training.methods.setup import Progress, Setup, resolved, selected
 from grpo_cot.training.probe import LongestBatch
+from grpo_cot.training.signal.pass_rates import prompts_with_signal
 from grpo_cot.training.validation.answers import answers_file
 from grpo_cot.training.workload import FLOAT16, asks_for_bfloat16
 from grpo_cot.vllm.arguments import distributions
@@ -195,8 +196,12 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
         rows = AutoConfig.from_pretrained(run.base).get_text_config().vocab_size
         unsloth.pad_apart(tokenizer, run.prompts[0]["messages"], rows)
     given = tokenizer_facts(tokenizer)
+    prompts, rates = prompts_with_signal(
+        run.recipe, phase, run.prompts, place.before or run.base, package_versions(run.recipe), tokenizer,
+        lambda: _starting_model(run, place.before, trainable=False),
+    )  # fmt: skip
     setup = Setup(
-        run.recipe, phase, tokenizer, run.prompts, run.validation,
+        run.recipe, phase, tokenizer, prompts, run.validation,
         _samples(run, phase.own_samples, place, tokenizer) if phase.own_samples else (), run.reward_model,
     )  # fmt: skip
     with setting_up():
@@ -238,6 +243,8 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
                 trainer.save_critic(folder)
             if setup.samples:
                 write_jsonl(folder / "samples.jsonl", setup.samples)
+            if rates is not None:
+                write_json(folder / "pass-rates.json", rates)
             answers = answers_file(place.checkpoints)
             if answers.is_file():
                 shutil.copyfile(answers, folder / "validation.jsonl")
