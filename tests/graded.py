@@ -39,7 +39,7 @@ def metrics(base: float, trained: float, n: int = 500, **changed: Any) -> dict[s
         "paired": {"strict_accuracy": difference, "lenient_accuracy": difference},
         "warnings": [],
     }
-    return {"set": "test", "before": None, **figures, "sets": {"test": figures}}
+    return {"set": "test", "before": None, "validation": {}, **figures, "sets": {"test": figures}}
 
 
 def preference_metrics(base: float, trained: float) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def preference_metrics(base: float, trained: float) -> dict[str, Any]:
         figures[model] |= dict.fromkeys(absent) | {"pair_accuracy": share(accuracy), "pair_margin": {"value": 2.5}}
     figures["paired"] = {"pair_accuracy": figures["paired"]["strict_accuracy"]}
     figures["implicit_reward"] = {"accuracy": share(0.81), "margin": {"value": 4.25, "low": 4.0, "high": 4.5}, "n": 490}
-    return {"set": "test", "before": None, **figures, "sets": {"test": figures}}
+    return {"set": "test", "before": None, "validation": {}, **figures, "sets": {"test": figures}}
 
 
 def text_metrics(
@@ -87,4 +87,4 @@ def text_metrics(
             "calibration": {"bins": bins, "expected_error": 0.0525},
         } if reward_model else None,
     }  # fmt: skip
-    return {"set": "test", "before": before, **figures, "sets": {"test": figures}}
+    return {"set": "test", "before": before, "validation": {}, **figures, "sets": {"test": figures}}

@@ -55,6 +55,20 @@ def test_strict_needs_the_schema_and_lenient_does_not() -> None:
     )
 
 
+def test_a_right_answer_with_a_false_line_is_not_sound_and_prose_is_not_judged() -> None:
+    def graded(base: str, trained: str, solution: str) -> dict[str, Any]:
+        row = {"id": "0", "set": "test", "before": None, "base": answered(base), "trained": answered(trained)}
+        return metrics(grade([row], {("test", "0"): problem("14", solution=solution)}))
+
+    solution = "12 + 7 = 19\n19 - 5 = 14"
+    figures = graded(schema(14, "12 + 7 = 18\n18 - 5 = 14"), schema(14, solution), solution)
+    assert [figures[model]["strict_accuracy"]["value"] for model in ("base", "trained")] == [1, 1]
+    assert [figures[model]["sound_accuracy"]["value"] for model in ("base", "trained")] == [0, 1]
+    assert graded("14", schema(15, solution), solution)["trained"]["sound_accuracy"]["value"] == 0  # sound, and wrong
+    prose = "He has 12 + 7 = 19 apples.\n19 - 5 = <<19-5=14>>14"
+    assert graded("14", schema(14, solution), prose)["trained"]["sound_accuracy"] is None
+
+
 def test_the_harness_reads_by_its_own_rules() -> None:
     own = read_completion("so\n#### 5", "5", "en")
     assert (own["strict_match"], own["flexible_extract"], own["strict_correct"]) == (True, True, False)
@@ -101,7 +115,16 @@ def test_metrics_count_what_they_say() -> None:
 def test_what_was_not_measured_is_null() -> None:
     trained = metrics(grade(COMPLETIONS, PROBLEMS))["trained"]
     missing = {name for name, figure in trained.items() if figure is None}
-    assert missing == {"perplexity", "sacrebleu", "rouge1", "rouge2", "rougeL", "pass_at", "majority_at"}
+    assert missing == {
+        "sound_accuracy",
+        "perplexity",
+        "sacrebleu",
+        "rouge1",
+        "rouge2",
+        "rougeL",
+        "pass_at",
+        "majority_at",
+    }
 
 
 def test_a_completion_without_its_prompt_is_named() -> None:
@@ -195,9 +218,13 @@ def test_the_step_writes_predictions_and_metrics(tmp_path: Path, capsys: pytest.
     prompts = [{"id": identifier, **problem(solution="2 + 3 = 5")} for identifier in "abc"]
     write_jsonl(tmp_path / "prompts/eval-test.jsonl", prompts)
     write_jsonl(tmp_path / "completions.jsonl", COMPLETIONS)
+    write_jsonl(tmp_path / "prompts/eval-validation.jsonl", prompts)
+    answer = {"step": 10, "id": "b", "text": "The answer is 5.", "tokens": 6, "truncated": False}
+    write_jsonl(tmp_path / "train/01-grpo/validation.jsonl", [answer, {**answer, "step": 20, "text": schema(5)}])
     said = grade_step(
         Namespace(
             recipe=ROOT / "experiments/tiny-grpo.yaml", prompts=tmp_path / "prompts",
+            model=tmp_path / "train/model.json",
             completions=tmp_path / "completions.jsonl", predictions=tmp_path / "grade/predictions.jsonl",
             metrics=tmp_path / "grade/metrics.json",
         )
@@ -206,7 +233,12 @@ def test_the_step_writes_predictions_and_metrics(tmp_path: Path, capsys: pytest.
     assert [(row["id"], row["set"], row["gold"], row["locale"]) for row in predictions] == [
         (identifier, "test", "5", "en") for identifier in "abc"
     ]
-    assert read_json(tmp_path / "grade/metrics.json") == json.loads(json.dumps(metrics(predictions)))
+    result = read_json(tmp_path / "grade/metrics.json")
+    validation = result.pop("validation")["01-grpo"]
+    assert result == json.loads(json.dumps(metrics(predictions)))
+    assert [(row["step"], row["n"]) for row in validation] == [(10, 1), (20, 1)]
+    shares = [[row[f"{name}_accuracy"]["value"] for name in ("strict", "lenient")] for row in validation]
+    assert shares == [[0, 1], [1, 1]] and validation[1]["format_adherence"]["value"] == 1
     assert "strict accuracy 0.0% -> 66.7%, difference +66.7 points" in said and "(set test, n = 3, paired" in said
 
 

@@ -137,6 +137,7 @@ def write_run(run: Path) -> Path:
     figures = metrics(0.2, 0.6)
     elsewhere = metrics(0.1, 0.12, n=250, perplexity=None, sacrebleu=None, pass_at=None, majority_at=None)
     figures["sets"]["mgsm_en"] = elsewhere["sets"]["test"]
+    figures["validation"] = {"02-grpo": [evaluation(step, 0.2 + 0.01 * step) for step in (0, 20, 40)]}
     write_json(run / "grade/metrics.json", figures)
     verdicts = ((False, True), (True, False), (False, False))
     texts = ("<answer>\n4\n</answer>", HOSTILE, "")
@@ -162,6 +163,13 @@ def write_run(run: Path) -> Path:
     write_later_steps(run)
     write_source(run.parent.parent / "source.json")
     return run
+
+
+def evaluation(step: int, accuracy: float) -> dict[str, Any]:
+    """Figures on the validation split."""
+    share = {"value": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1}
+    shares = dict.fromkeys(("strict_accuracy", "lenient_accuracy", "format_adherence", "truncated"), share)
+    return {"step": step, "n": 100, **shares, "completion_tokens": {"value": 40.0, "low": 38.0, "high": 42.0}}
 
 
 def write_phase(run: Path, phase: str, log: list[dict[str, float]]) -> None:

@@ -77,9 +77,22 @@ def test_each_phase_shows_what_it_optimises(folder: Path) -> None:
     page = page_of(folder)
     sft, grpo = page[page.index("<h3>01-sft</h3>") : page.index("<h2>Before and after</h2>")].split("<h3>02-grpo</h3>")
     assert "validation split" in sft and "weighted sum" not in sft
-    assert "weighted sum" in grpo and "validation split" not in grpo
+    assert "weighted sum" in grpo and "loss on the validation split" not in grpo.lower()
+    assert "On the validation split: strict accuracy, step 0: 20.0 % [10.0, 30.0]" in grpo and "% of 100" in grpo
     assert "sft, then grpo" in page
     assert "learns from no reward" in page
+
+
+def test_prompts_are_shown_by_pass_rate_where_a_band_of_them_was_kept(folder: Path) -> None:
+    recipe = folder / "kept.yaml"
+    section = (
+        "pass_rates: {problems: 400, count: 4, batch_size: 64, low: 0.1, high: 0.9, order: null,\n"
+        "      sampling: {do_sample: true, max_new_tokens: 72}}\n    grpo:"
+    )
+    write_text(recipe, read_text(ROOT / "experiments/tiny-sft-grpo.yaml").replace("grpo:  ", f"{section}  ", 1))
+    write_json(folder / "train/02-grpo/pass-rates.json", {"a": 0.0, "b": 0.25, "c": 0.25, "d": 1.0})
+    page = page_of(folder, recipe)
+    assert "Prompts by pass rate, kept from 0.1 to 0.9. 0: 1; 0.25: 2; 1: 1." in page
 
 
 def test_phantom_groups_are_shown_of_the_base_and_of_what_a_later_phase_started_from(folder: Path) -> None:

@@ -16,6 +16,7 @@ from grpo_cot.grading.lengths import by_difficulty, difficulty, length_and_accur
 from grpo_cot.grading.lenient import lenient_answer
 from grpo_cot.grading.pairs import pair_figures
 from grpo_cot.grading.similarity import ROUGE, bleu, rouge
+from grpo_cot.grading.soundness import is_sound
 from grpo_cot.grading.texts.figures import text_figures
 from grpo_cot.schema import sections, strict_answer
 from grpo_cot.statistics import majority_at, pass_at
@@ -114,6 +115,7 @@ def _prediction(row: Row, problem: Row) -> Row:
         completion = row[model]["completion"]
         prediction[model] = {
             **read_completion(completion, gold, locale, truncated=row[model]["truncated"]),
+            "sound": None if gold is None else is_sound((sections(completion) or (None,))[0], solution),
             "rouge": None if solution is None else rouge(_reasoning(completion), solution, locale),
             **read_samples(row[model]["samples"], gold, locale),
             **{field: value for field, value in row[model].items() if field in COPIED},
@@ -209,12 +211,13 @@ def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None], *, grad
         (_reasoning(row["completion"]), text) for row, text in zip(rows, solutions, strict=True) if text is not None
     ]
     read: dict[str, Any] = dict.fromkeys(
-        ("strict_accuracy", "lenient_accuracy", "unread", "format_adherence", "harness")
+        ("strict_accuracy", "lenient_accuracy", "sound_accuracy", "unread", "format_adherence", "harness")
     )
     if graded:
         read = {
             "strict_accuracy": share([row["strict_correct"] for row in rows]),
             "lenient_accuracy": share([row["lenient_correct"] for row in rows]),
+            "sound_accuracy": _sound_accuracy(rows),
             "unread": share([row["numeric"] is None for row in rows]),
             "format_adherence": share([row["format"] for row in rows]),
             "harness": {name: share([row[name] for row in rows]) for name in ("strict_match", "flexible_extract")},
@@ -229,6 +232,13 @@ def _model_figures(rows: Sequence[Row], solutions: Sequence[str | None], *, grad
         **{name: mean([row["rouge"][name] for row in rows if row["rouge"]]) for name in ROUGE},
         **_sample_figures([row for row in rows if row["samples_correct"]]),
     }
+
+
+def _sound_accuracy(rows: Sequence[Row]) -> dict[str, float] | None:
+    """The share that is right with a sound reasoning; None where solutions are not lines of arithmetic."""
+    if any(row["sound"] is None for row in rows):
+        return None
+    return share([row["strict_correct"] and row["sound"] for row in rows])
 
 
 def _sample_figures(rows: Sequence[Row]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The figures of a run's report, in rows and in pictures."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -41,6 +43,7 @@ MEASURES = (
     ("strict_accuracy", ACCURACIES["strict_accuracy"], 1, 100, " %"),
     ("lenient_accuracy", ACCURACIES["lenient_accuracy"], 1, 100, " %"),
     ("format_adherence", "format adherence", 1, 100, " %"),
+    ("sound_accuracy", "strict accuracy, every line of reasoning true", 1, 100, " %"),
     ("unread", "unread by the lenient reader", 1, 100, " %"),
     ("pass_at", "pass@{}", 1, 100, " %"),
     ("majority_at", "majority@{}", 1, 100, " %"),
@@ -66,8 +69,9 @@ MEASURES = (
 FAMILIES = ("pass_at", "majority_at", "harness")  # one figure for each k, or for each filter
 # Of final answers, of pairs and of texts: no row of a table where rows are of another kind.
 OF_A_KIND = (
-    "strict_accuracy", "lenient_accuracy", "format_adherence", "unread", "pair_accuracy", "pair_margin",
-    "wanted_share", "reward_model_share", "weighted_reward", "fluency", "distinct_1", "distinct_2", "self_bleu",
+    "strict_accuracy", "lenient_accuracy", "sound_accuracy", "format_adherence", "unread", "pair_accuracy",
+    "pair_margin", "wanted_share", "reward_model_share", "weighted_reward", "fluency", "distinct_1", "distinct_2",
+    "self_bleu",
 )  # fmt: skip
 PICTURED = (
     "strict_accuracy", "lenient_accuracy", "format_adherence", "pair_accuracy", "wanted_share", "reward_model_share"
@@ -228,6 +232,20 @@ def validation_picture(evaluations: Sequence[Mapping[str, Any]], selected: int |
         axes.set_ylabel(f"% of {evaluations[0]['n']} problems")
         axes.legend(fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), columnspacing=1)
         return as_svg(picture, "On the validation split: " + "; ".join(words) + ".")
+
+
+def pass_rate_picture(rates: Mapping[str, float], band: tuple[float, float]) -> Markup:
+    """How many prompts have each pass rate under the model that a phase started from; those in the band were kept."""
+    counts = Counter(rates.values())
+    kept = [band[0] <= rate <= band[1] for rate in counts]
+    width = 0.8 * min((abs(a - b) for a, b in pairwise(sorted(counts))), default=0.1)
+    with canvas(3.4, 2.2) as (picture, axes):
+        axes.bar(list(counts), list(counts.values()), width, color=[AFTER if inside else LINE for inside in kept])
+        axes.set_xlim(-0.1, 1.1)
+        axes.set_xlabel(f"pass rate; kept from {band[0]:g} to {band[1]:g}")
+        axes.set_ylabel("prompts")
+        words = "; ".join(f"{rate:.3g}: {count}" for rate, count in sorted(counts.items()))
+        return as_svg(picture, f"Prompts by pass rate, kept from {band[0]:g} to {band[1]:g}. {words}.")
 
 
 def curve_pictures(log: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup]]:

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from grpo_cot.common.files import read_json, read_jsonl, read_text
-from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.recipes.recipe import Recipe, load_recipe
 from grpo_cot.reporting import figures, sentences
 from grpo_cot.reporting.headlines import compared, headlines
 from grpo_cot.reporting.pages import environment
@@ -34,7 +34,7 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path, commit: s
             for set_name, entry in metrics["sets"].items()
             if entry.get("texts", {}).get("reward_model")
         },
-        phases=_phases(run / "train", recipe.rewards, metrics["validation"]),
+        phases=_phases(run / "train", recipe, metrics["validation"]),
         transcripts=transcripts(read_jsonl(run / "grade/predictions.jsonl"), questions),
         prompts=read_json(run / "prompts/summary.json"),
         **{part: read_json(run / f"{part}.json") for part in ("check", "audit", "merge", "published")},
@@ -64,7 +64,7 @@ def _lengths(name: str, entry: dict[str, Any], before: str) -> dict[str, Any]:
     return {"set": name, "sentences": said, "pictures": pictures}
 
 
-def _phases(trained: Path, rewards: dict[str, float], validation: dict[str, Any]) -> list[dict[str, Any]]:
+def _phases(trained: Path, recipe: Recipe, validation: dict[str, Any]) -> list[dict[str, Any]]:
     """Of the reward model, where there is one, and of each phase: configuration, verdict, pictures and rewards, and the
     audit of a later phase's start."""
     verdicts = read_json(trained / "summary.json")["verdict"]
@@ -73,15 +73,20 @@ def _phases(trained: Path, rewards: dict[str, float], validation: dict[str, Any]
         log, configuration = read_json(trained / name / "log.json"), read_json(trained / name / "configuration.json")
         audit = trained / name / "audit.json"
         rewarded = any("reward" in entry for entry in log)
-        picture: Markup = figures.reward_picture(log, rewards) if rewarded else figures.loss_picture(log)
+        picture: Markup = figures.reward_picture(log, recipe.rewards) if rewarded else figures.loss_picture(log)
         curves = figures.curve_pictures(log)
         if judged := validation.get(name):
             chosen = configuration.get("selected", {}).get("step")
             curves.insert(0, ("on the validation split", figures.validation_picture(judged, chosen)))
+        rates = trained / name / "pass-rates.json"
+        if rates.is_file():
+            band = recipe.phases[int(name[:2]) - 1].model_dump()["pass_rates"]
+            picture_of_rates = figures.pass_rate_picture(read_json(rates), (band["low"], band["high"]))
+            curves.append(("prompts by pass rate", picture_of_rates))
         phases.append({
             "name": name, "verdict": verdict, "configuration": configuration,
             "audit": read_json(audit) if audit.is_file() else None,
             "picture": picture, "what": "rewards over the steps" if rewarded else "loss over the steps",
-            "curves": curves, "rewards": figures.reward_rows(log, rewards),
+            "curves": curves, "rewards": figures.reward_rows(log, recipe.rewards),
         })  # fmt: skip
     return phases
