@@ -159,7 +159,7 @@ def _settings_here(part: TrainerSection, processes: int) -> dict[str, Any]:
     import torch
 
     # What only a GPU has is checked by name; the constructor would look for it on this machine.
-    settings = {key: value for key, value in part.settings.items() if key != "tf32"}
+    settings = {key: value for key, value in part.settings.items() if key != "tf32"} | part.implied
     settings |= {"output_dir": "unused", "use_cpu": not torch.cuda.is_available()}
     if isinstance(part, GrpoPhase):  # groups may be spread over processes, of which there is one here
         settings["per_device_train_batch_size"] *= processes

@@ -59,7 +59,7 @@ class RolloutsSection(Section):
 class ValidationSection(Section):
     """Problems of the validation split that GRPO answers at each of its trainer's evaluations (`grpo.eval_steps`).
 
-    `problems` of them (null: all). Training stops after `patience` evaluations without a gain, and at once where the
+    `problems` of them (null: all). Training stops after `patience` evaluations without a gain, and earlier where the
     accuracy, the length or the entropy collapses; null: it never stops by itself.
     """
 
@@ -91,6 +91,12 @@ class TrainerSection(Section):
         """The trainer's own settings."""
         settings: LibrarySettings = getattr(self, self.section)
         return settings
+
+
+    @property
+    def implied(self) -> LibrarySettings:
+        """Settings of the trainer's that follow from other parts of the section."""
+        return {}
 
 
 class PhaseSection(TrainerSection):
@@ -143,6 +149,11 @@ class GrpoPhase(PhaseSection):
     def group_size(self) -> int:
         """The phase's own groups."""
         return int(self.grpo["num_generations"])
+
+    @property
+    def implied(self) -> LibrarySettings:
+        """A problem of the validation split is answered once, where TRL would ask for a group of answers."""
+        return {"num_generations_eval": 1} if self.validation else {}
 
 
 class SftPhase(PhaseSection):

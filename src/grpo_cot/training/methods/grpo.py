@@ -32,8 +32,7 @@ def configuration(recipe: Recipe, phase: GrpoPhase) -> dict[str, Any]:
     return {
         "reward_weights": reward_functions(recipe.rewards)[1],
         "chat_template_kwargs": recipe.prompt.chat_template_kwargs,
-        # TRL would ask for a whole group of answers to each validation problem.
-        **({"num_generations_eval": 1} if phase.validation else {}),
+        **phase.implied,
         **reference_settings(recipe),
     }
 
