@@ -333,8 +333,11 @@ def test_recipes_stand_side_by_side_with_t_intervals_over_seeds() -> None:
     results = [
         *(result(f"grpo{seed}", 0.2, trained, "grpo", seed) for seed, trained in enumerate((0.6, 0.54, 0.63), 1)),
         *(result(f"placebo{seed}", 0.2, 0.25, "placebo", seed, format_adherence=share(0.4)) for seed in (1, 2)),
-        result("alone", 0.2, 0.7, "alone", completion_tokens={"value": 61.5, "low": 60.0, "high": 63.0}),
-    ]
+        result(
+            "alone", 0.2, 0.7, "alone", completion_tokens={"value": 61.5, "low": 60.0, "high": 63.0},
+            sound_accuracy=share(0.55), pass_at={"1": share(0.6), "8": share(0.85)},
+        ),
+    ]  # fmt: skip
     (table,) = ablation(results)
     assert (table["dataset"], table["base"]) == ("generated", "tiny")
     assert [(row["recipe"], row["seeds"]) for row in table["rows"]] == [
@@ -345,7 +348,10 @@ def test_recipes_stand_side_by_side_with_t_intervals_over_seeds() -> None:
     assert grpo["strict_accuracy"]["base"]["value"] == 0.2
     assert placebo["format_adherence"]["trained"]["value"] == 0.4
     assert alone["completion_tokens"]["trained"] == {"value": 61.5, "low": None, "high": None, "p": None}
+    assert alone["sound_accuracy"]["trained"]["value"] == 0.55 and alone["pass_at.8"]["trained"]["value"] == 0.85
+    assert grpo["sound_accuracy"]["trained"] is grpo["pass_at.8"]["trained"] is None
     page = index_page(results, [], [], [])
+    assert "85.0 %" in page and "not measured" in page
     assert '61.5<div class="note">base 44.0</div>' in page and "Recipes side by side" in page
     assert "Recipes side by side" not in index_page(results[:3], [], [], [])
     assert ablation([*results[:3], Result("texts", results[3].line, None, None, preference_metrics(0.2, 0.6))]) == []

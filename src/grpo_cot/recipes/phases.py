@@ -92,7 +92,6 @@ class TrainerSection(Section):
         settings: LibrarySettings = getattr(self, self.section)
         return settings
 
-
     @property
     def implied(self) -> LibrarySettings:
         """Settings of the trainer's that follow from other parts of the section."""

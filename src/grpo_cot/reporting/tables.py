@@ -22,6 +22,8 @@ MODELS = ("base", "trained")
 ABLATED = {
     "strict_accuracy": (ACCURACIES["strict_accuracy"], 100, " %"),
     "lenient_accuracy": (ACCURACIES["lenient_accuracy"], 100, " %"),
+    "sound_accuracy": ("strict, every line true", 100, " %"),
+    "pass_at.8": ("pass@8", 100, " %"),
     "format_adherence": ("format adherence", 100, " %"),
     "completion_tokens": ("completion, tokens (mean)", 1, ""),
 }
@@ -149,16 +151,13 @@ def ablation(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The recipes that were run on one data set and base side by side, where there are two or more with final answers.
 
     Each table has `dataset`, `base` and `rows`, the best strict accuracy first: `recipe`, `seeds`, `n` (problems), and
-    for each of ABLATED `over_seeds` of the `base` and of the `trained` model.
+    for each of ABLATED `over_seeds` of the `base` and of the `trained` model, None where a run did not measure it.
     """
     compared: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for (recipe, dataset, base), seeds in by_recipe(results).items():
         runs = [run.metrics for run in seeds.values()]
         if all("strict_accuracy" in metrics["paired"] for metrics in runs):
-            figures = {
-                measure: {model: over_seeds([run[model][measure]["value"] for run in runs]) for model in MODELS}
-                for measure in ABLATED
-            }
+            figures = {measure: {model: _over_runs(model, measure, runs) for model in MODELS} for measure in ABLATED}
             row = {"recipe": recipe, "seeds": list(seeds), "n": sorted({metrics["n"] for metrics in runs})}
             compared.setdefault((dataset, base), []).append(row | {"figures": figures})
     return [
@@ -169,6 +168,15 @@ def ablation(results: Sequence[Result]) -> list[dict[str, Any]]:
         for (dataset, base), rows in compared.items()
         if len(rows) > 1
     ]  # fmt: skip
+
+
+def _over_runs(model: str, measure: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """A measure's figure over several runs; of a family (`pass_at.8`) the member after the point."""
+    family, _, member = measure.partition(".")
+    values = [run[model].get(family) for run in runs]
+    if member:
+        values = [value and value.get(member) for value in values]
+    return over_seeds([value["value"] for value in values]) if all(values) else None
 
 
 def _in_common(figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
