@@ -302,7 +302,7 @@ def prediction(number: int, right: int) -> dict[str, Any]:
     model = {
         "completion": "5", "strict_correct": True, "lenient_correct": True, "numeric": "5", "format": True,
         "strict_match": False, "flexible_extract": True, "tokens": 1, "reasoning_tokens": None,
-        "truncated": False, "rouge": None, "gold_log_likelihood": None, "gold_tokens": None,
+        "truncated": False, "sound": None, "rouge": None, "gold_log_likelihood": None, "gold_tokens": None,
         "samples_strict": answers, "majority": right > 4, "samples_correct": [answer == "5" for answer in answers],
     }  # fmt: skip
     row = {"id": str(number), "set": "test", "before": None, "gold": "5", "solution": None, "difficulty": None}

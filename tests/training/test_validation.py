@@ -8,7 +8,7 @@ import pytest
 from support import ROOT, training_rows
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.common.files import Row, read_json, read_jsonl, read_yaml
+from grpo_cot.common.files import Row, read_json, read_jsonl, read_yaml, write_jsonl
 from grpo_cot.recipes.recipe import Recipe
 
 TINY = ROOT / "assets/tiny/model"
@@ -29,7 +29,7 @@ def recipe(patience: int | None = None, *, validates: bool = True, **grpo: Any) 
 
 
 def held_out() -> list[Row]:
-    """Problems that the base answers in the schema, half of them with a gold answer that is none."""
+    """Problems that the base answers in the schema."""
     system = {"role": "system", "content": read_yaml(ROOT / "tests/pipeline/short.yaml")["prompt"]["system"]}
     return [row | {"messages": [system, *row["messages"]]} for row in training_rows()]
 
@@ -101,16 +101,17 @@ def scripted(accuracies: list[float]) -> Callable[[Any, Any], dict[str, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("settings", [CHOOSES, {"save_steps": 1}], ids=["chooses", "saves-between"])
 def test_killed_three_times_it_stops_and_chooses_as_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     """The second evaluation is the best, and the two after it are none: training stops at the fourth of six."""
     from grpo_cot.training.validation.answers import Validation
 
     monkeypatch.setattr(Validation, "_figures", scripted([0.5, 0.1, 0.6, 0.5, 0.5, 0.9, 0.9]))
-    wanted = recipe(2, max_steps=12, eval_on_start=True, **CHOOSES)
+    wanted = recipe(2, max_steps=12, eval_on_start=True, **settings)
     whole = train(wanted, tmp_path / "whole")
-    for call in (2, 2, 3):  # at step 2, then at 4, then after the last checkpoint
+    for call in (2, 3, 3):  # before any checkpoint, after one, and after the last evaluation that is no stop
         with monkeypatch.context() as patched:
             kill_at(patched, call)
             with pytest.raises(KeyboardInterrupt):
@@ -118,18 +119,34 @@ def test_killed_three_times_it_stops_and_chooses_as_an_uninterrupted_one(
     resumed = train(wanted, tmp_path / "killed")
     assert files(whole) == files(resumed)
     log = log_of(whole)
-    assert log[-1]["step"] == 8 and [entry["step"] for entry in log if "eval_strict_accuracy" in entry] == [
-        0,
-        2,
-        4,
-        6,
-        8,
-    ]
+    evaluated = [entry["step"] for entry in log if "eval_strict_accuracy" in entry]
+    assert log[-1]["step"] == 8 and evaluated == [0, 2, 4, 6, 8]
+    if settings is not CHOOSES:
+        assert "selected" not in read_json(whole / "01-grpo/configuration.json")
+        return
     assert read_json(whole / "01-grpo/configuration.json")["selected"] == {"step": 4, "eval_strict_accuracy": 0.6}
     # The weights are that step's.
     short = train(recipe(2, max_steps=4, eval_on_start=True, **CHOOSES), tmp_path / "short")
     name = "01-grpo/adapter_model.safetensors"
     assert files(whole)[name] == files(short)[name]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_problems_and_answer_as_one_does(tmp_path: Path) -> None:
+    from grpo_cot.training.launch import train_in_processes
+
+    wanted = recipe(max_steps=2, eval_on_start=True)
+    alone = read_jsonl(train(wanted, tmp_path / "alone") / "01-grpo/validation.jsonl")
+    section = {"distributed_type": "MULTI_CPU", "num_processes": 2, "use_cpu": True}
+    both = wanted.model_copy(update={"accelerate": section})
+    both.phases[0].settings["per_device_train_batch_size"] = 8
+    write_jsonl(tmp_path / "prompts/train.jsonl", training_rows())
+    write_jsonl(tmp_path / "prompts/eval-validation.jsonl", held_out())
+    result = train_in_processes(both, tmp_path / "prompts", TINY, 3, tmp_path / "both", {})
+    answers = read_jsonl(result / "01-grpo/validation.jsonl")
+    assert [(row["step"], row["id"]) for row in answers] == [(row["step"], row["id"]) for row in alone]
+    assert answers[:7] == alone[:7]  # before the first step both are the base
+    assert [entry["eval_problems"] for entry in log_of(result) if "eval_problems" in entry] == [7, 7]
 
 
 @pytest.mark.slow

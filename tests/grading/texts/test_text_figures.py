@@ -150,8 +150,9 @@ def step(folder: Path, reward: str = "reward_model") -> Namespace:
         ],
     )  # fmt: skip
     return Namespace(
-        recipe=folder / "recipe.yaml", prompts=folder / "prompts", completions=folder / "completions.jsonl",
-        predictions=folder / "grade/predictions.jsonl", metrics=folder / "grade/metrics.json",
+        recipe=folder / "recipe.yaml", prompts=folder / "prompts", model=folder / "train/model.json",
+        completions=folder / "completions.jsonl", predictions=folder / "grade/predictions.jsonl",
+        metrics=folder / "grade/metrics.json",
     )  # fmt: skip
 
 
@@ -164,6 +165,7 @@ def test_the_step_judges_the_texts_and_pays_the_recipes_rewards(tmp_path: Path) 
     assert [row["beginning_judged"] for row in rows[2:]] == ["negative", "positive"]  # "A dull", "A lively"
     assert rows[0]["trained"]["amounts"] == {"reward_model": 2.0}
     figures = read_json(arguments.metrics)
+    assert figures.pop("validation") == {}
     assert figures == json.loads(json.dumps(metrics(rows)))
     assert (figures["before"], figures["texts"]["judge"]["accuracy"]["value"]) == ("01-sft", 1)
     assert figures["texts"]["reward_difference"]["value"] == 1

@@ -5,18 +5,20 @@ there. It is kept by its content (prompts, model, sampling, code), outside any r
 another band on the same base pays nothing for it.
 """
 
+import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, file_hashes, read_json, write_json
 from grpo_cot.models.generation import encode, generate, sampled
-from grpo_cot.models.loading import DEVICE
+from grpo_cot.models.loading import DEVICE, unsharded
 from grpo_cot.models.opening import opening
 from grpo_cot.recipes.phases import GrpoPhase, PassRatesSection, Phase
 from grpo_cot.recipes.recipe import Recipe
@@ -73,7 +75,12 @@ def _pass_rates(
     file = CACHE / f"{fingerprint(parts)}.json"
     with exclusive(CACHE):  # of several processes, or runs, the first draws
         if not file.is_file():
-            write_json(file, _drawn(recipe, section, rows, load(), tokenizer))
+            with unsharded():
+                model = load()
+            write_json(file, _drawn(recipe, section, rows, model, tokenizer))
+            del model
+            gc.collect()
+            torch.cuda.empty_cache()
     return dict(read_json(file))
 
 

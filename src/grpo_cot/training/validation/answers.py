@@ -66,8 +66,14 @@ class Validation:
         return answers_file(Path(self._trainer.args.output_dir))
 
     def evaluate(self, *unused: Any, **ignored: Any) -> dict[str, float]:
-        """The figures of the present step, which are logged; those of the log, where a resumed training asks again."""
+        """The figures of the present step, which are logged.
+
+        A resumed training that evaluates at its start (`eval_on_start`) gets those of the log, or none between two
+        evaluations, so that its log is an uninterrupted one's.
+        """
         trainer, state = self._trainer, self._trainer.state
+        if state.global_step % state.eval_steps:
+            return {}
         logged = [entry for entry in evaluations_of(state.log_history) if entry["step"] == state.global_step]
         if logged:
             return dict(logged[0])
