@@ -86,5 +86,11 @@ def test_the_verdict_says_the_course_the_choice_and_the_stop() -> None:
     assert validation_sentences(log_of(entry(10, 0.7)), phase()) == [
         "Strict accuracy on 100 validation problems was 70.0% [60.4%, 78.1%] (step 10)."
     ]
+    still = log_of(entry(0, 0.2), entry(10, 0.2) | {"eval_changed_answers": 0.0})
+    assert (
+        "Not one answer differs from that of step 0: the policy hardly moves" in validation_sentences(still, phase())[2]
+    )
+    moved = log_of(entry(0, 0.2), entry(10, 0.2) | {"eval_changed_answers": 0.01})
+    assert not any("differs" in sentence for sentence in validation_sentences(moved, phase()))
     unwatched = phase().model_copy(update={"validation": None})
     assert validation_sentences(log, unwatched) == validation_sentences(log[:1][:0], phase()) == []

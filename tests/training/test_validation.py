@@ -70,6 +70,9 @@ def test_it_changes_nothing_of_the_training_and_grades_as_evaluation_does(tmp_pa
             assert graded[name]["value"] == pytest.approx(entry[f"eval_{name}"])
         assert graded["completion_tokens"]["value"] == pytest.approx(entry["eval_completion_tokens"])
     assert judged[0]["eval_format_adherence"] > 0  # the base knows the schema
+    by_step = [[row["text"] for row in answers[7 * at :][:7]] for at in range(4)]
+    changed = [sum(a != b for a, b in zip(by_step[0], texts, strict=True)) / 7 for texts in by_step]
+    assert [entry.get("eval_changed_answers") for entry in judged] == [None, *changed[1:]] and changed[-1] > 0
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:

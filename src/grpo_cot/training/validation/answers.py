@@ -25,7 +25,15 @@ from grpo_cot.models.generation import Completion, encode, generate, sampled
 from grpo_cot.recipes.phases import GrpoPhase
 from grpo_cot.schema import sections
 from grpo_cot.training.methods.setup import Setup
-from grpo_cot.training.validation.stopping import ACCURACY, FORMAT, PROBLEMS, TRUNCATED, evaluations_of, stop_reason
+from grpo_cot.training.validation.stopping import (
+    ACCURACY,
+    CHANGED,
+    FORMAT,
+    PROBLEMS,
+    TRUNCATED,
+    evaluations_of,
+    stop_reason,
+)
 
 SEED = 0  # of the draw of problems: all seeds of a recipe are judged on the same ones
 
@@ -79,9 +87,12 @@ class Validation:
             return dict(logged[0])
         start = time.perf_counter()
         answers = self._answers()
+        earlier = read_jsonl(self.file) if self.file.is_file() else []
+        first = [row["text"] for row in earlier if row["step"] == earlier[0]["step"] < state.global_step]
         figures = self._figures(answers) | {"eval_runtime": time.perf_counter() - start}
+        if first:
+            figures[CHANGED] = fmean(answer.text != text for answer, text in zip(answers, first, strict=True))
         if state.is_world_process_zero:
-            earlier = read_jsonl(self.file) if self.file.is_file() else []
             ids = [row["id"] for row in self._problems]
             write_jsonl(self.file, [
                 *(row for row in earlier if row["step"] < state.global_step),

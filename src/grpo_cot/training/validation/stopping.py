@@ -15,6 +15,7 @@ ACCURACY = "eval_strict_accuracy"
 FORMAT = "eval_format_adherence"
 TRUNCATED = "eval_truncated"
 PROBLEMS = "eval_problems"
+CHANGED = "eval_changed_answers"  # since the first evaluation
 Entry = Mapping[str, float]
 NO_ENTROPY = 0.01  # nats
 # A format is kept while so much of it is left as at the best evaluation.
@@ -92,6 +93,11 @@ def validation_sentences(log: Sequence[Entry], phase: GrpoPhase) -> list[str]:
         sentences.append(f"It was highest at step {best['step']:.0f}, {best[ACCURACY]:.1%}: {kept}.")
     if first["step"] == 0 and first is not last and best[ACCURACY] <= first[ACCURACY]:
         sentences.append("No step was better than the start.")
+    if last.get(CHANGED) == 0:
+        sentences.append(
+            f"Not one answer differs from that of step {first['step']:.0f}: the policy hardly moves; raise the "
+            "learning rate (an adapter takes about ten times that of all weights), or train longer."
+        )
     reason, steps = stop_reason(log, phase.validation.patience), phase.grpo["max_steps"]
     if reason and last["step"] < steps:
         sentences.append(f"Training stopped at step {last['step']:.0f} of {steps}: {reason}.")
