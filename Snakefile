@@ -47,7 +47,5 @@ for group in dict.fromkeys(stage.split("@")[0] for stage in plan):
             gpu=lambda wildcards: plan[wildcards.stage].resources.get("gpu", 0),
         params:
             dvc=DVC,
-            # With it, DVC runs no stage for the sake of its missing outputs.
-            missing=lambda wildcards: "" if plan[wildcards.stage].lost else "--allow-missing",
         shell:
-            "{params.dvc} --wait-for-lock repro --single-item {params.missing} {wildcards.stage} > {log} 2>&1"
+            "{params.dvc} --wait-for-lock repro --single-item --allow-missing {wildcards.stage} > {log} 2>&1"

@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,12 +28,10 @@ DVC = Path(sys.executable).with_name("dvc")
 
 @dataclass(frozen=True)
 class Job:
-    """A stage to run: the jobs that it waits for, what it asks of the scheduler, and whether it runs for the sake of
-    outputs that are `lost` here and in the remote."""
+    """A stage to run: the jobs that it waits for, and what it asks of the scheduler."""
 
     after: list[str]
     resources: dict[str, int]
-    lost: bool
 
 
 def resources(meta: dict[str, str], torch_threads: int | None = None) -> dict[str, int]:
@@ -57,34 +56,43 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
     """The stages that are stale and all that follow them, in an order that can run.
 
     What they read of other stages and is missing here (a fresh clone) is pulled first, unless it is a `rehearsal`.
-    Where the remote has not got it either, the stage that makes it runs again.
 
     Raises:
-        InputError: this is no whole checkout, params, a recipe or a source is invalid, or an earlier run is still at
-            work.
+        InputError: this is no whole checkout, params, a recipe or a source is invalid, a file is missing here and in
+            the remote, or an earlier run is still at work.
     """
     check_checkout(Path.cwd())
     with Repo(_wait_for_lock=True) as repo, repo.lock:
         graph = repo.index.graph  # an edge leads from a stage to one that it depends on
-        changed = _changed(graph)
-    lost: set[Any] = set()
-    while True:
-        planned = _planned(graph, changed | lost)
-        missing = _missing(graph, planned, changed | lost)
-        if rehearsal or not missing:
-            break
-        subprocess.run([DVC, "--wait-for-lock", "pull", *missing])
-        gone = {path: stage for path, stage in missing.items() if not Path(path).exists()}
-        for path, stage in gone.items():
-            print(f"{path} is missing here and in the remote: {stage.addressing} makes it again", flush=True)
-        lost |= set(gone.values())
-    # A failed stage's outs, which DVC removed before it ran, after the edit that made it fail was taken back.
-    set_aside = [
-        out.def_path
-        for stage in graph
-        for out in stage.outs
-        if stage not in planned and not out.exists and out.hash_info and not out.changed_cache()
-    ]
+        changed: set[Any] = set()
+        planned: list[Any] = []
+        for stage in networkx.topological_sort(graph.reverse()):
+            upstream = list(graph.successors(stage))
+            try:
+                if stage.changed(allow_missing=True, upstream=upstream):
+                    changed.add(stage)
+            except LockError as error:
+                raise InputError(
+                    f"an earlier run is still at work ({' '.join(str(error).split())[:200]}); wait until it ends, or "
+                    "stop it with `make recover`"
+                ) from None
+            if stage in changed or any(other in planned for other in upstream):
+                planned.append(stage)
+        missing = {
+            dep.def_path: producer.addressing
+            for stage in planned
+            for dep in stage.deps
+            for producer in graph.successors(stage)
+            for out in producer.outs
+            if producer not in changed and dep.fs_path == out.fs_path and not out.exists
+        }
+        # A failed stage's outs, which DVC removed before it ran, after the edit that made it fail was taken back.
+        set_aside = [
+            out.def_path
+            for stage in graph
+            for out in stage.outs
+            if stage not in planned and not out.exists and out.hash_info and not out.changed_cache()
+        ]
     if planned:
         _validate()
     names = {stage.addressing for stage in planned}
@@ -92,49 +100,14 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
         stage.addressing: Job(
             after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
             resources=resources(stage.meta or {}, torch_threads(stage)),
-            lost=stage in lost,
         )
         for stage in planned
     }
-    if set_aside and not rehearsal:
-        subprocess.run([DVC, "--wait-for-lock", "checkout", "--quiet", *set_aside])
+    if not rehearsal:
+        if set_aside:
+            subprocess.run([DVC, "--wait-for-lock", "checkout", "--quiet", *set_aside])
+        _pull(missing, plan)
     return plan
-
-
-def _changed(graph: Any) -> set[Any]:
-    """The stages that DVC would run, were all files here."""
-    changed: set[Any] = set()
-    for stage in networkx.topological_sort(graph.reverse()):
-        try:
-            if stage.changed(allow_missing=True, upstream=list(graph.successors(stage))):
-                changed.add(stage)
-        except LockError as error:
-            raise InputError(
-                f"an earlier run is still at work ({' '.join(str(error).split())[:200]}); wait until it ends, or "
-                "stop it with `make recover`"
-            ) from None
-    return changed
-
-
-def _planned(graph: Any, causes: set[Any]) -> list[Any]:
-    """Stages and all that follow them, in an order that can run."""
-    planned: list[Any] = []
-    for stage in networkx.topological_sort(graph.reverse()):
-        if stage in causes or any(other in planned for other in graph.successors(stage)):
-            planned.append(stage)
-    return planned
-
-
-def _missing(graph: Any, planned: list[Any], made: set[Any]) -> dict[str, Any]:
-    """The paths that planned stages read and that are not here, each with its stage, which is none of those `made`."""
-    return {
-        dep.def_path: producer
-        for stage in planned
-        for dep in stage.deps
-        for producer in graph.successors(stage)
-        for out in producer.outs
-        if producer not in made and dep.fs_path == out.fs_path and not out.exists
-    }
 
 
 def _validate() -> None:
@@ -144,6 +117,18 @@ def _validate() -> None:
     )
     if done.returncode:
         raise InputError(done.stderr.strip())
+
+
+def _pull(missing: dict[str, str], plan: Iterable[str]) -> None:
+    for path in missing:  # one by one: where one file fails, DVC pulls none
+        subprocess.run([DVC, "--wait-for-lock", "pull", path])
+    lost = {path: producer for path, producer in missing.items() if not Path(path).exists() and producer not in plan}
+    if lost:
+        stages = " ".join(dict.fromkeys(lost.values()))
+        raise InputError(
+            f"{', '.join(lost)}: missing here and in the remote, or the remote cannot be reached; `dvc repro {stages}` "
+            "makes them again"
+        )
 
 
 def load_plan(*, main: bool, rehearsal: bool) -> dict[str, Job]:

@@ -170,7 +170,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, "evaluate.batch_size", 10**9, "evaluate.batch_size is 1000000000, expected at most 1048576"),
     (PLAIN, "phases.1.samples.batch_size", 10**9, "phases.2.samples.batch_size is 1000000000, expected at most"),
     (SHORT, f"{GRPO}.per_device_train_batch_size", 2**10, "samples 128 prompts at once (per_device_train_batch"),
-    (SHORT, GRPO, LONG_GENERATION, "samples 48 prompts at once (per_device_train_batch_size x 6 batches"),
+    (SHORT, GRPO, LONG_GENERATION, "samples 48 prompts at once (per_device_train_batch_size x the batches"),
     (SHORT, f"{GRPO}.use_transformers_paged", True, "use_transformers_paged: this is set by nobody: completions come"),
     (SHORT, f"{GRPO}.router_aux_loss_coef", 0.01, "router_aux_loss_coef is 0.01, but the base 'tiny' has no experts"),
     (SHORT, f"{GRPO}.warmup_steps", 3, "warmup_steps is 3, which the schedule 'constant' (lr_scheduler_type) does not"),

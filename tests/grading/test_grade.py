@@ -65,6 +65,10 @@ def test_a_right_answer_with_a_false_line_is_not_sound_and_prose_is_not_judged()
     assert [figures[model]["strict_accuracy"]["value"] for model in ("base", "trained")] == [1, 1]
     assert [figures[model]["sound_accuracy"]["value"] for model in ("base", "trained")] == [0, 1]
     assert graded("14", schema(15, solution), solution)["trained"]["sound_accuracy"]["value"] == 0  # sound, and wrong
+    endless = schema(14, f"{'1' * 5000} + 1 = 2\n{solution}")
+    assert graded("14", endless, solution)["trained"]["sound_accuracy"]["value"] == 0
+    spaced = schema(14, solution.replace("\n", "\n\n"))
+    assert graded("14", spaced, solution)["trained"]["sound_accuracy"]["value"] == 1
     prose = "He has 12 + 7 = 19 apples.\n19 - 5 = <<19-5=14>>14"
     assert graded("14", schema(14, solution), prose)["trained"]["sound_accuracy"] is None
 

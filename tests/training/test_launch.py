@@ -276,7 +276,7 @@ def test_two_processes_go_on_to_the_byte_whoever_is_killed(
 def test_what_the_processes_refuse_is_one_sentence_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError) as refusal:
         train(tmp_path, recipe(DDP_ON_CPU, gradient_accumulation_steps=2), questions=1)
-    assert str(refusal.value) == "1 training prompts are fewer than the 2 that one step asks; add rows"
+    assert str(refusal.value) == "1 training prompts are fewer than the 2 that are asked at once; add rows"
     assert capfd.readouterr() == ("", "")
 
 

@@ -45,7 +45,7 @@ def test_the_band_is_kept_in_the_order_of_the_rows_or_of_the_pass_rates() -> Non
 def test_too_few_prompts_are_one_sentence_with_what_to_do() -> None:
     with pytest.raises(InputError) as error:
         kept(section(low=0.5), groups=2)
-    assert "1 prompts have a pass rate from 0.5 to 0.9, fewer than the 2 that a step asks" in str(error.value)
+    assert "1 prompts have a pass rate from 0.5 to 0.9, fewer than the 2 that are asked at once" in str(error.value)
     assert "put a phase sft before this one, show an example" in str(error.value)
 
 
@@ -89,6 +89,17 @@ def test_training_keeps_the_band_and_another_seed_draws_nothing(
     assert read_json(train("band", 1, recipe(low=0.1, high=1.0)) / "pass-rates.json") == rates
     with pytest.raises(AssertionError, match="drawn again"):
         train("count", 1, recipe(low=0.0, high=0.9, count=5))
+
+
+def test_fewer_drawn_prompts_than_are_asked_at_once_are_refused_before_anything_is_drawn() -> None:
+    from grpo_cot.checks.amounts import check_rows
+
+    few = recipe()
+    few.phases[0].settings["gradient_accumulation_steps"] = 8  # 8 x 16 completions, groups of 8
+    with pytest.raises(
+        InputError, match=r"pass_rates.problems is 12, fewer than the 16 prompts that are asked at once"
+    ):
+        check_rows(few, 1000, "generated")
 
 
 def test_what_does_not_fit_is_one_sentence() -> None:

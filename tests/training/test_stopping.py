@@ -77,12 +77,14 @@ def test_the_verdict_says_the_course_the_choice_and_the_stop() -> None:
     assert course == (
         "Strict accuracy on 100 validation problems went from 20.0% (step 0) to 30.0% [21.9%, 39.6%] (step 30)."
     )
-    assert choice == "It was highest at step 10, 70.0%: that checkpoint is kept."
+    assert choice == "Of the steps it was highest at step 10, 70.0%: that checkpoint is kept."
     assert stop.startswith("Training stopped at step 30 of 60: strict accuracy on 100 validation problems was 70.0%")
     assert validation_sentences(log, phase(None))[1:] == [choice]
     assert "the last step is kept" in validation_sentences(log, phase(None, chooses=False))[1]
-    below = log_of(entry(0, 0.2), entry(10, 0.1))
-    assert validation_sentences(below, phase())[1:] == ["No step was better than the start."]
+    below = log_of(entry(0, 0.9), entry(10, 0.7), entry(20, 0.6))
+    assert validation_sentences(below, phase())[1:] == [
+        "Of the steps it was highest at step 10, 70.0%: that checkpoint is kept.", "No step was better than the start.",
+    ]  # fmt: skip
     assert validation_sentences(log_of(entry(10, 0.7)), phase()) == [
         "Strict accuracy on 100 validation problems was 70.0% [60.4%, 78.1%] (step 10)."
     ]

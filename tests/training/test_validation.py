@@ -135,6 +135,23 @@ def test_killed_three_times_it_stops_and_chooses_as_an_uninterrupted_one(
 
 
 @pytest.mark.slow
+def test_the_last_step_is_judged_and_a_training_killed_while_it_saves_makes_no_step_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grpo_cot.training import phases
+
+    wanted = recipe(max_steps=3, **CHOOSES)
+    whole = train(wanted, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(phases, "_save", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(wanted, tmp_path / "killed")
+    assert files(train(wanted, tmp_path / "killed")) == files(whole)
+    assert [entry["step"] for entry in log_of(whole) if "eval_strict_accuracy" in entry] == [2, 3]
+    assert max(entry["step"] for entry in log_of(whole)) == 3
+
+
+@pytest.mark.slow
 def test_two_processes_share_the_problems_and_answer_as_one_does(tmp_path: Path) -> None:
     from grpo_cot.training.launch import train_in_processes
 
@@ -163,6 +180,8 @@ def test_rows_without_final_answers_are_one_sentence(tmp_path: Path) -> None:
     [
         ({}, None, "validation is null, but grpo.eval_strategy is 'steps'; give problems and patience"),
         ({"eval_strategy": "no"}, ..., "validation is given, but grpo.eval_strategy is 'no'; set it to null"),
+        ({"eval_strategy": "no", "eval_on_start": True}, None, "eval_on_start is true, but no step is evaluated"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, ..., "follows a loss on the validation split, and GRPO has"),
         ({"eval_strategy": "no", **CHOOSES}, None, "load_best_model_at_end is true, but no step is evaluated"),
         ({"eval_steps": None}, ..., "'eval_steps' is missing, which 'validation' needs"),
         ({"load_best_model_at_end": True}, ..., "'metric_for_best_model' is missing, by which"),
@@ -184,9 +203,20 @@ def test_what_does_not_fit_is_one_sentence(grpo: dict[str, Any], section: object
     assert says in str(error.value)
 
 
+def test_the_split_that_stops_a_training_is_not_reported() -> None:
+    from grpo_cot.checks.rules import check_selection
+
+    content = recipe(3).model_dump()
+    content["evaluate"]["sets"] = ["validation"]
+    with pytest.raises(InputError, match=r"reports 'validation', on which phases.1 chooses its checkpoint, or stops"):
+        check_selection(Recipe.model_validate(content), "recipe.yaml")
+    content["phases"][0]["validation"]["patience"] = None
+    check_selection(Recipe.model_validate(content), "recipe.yaml")
+
+
 def test_weights_in_shards_are_refused() -> None:
     from grpo_cot.checks.rules import check_training_sections
 
     content = recipe().model_dump() | {"accelerate": {"num_processes": 2, "fsdp_config": {"fsdp_version": 2}}}
-    with pytest.raises(InputError, match="'accelerate' has fsdp_config: weights in shards answer no questions"):
+    with pytest.raises(InputError, match="'accelerate' has fsdp_config: under FSDP and DeepSpeed no questions"):
         check_training_sections(Recipe.model_validate(content), "recipe.yaml")

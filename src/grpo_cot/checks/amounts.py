@@ -62,14 +62,17 @@ def check_rows(recipe: Recipe, rows: int, dataset: str) -> None:
             )
         if not isinstance(phase, GrpoPhase):
             continue
-        settings = phase.grpo
-        batches = settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1)
-        completions = settings["per_device_train_batch_size"] * batches * recipe.processes
-        groups = completions // settings["num_generations"]
+        groups, drawn = phase.prompts_at_once(recipe.processes), phase.pass_rates and phase.pass_rates.problems
+        if drawn and groups > drawn:
+            raise InputError(
+                f"phases.{number}.pass_rates.problems is {drawn}, fewer than the {groups} prompts that are asked at "
+                "once; raise it"
+            )
         if groups > rows:
             raise InputError(
-                f"phases.{number}.grpo samples {groups} prompts at once (per_device_train_batch_size x {batches} "
-                f"batches / num_generations), but the data set {dataset!r} has {rows} training rows; lower the batch"
+                f"phases.{number}.grpo samples {groups} prompts at once (per_device_train_batch_size x the batches of "
+                f"a generation / num_generations), but the data set {dataset!r} has {rows} training rows; lower the "
+                "batch"
             )
 
 

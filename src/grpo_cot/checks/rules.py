@@ -35,11 +35,16 @@ def check_selection(recipe: Recipe, where: object) -> None:
     """
     trained = {f"phases.{number}": phase.settings for number, phase in enumerate(recipe.phases, start=1)}
     trained |= {TRAINED: recipe.reward_model.settings} if recipe.reward_model else {}
+    stopping = {
+        f"phases.{number}"
+        for number, phase in enumerate(recipe.phases, start=1)
+        if isinstance(phase, GrpoPhase) and phase.validation and phase.validation.patience
+    }
     reported = [name for name in recipe.evaluate.sets if recipe.prompt.questions_of(name) == "validation"]
     for name, settings in trained.items():
-        if reported and settings.get("load_best_model_at_end"):
+        if reported and (settings.get("load_best_model_at_end") or name in stopping):
             raise InputError(
-                f"{where}: 'evaluate.sets' reports {reported[0]!r}, on which {name} chooses its checkpoint"
+                f"{where}: 'evaluate.sets' reports {reported[0]!r}, on which {name} chooses its checkpoint, or stops"
             )
 
 
@@ -233,27 +238,34 @@ def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
 
 
 def _check_validation(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
-    """Refuse evaluations of nothing, at no step, of sharded weights, and a choice among steps without a checkpoint."""
+    """Refuse evaluations of nothing, at no step, of sharded weights, a choice among steps without a checkpoint, and
+    schedules that read a loss which is not measured."""
     settings, section = phase.grpo, phase.validation
+    if (schedule := settings.get("lr_scheduler_type")) in ("reduce_lr_on_plateau", "greedy"):
+        raise InputError(
+            f"{where}.grpo.lr_scheduler_type is {schedule!r}, which follows a loss on the validation split, and GRPO "
+            "has an accuracy there; take another schedule"
+        )
     evaluates = settings.get("eval_strategy", "no") != "no"
     if evaluates != (section is not None):
         state, remedy = ("null", "give problems and patience") if evaluates else ("given", "set it to null")
         given = settings.get("eval_strategy", "no")
         raise InputError(f"{where}.validation is {state}, but grpo.eval_strategy is {given!r}; {remedy}")
-    chooses = bool(settings.get("load_best_model_at_end"))
-    if chooses and not evaluates:
-        raise InputError(f"{where}.grpo.load_best_model_at_end is true, but no step is evaluated; set eval_strategy")
+    for name in ("load_best_model_at_end", "eval_on_start"):
+        if settings.get(name) and not evaluates:
+            raise InputError(f"{where}.grpo.{name} is true, but no step is evaluated; set eval_strategy")
     if not evaluates:
         return
-    if sharded := {"fsdp_config", "deepspeed_config"} & (recipe.accelerate or {}).keys():
+    sharded = [name for name in ("fsdp_config", "deepspeed_config") if (recipe.accelerate or {}).get(name)]
+    if sharded:
         raise InputError(
-            f"{where}.validation is given, but 'accelerate' has {min(sharded)}: weights in shards answer no questions "
-            "while they train; set it to null"
+            f"{where}.validation is given, but 'accelerate' has {sharded[0]}: under FSDP and DeepSpeed no questions "
+            "are answered while training; set it to null"
         )
     for name in ("eval_steps", "per_device_eval_batch_size"):
         if name not in settings:
             raise InputError(f"{where}.grpo: {name!r} is missing, which 'validation' needs")
-    if not chooses:
+    if not settings.get("load_best_model_at_end"):
         return
     if settings.get("metric_for_best_model") is None:
         raise InputError(
@@ -261,7 +273,7 @@ def _check_validation(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
             "'eval_strict_accuracy'"
         )
     saved, evaluated = settings.get("save_steps"), settings["eval_steps"]
-    if settings.get("save_strategy") != "steps" or saved != evaluated:
+    if settings.get("save_strategy", "steps") != "steps" or saved != evaluated:
         raise InputError(
             f"{where}.grpo.load_best_model_at_end is true: every evaluation needs its checkpoint; set save_strategy to "
             f"'steps' and save_steps to the {evaluated} of eval_steps"

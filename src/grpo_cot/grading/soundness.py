@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from operator import add, mul, sub, truediv
 
-_NUMBER = r"(-?\d+(?:\.\d+)?)"
+_NUMBER = r"(-?\d{1,40}(?:\.\d{1,40})?)"
 _EQUATION = re.compile(rf"{_NUMBER} ([-+*/]) {_NUMBER} = {_NUMBER}")
 _OPERATIONS = {"+": add, "-": sub, "*": mul, "/": truediv}
 
@@ -33,8 +33,8 @@ def is_sound(reasoning: str | None, solution: str | None) -> bool | None:
 def _result(text: str) -> Fraction | None:
     """What the last of a text's lines gives; None where a line is no equation, or a false one, or there is none."""
     result = None
-    for line in text.splitlines():
-        equation = _EQUATION.fullmatch(line.strip())
+    for line in filter(None, map(str.strip, text.splitlines())):
+        equation = _EQUATION.fullmatch(line)
         if equation is None:
             return None
         left, right, result = (Fraction(equation[number]) for number in (1, 3, 4))

@@ -126,6 +126,7 @@ ALLOWED_IN: dict[str, dict[str, Any]] = {
         "eval_strategy": Literal["no", "steps"],
         "metric_for_best_model": Literal["eval_strict_accuracy"] | None,
         "greater_is_better": Literal[True] | None,
+        "eval_delay": UNREAD,  # a resumed training would evaluate where an uninterrupted one did not
         "num_generations_eval": None,  # a problem of the validation split is answered once, greedily
     },
     "sft": {"loss_type": Literal["nll", "chunked_nll", "dft"]},

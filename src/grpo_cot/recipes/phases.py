@@ -149,6 +149,11 @@ class GrpoPhase(PhaseSection):
         """The phase's own groups."""
         return int(self.grpo["num_generations"])
 
+    def prompts_at_once(self, processes: int) -> int:
+        """How many prompts are asked at once, by all processes together."""
+        batches = self.grpo.get("steps_per_generation") or self.grpo.get("gradient_accumulation_steps", 1)
+        return int(self.grpo["per_device_train_batch_size"] * batches * processes // self.group_size)
+
     @property
     def implied(self) -> LibrarySettings:
         """A problem of the validation split is answered once, where TRL would ask for a group of answers."""

@@ -37,7 +37,7 @@ from grpo_cot.training.faithful import compare, compare_running, compare_tokeniz
 from grpo_cot.training.groups import starting_audit
 from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
 from grpo_cot.training.methods.reward_model import train as train_reward_model
-from grpo_cot.training.methods.setup import Progress, Setup, resolved, selected
+from grpo_cot.training.methods.setup import Progress, Setup, resolved, resume_training, selected
 from grpo_cot.training.probe import LongestBatch
 from grpo_cot.training.signal.pass_rates import prompts_with_signal
 from grpo_cot.training.validation.answers import answers_file
@@ -144,9 +144,12 @@ def _refusal(error: Exception, part: RewardModelSection | Phase, number: int, sc
         named, section = TRAINED, f"{TRAINED}.{part.section}"
         if not isinstance(part, RewardModelSection):
             named, section = f"phases.{number} ({part.method})", part.section
+        answering = ["per_device_eval_batch_size"] if getattr(part, "validation", None) else []
+        answering += ["pass_rates.batch_size"] if getattr(part, "pass_rates", None) else []
+        beside = f"; or lower {' or '.join(answering)}, which change no weight" if answering else ""
         return (
             f"{named} needs more memory than there is: `make plan EXPERIMENT=RUN` shows its parts; a smaller "
-            f"{section}.per_device_train_batch_size with more gradient_accumulation_steps is the same training"
+            f"{section}.per_device_train_batch_size with more gradient_accumulation_steps is the same training{beside}"
         )
     if isinstance(error, OSError | RuntimeError | SafetensorError) and disk_is_full(error, scratch):
         return (
@@ -230,7 +233,7 @@ def _train(run: Run, phase: Phase, place: Place) -> None:
         # The reference's adapter, which is there already. From a checkpoint with two adapters Transformers loads the
         # second alone, and training would go on with what the phase before left.
         shutil.rmtree(checkpoint / "ref", ignore_errors=True)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    resume_training(trainer, checkpoint)
     if not any("loss" in entry for entry in trainer.state.log_history):
         raise InputError("the training made no step: look at max_steps, logging_steps and the number of prompts")
     # Shards are gathered by all processes together, whole weights are there already.

@@ -246,16 +246,21 @@ def test_after_a_failed_stage_and_the_edit_taken_back_nothing_is_missing(tmp_pat
     check(project)
 
 
-def test_outputs_lost_here_and_in_the_remote_are_made_again(tmp_path: Path) -> None:
-    """A clone of a checkout that was never pushed, in which the last stage is stale."""
-    project = synthetic(tmp_path / "clone", count=2, seconds=0.1)
+def test_what_the_remote_has_is_pulled_and_what_it_has_not_is_named(tmp_path: Path) -> None:
+    """All that is lost at once, each with the stage that makes it."""
+    project = synthetic(tmp_path / "clone", count=3, seconds=0.1)
+    project.run("dvc", "remote", "modify", "local", "url", str(tmp_path / "remote"))
     project.run(*LOCAL)
+    project.run("dvc", "push", "out0")
     shutil.rmtree(project.folder / ".dvc/cache")
-    (project.folder / "out0").unlink()
-    project.edit("dvc.yaml", "cat out0 out1 > all", "cat out1 out0 > all")
-    shutil.rmtree(project.folder / stages.FOLDER)
-    assert "out0 is missing here and in the remote: work0 makes it again" in project.run(*LOCAL)
-    assert ran(project) == {"work0", "last"}
+    for number in range(3):
+        (project.folder / f"out{number}").unlink()
+    project.edit("dvc.yaml", "cat out0 out1 out2 > all", "cat out2 out1 out0 > all")
+    said = project.run(*LOCAL, fails=True)
+    assert "out1, out2: missing here and in the remote" in said and "`dvc repro work1 work2` makes them again" in said
+    assert (project.folder / "out0").exists()
+    project.run("dvc", "repro", "work1", "work2")
+    project.run(*LOCAL)
     check(project)
 
 

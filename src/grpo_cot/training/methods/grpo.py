@@ -41,15 +41,14 @@ def dataset(setup: Setup) -> Examples:
     """The prompts, with the columns that the rewards read.
 
     Raises:
-        InputError: one step asks more prompts than there are, or one has no final answer, which a reward reads.
+        InputError: more prompts are asked at once than there are, or one has no final answer, which a reward reads.
     """
     check_columns(setup.recipe.rewards, setup.prompts)
-    settings = setup.phase.settings
-    completions = settings["per_device_train_batch_size"] * settings.get("gradient_accumulation_steps", 1)
-    groups = completions * setup.recipe.processes // settings["num_generations"]
+    assert isinstance(setup.phase, GrpoPhase)
+    groups = setup.phase.prompts_at_once(setup.recipe.processes)
     if len(setup.prompts) < groups:
         raise InputError(
-            f"{len(setup.prompts)} training prompts are fewer than the {groups} that one step asks; add rows"
+            f"{len(setup.prompts)} training prompts are fewer than the {groups} that are asked at once; add rows"
         )
     rows = [{"prompt": row["messages"], **columns_of(row)} for row in setup.prompts]
     problems = validation_problems(setup)

@@ -30,7 +30,7 @@ from grpo_cot.resuming import last_whole_checkpoint
 from grpo_cot.rewards.registry import TRAINED, classes
 from grpo_cot.training.curves import loss_verdict, repeatable
 from grpo_cot.training.methods.registry import setting_up
-from grpo_cot.training.methods.setup import Progress, resolved, selected
+from grpo_cot.training.methods.setup import Progress, resolved, resume_training, selected
 
 __all__ = ["train", "verdict"]
 
@@ -69,7 +69,7 @@ def train(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress())
     checkpoint = last_whole_checkpoint(checkpoints)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    resume_training(trainer, checkpoint)
     if held_out is not None:
         trainer.evaluate()
     state = trainer.state

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, ProgressCallback
+from transformers import PreTrainedTokenizerBase, ProgressCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from grpo_cot.common.files import Row
 from grpo_cot.models.opening import Opening, opening
@@ -81,6 +83,19 @@ class Progress(ProgressCallback):  # type: ignore[misc]  # Transformers is not f
             )
         elif self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+
+def resume_training(trainer: Any, checkpoint: Path | None) -> None:
+    """Train, or go on from a checkpoint.
+
+    A training that was stopped after its last step makes no further one: Transformers compares with `max_steps` only
+    after a step.
+    """
+    if checkpoint:
+        done = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+        if 0 < trainer.args.max_steps <= done:
+            trainer._run_epoch = lambda **unused: None
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def resolved(configuration: Any) -> dict[str, Any]:

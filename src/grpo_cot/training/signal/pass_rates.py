@@ -29,7 +29,10 @@ from grpo_cot.rewards.registry import check_golds
 MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
 CACHE = Path(".cache/pass-rates")  # in the checkout, where every step runs
 SEED = 0  # of the draw, which all seeds of a recipe share
-DECISIVE_CODE = ("grpo_cot.models", "grpo_cot.rewards", "grpo_cot.answers", "grpo_cot.schema", "grpo_cot.numbers")
+DECISIVE_CODE = (
+    "grpo_cot.models", "grpo_cot.rewards", "grpo_cot.answers", "grpo_cot.schema", "grpo_cot.numbers",
+    "grpo_cot.training.signal",
+)  # fmt: skip
 
 
 def prompts_with_signal(
@@ -43,15 +46,12 @@ def prompts_with_signal(
         load: gives that model; it is not called where the draw is there.
 
     Raises:
-        InputError: a prompt has no final answer, or fewer prompts are kept than a step asks.
+        InputError: a prompt has no final answer, or fewer prompts are kept than are asked at once.
     """
-    section = phase.pass_rates if isinstance(phase, GrpoPhase) else None
-    if section is None:
+    if not isinstance(phase, GrpoPhase) or (section := phase.pass_rates) is None:
         return prompts, None
     rates = _pass_rates(recipe, section, prompts, start, packages, tokenizer, load)
-    group = phase.settings["num_generations"]
-    completions = phase.settings["per_device_train_batch_size"] * phase.settings.get("gradient_accumulation_steps", 1)
-    kept, sentence = kept_prompts(prompts, rates, section, completions * recipe.processes // group, group)
+    kept, sentence = kept_prompts(prompts, rates, section, phase.prompts_at_once(recipe.processes), phase.group_size)
     if MAIN:
         print(sentence, flush=True)
     return kept, rates
@@ -108,11 +108,11 @@ def kept_prompts(
     """The prompts whose rate is within the band, in the section's order, and a sentence on all of them.
 
     Args:
-        groups: how many prompts a step asks.
+        groups: how many prompts are asked at once.
         group: completions to a prompt.
 
     Raises:
-        InputError: fewer prompts are left than a step asks.
+        InputError: fewer prompts are left than are asked at once.
     """
     drawn = [row for row in prompts if row["id"] in rates]
     kept = [row for row in drawn if section.low <= rates[row["id"]] <= section.high]
@@ -123,9 +123,9 @@ def kept_prompts(
     )
     if len(kept) < groups:
         raise InputError(
-            f"{course}: {len(kept)} prompts have a pass rate from {section.low:g} to {section.high:g}, fewer than the "
-            f"{groups} that a step asks; put a phase sft before this one, show an example (prompt.examples), take an "
-            "easier data set, draw more prompts (pass_rates.problems), or widen the band"
+            f"{course}: {len(kept)} prompts have a pass rate from {section.low:g} to {section.high:g}, fewer than "
+            f"the {groups} that are asked at once; put a phase sft before this one, show an example (prompt.examples), "
+            "take an easier data set, draw more prompts (pass_rates.problems), or widen the band"
         )
     before, after = (signal_share([rates[row["id"]] for row in rows], group) for rows in (drawn, kept))
     sentence = (

@@ -77,10 +77,10 @@ class Validation:
         """The figures of the present step, which are logged.
 
         A resumed training that evaluates at its start (`eval_on_start`) gets those of the log, or none between two
-        evaluations, so that its log is an uninterrupted one's.
+        evaluations, so that its log is an uninterrupted one's. The last step is evaluated whatever its number.
         """
         trainer, state = self._trainer, self._trainer.state
-        if state.global_step % state.eval_steps:
+        if state.global_step % state.eval_steps and state.global_step < state.max_steps:
             return {}
         logged = [entry for entry in evaluations_of(state.log_history) if entry["step"] == state.global_step]
         if logged:
@@ -109,11 +109,13 @@ class Validation:
         settings, process = trainer.args, trainer.accelerator.process_index
         parts = [list(range(number, len(self._prompts), settings.world_size)) for number in range(settings.world_size)]
         sampling = {"do_sample": False, "max_new_tokens": settings.max_completion_length}
-        with answering(trainer.model), random_state_kept():
-            own = generate(
-                trainer.model, self._setup.tokenizer, [self._prompts[index] for index in parts[process]], sampling,
-                batch_size=settings.per_device_eval_batch_size, seed=0, progress="validation",
-            )  # fmt: skip
+        prompts, own = [self._prompts[index] for index in parts[process]], []
+        if prompts:  # of fewer problems than processes some have none
+            with answering(trainer.model), random_state_kept():
+                own = generate(
+                    trainer.model, self._setup.tokenizer, prompts, sampling,
+                    batch_size=settings.per_device_eval_batch_size, seed=0, progress="validation",
+                )  # fmt: skip
         gathered = gather_object([list(zip(parts[process], own, strict=True))])
         opening = self._setup.opening
         found = dict(pair for part in gathered for pair in part)
