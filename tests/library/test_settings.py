@@ -51,7 +51,7 @@ def test_the_settings_of_every_recipe_are_checked_and_build_the_libraries_own_ob
         recipe = load_recipe(path)
         check_recipe(recipe, path)
         for phase in recipe.phases:
-            phase.configuration_class()(output_dir="x", use_cpu=True, **phase.settings)
+            phase.configuration_class()(output_dir="x", use_cpu=True, **phase.settings, **phase.implied)
             if phase.lora:
                 LoraConfig(**phase.lora)
         BitsAndBytesConfig(**recipe.quantization or {})
