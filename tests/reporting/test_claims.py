@@ -43,7 +43,7 @@ def entry(question: str, results: list[Result], comparisons: list[dict[str, Any]
     [
         ([-0.06, -0.05, -0.07], "holds", "6.0 points lower than with tiny-length-standard"),
         ([0.06, 0.05, 0.07], "contradicted", "6.0 points higher than with tiny-length-standard"),
-        ([-0.06, 0.05, 0.02], "undecided", "decides nothing"),
+        ([-0.06, 0.05, 0.02], "undecided", "includes no difference, and excludes more than"),
         ([-0.06], "holds", "Over one seed"),  # by the interval over problems
         ([-0.04], "undecided", "95 % interval -9.0 to +1.0"),
         ([-0.06, -0.06], "undecided", "the seeds do not differ"),
@@ -88,7 +88,7 @@ def test_arms_of_two_seeds_or_two_families_are_not_compared() -> None:
     [
         ([0.7, 0.72, 0.74], "holds", "22.0 points above one half"),
         ([0.3, 0.28, 0.26], "contradicted", "22.0 points below one half"),
-        ([0.4, 0.6, 0.5], "undecided", "decides nothing"),
+        ([0.4, 0.6, 0.5], "undecided", "includes no difference, and excludes more than"),
     ],
 )
 def test_length_and_accuracy_are_decided_within_a_difficulty(values: list[float], outcome: str, words: str) -> None:

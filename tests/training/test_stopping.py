@@ -88,6 +88,8 @@ def test_the_verdict_says_the_course_the_choice_and_the_stop() -> None:
     assert validation_sentences(log_of(entry(10, 0.7)), phase()) == [
         "Strict accuracy on 100 validation problems was 70.0% [60.4%, 78.1%] (step 10)."
     ]
+    alike = log_of(entry(0, 0.2), entry(10, 0.4), entry(20, 0.4))
+    assert validation_sentences(alike, phase())[1:] == ["It was as high at step 10 already: that checkpoint is kept."]
     still = log_of(entry(0, 0.2), entry(10, 0.2) | {"eval_changed_answers": 0.0})
     assert (
         "Not one answer differs from that of step 0: the policy hardly moves" in validation_sentences(still, phase())[2]

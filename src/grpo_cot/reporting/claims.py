@@ -125,8 +125,11 @@ def _sentence(claim: Mapping[str, Any], recipes: Sequence[str], figure: Mapping[
         said = f"after {recipes[0]} the {name} is {size} one half"
     else:
         said = f"after {recipes[0]} the {name} is {size} than before"
+    undecided = "That decides nothing."
+    if figure["low"] is not None:
+        most = factor * max(-figure["low"], figure["high"])
+        undecided = f"The interval includes no difference, and excludes more than {most:.1f} {unit} either way."
     ends = {
-        "holds": "The claim holds here.", "contradicted": "The claim is contradicted here.",
-        "undecided": "The interval includes no difference, so that this decides nothing.",
+        "holds": "The claim holds here.", "contradicted": "The claim is contradicted here.", "undecided": undecided,
     }[outcome]  # fmt: skip
     return f"Over {seeds}, {said} ({interval}). {ends}"

@@ -90,7 +90,11 @@ def validation_sentences(log: Sequence[Entry], phase: GrpoPhase) -> list[str]:
     best = best_of(later) if later else last
     if best is not last:
         kept = "that checkpoint is kept" if phase.grpo.get("load_best_model_at_end") else "the last step is kept"
-        sentences.append(f"Of the steps it was highest at step {best['step']:.0f}, {best[ACCURACY]:.1%}: {kept}.")
+        place = f"step {best['step']:.0f}"
+        if best[ACCURACY] == last[ACCURACY]:
+            sentences.append(f"It was as high at {place} already: {kept}.")
+        else:
+            sentences.append(f"Of the steps it was highest at {place}, {best[ACCURACY]:.1%}: {kept}.")
     if first["step"] == 0 and first is not last and best[ACCURACY] <= first[ACCURACY]:
         sentences.append("No step was better than the start.")
     if last.get(CHANGED) == 0:
