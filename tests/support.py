@@ -4,6 +4,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from grpo_cot.common.files import read_yaml
 from grpo_cot.problems.generators import problems
 
@@ -32,3 +34,17 @@ def training_rows() -> list[dict[str, Any]]:
         }
         for number, problem in enumerate(itertools.islice(problems("train", 3), 16))
     ]  # fmt: skip
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, trainer: Any, call: int) -> None:
+    """End a training in the middle of its work, at that training step of all; `trainer` is its class."""
+    step, calls = trainer.training_step, 0
+
+    def killed(self: Any, *arguments: Any, **settings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **settings)
+
+    monkeypatch.setattr(trainer, "training_step", killed)

@@ -254,8 +254,6 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (FAR, "chat_template", "Question: {{ messages[-1]['contnt'] }}", "it leaves the question out of the prompt"),
     (SHORT, "merge.zzz", 1, "unknown key 'merge.zzz'; expected one of: base, dtype, new_tokens, prompts"),
     (SHORT, "phases.0.zzz", 1, "'phases.1.zzz'; expected one of: grpo, lora, method, pass_rates, rollouts, validation"),
-    (SHORT, "phases.0.validation", {"problems": 9, "patience": 1}, "is given, but grpo.eval_strategy is 'no'; set it"),
-    (SHORT, "phases.0.validation", {"problems": 0, "patience": 1}, "problems: input should be greater than 0"),
     (SHORT, f"{GRPO}.eval_delay", 5, "phases.1.grpo.eval_delay: expected less than or equal to 0"),
     (SHORT, f"{GRPO}.metric_for_best_model", "eval_loss", "metric_for_best_model: expected one of 'eval_strict"),
     (FEW, "locale", "vi", "unknown key 'locale'; it does not belong in this place"),

@@ -84,7 +84,7 @@ def test_training_keeps_the_band_and_another_seed_draws_nothing(
     def forbidden(*arguments: Any) -> Any:
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr(pass_rates, "_drawn", forbidden)
+    monkeypatch.setattr(pass_rates, "judged_draws", forbidden)
     assert read_json(train("seed", 2) / "pass-rates.json") == rates
     assert read_json(train("band", 1, recipe(low=0.1, high=1.0)) / "pass-rates.json") == rates
     with pytest.raises(AssertionError, match="drawn again"):

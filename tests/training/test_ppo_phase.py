@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, training_rows
+from support import ROOT, kill_at, training_rows
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_yaml
@@ -48,21 +48,6 @@ def files(result: Path) -> dict[str, bytes]:
     return {str(path.relative_to(result)): path.read_bytes() for path in sorted(result.rglob("*")) if path.is_file()}
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    """End the training in the middle of its work, at that training step of all."""
-    from grpo_cot.training.ppo.trainer import PpoTrainer
-
-    original, calls = PpoTrainer.training_step, []
-
-    def killed(self: Any, *arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return original(self, *arguments)
-
-    monkeypatch.setattr(PpoTrainer, "training_step", killed)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "call"),
@@ -76,10 +61,12 @@ def test_killed_and_resumed_it_ends_the_same_to_the_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], call: int
 ) -> None:
     """The coefficient of the KL moves throughout: its target is next to nothing, and its horizon a few rollouts."""
+    from grpo_cot.training.ppo.trainer import PpoTrainer
+
     wanted = recipe(**settings)
     whole = files(train(wanted, tmp_path / "whole"))
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        kill_at(patched, call)
+        kill_at(patched, PpoTrainer, call)
         train(wanted, tmp_path / "killed")
     resumed = files(train(wanted, tmp_path / "killed"))
     assert [name for name in whole if whole[name] != resumed.get(name)] == []

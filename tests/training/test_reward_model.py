@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import kill_at
 from text_recipes import TRAINING, WORDS, recipe, text_rows, write_base
 
 from grpo_cot.common.errors import InputError
@@ -118,16 +119,8 @@ def test_killed_and_resumed_it_ends_the_same_to_the_byte(
         load_best_model_at_end=True, lr_scheduler_type="linear",
     )  # fmt: skip
     whole = train(wanted, base, tmp_path / "whole", HELD_OUT)
-    original, calls = Trainer.training_step, []
-
-    def killed(self: Any, *arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return original(self, *arguments)
-
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Trainer, "training_step", killed)
+        kill_at(patched, Trainer, call)
         train(wanted, base, tmp_path / "killed", HELD_OUT)
     assert not (tmp_path / "killed").exists()
     resumed = train(wanted, base, tmp_path / "killed", HELD_OUT)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, training_rows
+from support import ROOT, kill_at, training_rows
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, read_json, read_jsonl, read_yaml, write_jsonl
@@ -75,21 +75,6 @@ def test_it_changes_nothing_of_the_training_and_grades_as_evaluation_does(tmp_pa
     assert [entry.get("eval_changed_answers") for entry in judged] == [None, *changed[1:]] and changed[-1] > 0
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    from trl import GRPOTrainer
-
-    step, calls = GRPOTrainer.training_step, 0
-
-    def killed(self: Any, *arguments: Any, **settings: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            raise KeyboardInterrupt
-        return step(self, *arguments, **settings)
-
-    monkeypatch.setattr(GRPOTrainer, "training_step", killed)
-
-
 def scripted(accuracies: list[float]) -> Callable[[Any, Any], dict[str, float]]:
     """Figures that fall as a script says: the real answers are asked and kept all the same."""
     from grpo_cot.training.validation.answers import Validation
@@ -109,6 +94,8 @@ def test_killed_three_times_it_stops_and_chooses_as_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     """The second evaluation is the best, and the two after it are none: training stops at the fourth of six."""
+    from trl import GRPOTrainer
+
     from grpo_cot.training.validation.answers import Validation
 
     monkeypatch.setattr(Validation, "_figures", scripted([0.5, 0.1, 0.6, 0.5, 0.5, 0.9, 0.9]))
@@ -116,7 +103,7 @@ def test_killed_three_times_it_stops_and_chooses_as_an_uninterrupted_one(
     whole = train(wanted, tmp_path / "whole")
     for call in (2, 3, 3):  # before any checkpoint, after one, and after the last evaluation that is no stop
         with monkeypatch.context() as patched:
-            kill_at(patched, call)
+            kill_at(patched, GRPOTrainer, call)
             with pytest.raises(KeyboardInterrupt):
                 train(wanted, tmp_path / "killed")
     resumed = train(wanted, tmp_path / "killed")

@@ -12,6 +12,7 @@ from grpo_cot.recipes.phases import GrpoPhase, TrainerSection
 # Logged by the trainer, but different at every run (times) or after a resumption (the mean loss and the tokens seen
 # restart at 0): kept out of files that later steps read.
 VOLATILE = re.compile(r"step_time|_runtime|_per_second|total_flos|train_loss|num_tokens")
+NO_ENTROPY = 0.01  # nats a token: below it a policy no longer explores
 NOT_FINITE = "not_finite"  # of a log entry: how many of its numbers are not finite
 
 
@@ -122,5 +123,5 @@ def unpaid_sentences(steps: Sequence[Mapping[str, float]]) -> list[str]:
 
 def entropy_sentences(steps: Sequence[Mapping[str, float]]) -> list[str]:
     """A sentence where the entropy of the last steps is next to nothing; else none."""
-    lost = mean("entropy", ends(steps)[1]) < 0.01
-    return ["The policy's entropy fell below 0.01: it no longer explores."] if lost else []
+    lost = mean("entropy", ends(steps)[1]) < NO_ENTROPY
+    return [f"The policy's entropy fell below {NO_ENTROPY}: it no longer explores."] if lost else []

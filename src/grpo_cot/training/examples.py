@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
-from grpo_cot.models.generation import encode, generate, sampled
+from grpo_cot.models.generation import Completion, encode, generate, sampled
 from grpo_cot.models.opening import Opening, opening
 from grpo_cot.models.turns import answer_ids
 from grpo_cot.recipes.phases import OwnSamplesSection
@@ -54,6 +54,23 @@ def own_completions(
     """
     check_golds(prompts)
     problems = sampled(prompts, section.problems, seed)
+    rows = []
+    for row, group in zip(problems, judged_draws(model, tokenizer, problems, section, prompt, seed), strict=True):
+        right: dict[str, None] = {}  # an ordered set
+        wrong: dict[str, None] = {}
+        for completion, is_right in group:
+            if not completion.truncated:
+                (right if is_right else wrong)[completion.text] = None
+        rows.append({"id": row["id"], "messages": row["messages"], "right": list(right), "wrong": list(wrong)})
+    return rows
+
+
+def judged_draws(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Row],
+    section: OwnSamplesSection, prompt: PromptSection, seed: int,
+) -> list[list[tuple[Completion, bool]]]:  # fmt: skip
+    """Of each problem the completions that the model drew for it, as written, and whether each is right in the schema,
+    judged with what the prompts open."""
     repeated = [row for row in problems for _ in range(section.count)]
     encoded = encode(tokenizer, [row["messages"] for row in repeated], prompt.chat_template_kwargs)
     completions = generate(
@@ -66,16 +83,8 @@ def own_completions(
         gold=[row["gold"] for row in repeated],
         locale=[row["locale"] for row in repeated],
     )
-    rows = []
-    for position, row in enumerate(problems):
-        group = slice(position * section.count, (position + 1) * section.count)
-        right: dict[str, None] = {}  # an ordered set
-        wrong: dict[str, None] = {}
-        for completion, reward in zip(completions[group], paid[group], strict=True):
-            if not completion.truncated:
-                (right if reward else wrong)[completion.text] = None
-        rows.append({"id": row["id"], "messages": row["messages"], "right": list(right), "wrong": list(wrong)})
-    return rows
+    pairs = [(completion, amount > 0) for completion, amount in zip(completions, paid, strict=True)]
+    return [pairs[start : start + section.count] for start in range(0, len(pairs), section.count)]
 
 
 def right_completions(samples: Sequence[Row]) -> list[Row]:

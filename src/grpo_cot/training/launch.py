@@ -29,7 +29,8 @@ from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.curves import divergence, write_tables
 from grpo_cot.training.methods import reward_model
 from grpo_cot.training.methods.registry import METHODS
-from grpo_cot.training.phases import MAIN, VALIDATION, package_versions, parts, read_prompts, train_phases
+from grpo_cot.training.methods.setup import MAIN
+from grpo_cot.training.phases import VALIDATION, package_versions, parts, read_prompts, train_phases
 
 # Bytes of a sentence in which a process refuses its input. The space is taken beforehand: the disk may be full by then.
 REFUSAL = 4096

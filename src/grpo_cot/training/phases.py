@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from grpo_cot.training.faithful import compare, compare_running, compare_tokeniz
 from grpo_cot.training.groups import starting_audit
 from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
 from grpo_cot.training.methods.reward_model import train as train_reward_model
-from grpo_cot.training.methods.setup import Progress, Setup, resolved, resume_training, selected
+from grpo_cot.training.methods.setup import MAIN, Progress, Setup, resolved, resume_training, selected
 from grpo_cot.training.probe import LongestBatch
 from grpo_cot.training.signal.pass_rates import prompts_with_signal
 from grpo_cot.training.validation.answers import answers_file
@@ -47,8 +46,6 @@ from grpo_cot.vllm.arguments import distributions
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "numpy")
 datasets.disable_progress_bars()  # one bar is enough: the training's own
 VALIDATION = "eval-validation.jsonl"  # what checkpoints are selected on: never a set that is reported
-# Of several processes in one step (grpo_cot.training.launch), the first writes the results.
-MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
     _keep_order(made)
     compare_groups(made, judging(correctness, setup.opening) if has_golds(setup.prompts) else None)
     if setup.phase.validation is not None:
-        validate(made, setup, validation_problems(setup))
+        validate(made, setup, list(examples.validation or ()))
     return made
 
 

@@ -1,6 +1,7 @@
 """A phase before its trainer is made: its settings, its rows, and what several methods hand to their trainers alike."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from grpo_cot.models.opening import Opening, opening
 from grpo_cot.recipes.phases import Phase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.rewards.promise import Reward
+
+# Of several processes in one step (grpo_cot.training.launch), the first writes the results, and speaks.
+MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @dataclass(frozen=True)

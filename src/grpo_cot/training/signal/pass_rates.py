@@ -6,7 +6,6 @@ another band on the same base pays nothing for it.
 """
 
 import gc
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -17,21 +16,20 @@ from transformers import PreTrainedTokenizerBase
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, file_hashes, read_json, write_json
-from grpo_cot.models.generation import encode, generate, sampled
+from grpo_cot.models.generation import sampled
 from grpo_cot.models.loading import DEVICE, unsharded
-from grpo_cot.models.opening import opening
 from grpo_cot.recipes.phases import GrpoPhase, PassRatesSection, Phase
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.resuming import exclusive, fingerprint, loaded_code
-from grpo_cot.rewards.ours import correctness_in_schema
 from grpo_cot.rewards.registry import check_golds
+from grpo_cot.training.examples import judged_draws
+from grpo_cot.training.methods.setup import MAIN
 
-MAIN = os.environ.get("LOCAL_RANK", "0") == "0"
 CACHE = Path(".cache/pass-rates")  # in the checkout, where every step runs
 SEED = 0  # of the draw, which all seeds of a recipe share
 DECISIVE_CODE = (
     "grpo_cot.models", "grpo_cot.rewards", "grpo_cot.answers", "grpo_cot.schema", "grpo_cot.numbers",
-    "grpo_cot.training.signal",
+    "grpo_cot.training.examples", "grpo_cot.training.signal",
 )  # fmt: skip
 
 
@@ -77,29 +75,15 @@ def _pass_rates(
         if not file.is_file():
             with unsharded():
                 model = load()
-            write_json(file, _drawn(recipe, section, rows, model, tokenizer))
+            drawn = judged_draws(model, tokenizer, rows, section, recipe.prompt, SEED)
+            right = {
+                row["id"]: fmean(is_right for _, is_right in group) for row, group in zip(rows, drawn, strict=True)
+            }
+            write_json(file, right)
             del model
             gc.collect()
             torch.cuda.empty_cache()
     return dict(read_json(file))
-
-
-def _drawn(
-    recipe: Recipe, section: PassRatesSection, rows: Sequence[Row], model: Any, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, float]:
-    repeated = [row for row in rows for _ in range(section.count)]
-    completions = generate(
-        model, tokenizer, encode(tokenizer, [row["messages"] for row in repeated], recipe.prompt.chat_template_kwargs),
-        section.sampling, batch_size=section.batch_size, seed=SEED, progress="pass rates",
-    )  # fmt: skip
-    begun = opening(tokenizer, rows[0]["messages"], recipe.prompt)
-    paid = correctness_in_schema(
-        [row["messages"] for row in repeated],
-        [begun.judged(completion.text) for completion in completions],
-        gold=[row["gold"] for row in repeated], locale=[row["locale"] for row in repeated],
-    )  # fmt: skip
-    right = [amount > 0 for amount in paid]
-    return {row["id"]: fmean(right[at * section.count :][: section.count]) for at, row in enumerate(rows)}
 
 
 def kept_prompts(

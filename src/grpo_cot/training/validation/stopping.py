@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from scipy.stats import binomtest
 
 from grpo_cot.recipes.phases import GrpoPhase
-from grpo_cot.training.curves import mean
+from grpo_cot.training.curves import NO_ENTROPY, mean
 
 ACCURACY = "eval_strict_accuracy"
 FORMAT = "eval_format_adherence"
@@ -17,7 +17,6 @@ TRUNCATED = "eval_truncated"
 PROBLEMS = "eval_problems"
 CHANGED = "eval_changed_answers"  # since the first evaluation
 Entry = Mapping[str, float]
-NO_ENTROPY = 0.01  # nats
 # A format is kept while so much of it is left as at the best evaluation.
 KEPT = 0.9
 
@@ -114,7 +113,8 @@ def _apart(lower: Entry, higher: Entry, share: str) -> bool:
 
 
 def _interval(entry: Entry, share: str) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share of an evaluation's problems."""
+    """The 95 % Wilson interval of a share of an evaluation's problems; SciPy's own, for an edit of the project's
+    statistics must not make every training stale."""
     problems = round(entry[PROBLEMS])
     interval = binomtest(round(entry[share] * problems), problems).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
