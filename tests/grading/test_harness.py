@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lm_eval.api.metrics import exact_match_hf_evaluate
-from lm_eval.filters.extraction import RegexFilter
 
 from grpo_cot.common.files import read_yaml
 from grpo_cot.grading import harness
@@ -28,7 +26,7 @@ GOLDS = ["18", "-5", "1234", "1234.50", "3", "$", ".", "70.000"]
 
 
 @pytest.fixture(scope="module")
-def task() -> dict[str, Any]:
+def task(beside_lm_eval: None) -> dict[str, Any]:
     """The harness's gsm8k task, as it is installed."""
     package = find_spec("lm_eval")
     assert package and package.origin
@@ -36,6 +34,9 @@ def task() -> dict[str, Any]:
 
 
 def theirs(task: dict[str, Any], name: str, completion: str, gold: str) -> bool:
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters.extraction import RegexFilter
+
     (described,) = (entry for entry in task["filter_list"] if entry["name"] == name)
     settings = {key: value for key, value in described["filter"][0].items() if key != "function"}
     ((extracted,),) = RegexFilter(**settings).apply([[completion]], [{}])

@@ -31,7 +31,7 @@ EDITS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "steps"), EDITS.items(), ids=str)
+@pytest.mark.parametrize(("path", "steps"), EDITS.items(), ids=EDITS.keys())
 def test_an_edit_makes_stale_the_stages_that_use_the_file(finished: Project, path: str, steps: set[str]) -> None:
     file = finished.folder / path
     before = file.read_bytes()

@@ -73,6 +73,13 @@ def test_the_harder_problems_are_longer_larger_and_of_many_kinds() -> None:
         assert sum(bool(re.search(kind, " ".join((p.masked, *p.steps)))) for p in harder) > least, kind
 
 
+def test_three_in_ten_of_the_mixed_problems_are_the_basic_ones() -> None:
+    mixed = list(itertools.islice(GENERATORS["mixed"]("train", 5), 2000))
+    basic = list(itertools.islice(problems("train", 5), 1000))
+    shown = [problem for problem in mixed if problem in set(basic)]
+    assert shown == basic[: len(shown)] and 0.25 < len(shown) / len(mixed) < 0.35
+
+
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_the_same_seed_gives_the_same_stream(generator: Generator) -> None:
     stream = GENERATORS[generator]

@@ -213,7 +213,7 @@ OVERRIDES: dict[str, Callable[[pytest.MonkeyPatch, Any], None]] = {
 }
 
 
-@pytest.mark.parametrize(("says", "override"), OVERRIDES.items(), ids=str)
+@pytest.mark.parametrize(("says", "override"), OVERRIDES.items(), ids=OVERRIDES.keys())
 def test_a_trainer_that_would_train_otherwise_is_refused(
     made: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, says: str, override: Callable[..., None]
 ) -> None:

@@ -1,4 +1,5 @@
-"""Two generators of GSM8K-shaped word problems: `basic`, of one to three arithmetic steps, and `harder`, of two to six.
+"""Generators of GSM8K-shaped word problems: `basic`, of one to three arithmetic steps, `harder`, of two to six, and
+`mixed`, of both, most of them harder.
 
 A problem's *structure* is its operations and operands without the story (`12+7*2`). The structure's hash decides
 whether it is held out for evaluation. So no phrasing of an evaluation problem occurs in training, whatever the seed.
@@ -16,7 +17,7 @@ from typing import Literal, NamedTuple
 from grpo_cot.common.files import read_yaml
 
 Split = Literal["train", "test"]
-Generator = Literal["basic", "harder"]
+Generator = Literal["basic", "harder", "mixed"]
 
 LARGEST_VALUE = 99
 STEPS = {1: 0.2, 2: 0.4, 3: 0.4}  # share of problems by number of steps
@@ -83,6 +84,7 @@ LARGEST_HARDER_VALUE = 9999
 HARDER_STEPS = (2, 3, 4, 5, 6)  # equally likely
 PERCENTAGES = (5, 10, 20, 25, 30, 40, 50, 60, 75)
 SCALES = (20, 100, 500, 2000)  # a number to add or take away is at most one of these
+HARDER_OF_MIXED = 0.7  # share
 ATTEMPTS = 8  # at an event that fits, before the problem is drawn anew
 # The ranges of an opening's or an event's factors, by the number of factors.
 FACTORS = {1: ((10, 3000),), 2: ((2, 12), (2, 99)), 3: ((2, 9), (2, 9), (2, 60))}
@@ -287,10 +289,21 @@ def harder_problems(split: Split, seed: int | str) -> Iterator[Problem]:
     return _stream(_draw_harder, split, seed)
 
 
+def mixed_problems(split: Split, seed: int | str) -> Iterator[Problem]:
+    """An endless stream of one split's problems, of both kinds in random order: those of `problems` and of
+    `harder_problems`. The same seed gives the same stream."""
+    rng = random.Random(f"mixed-{split}-{seed}")
+    basic, harder = problems(split, seed), harder_problems(split, seed)
+    while True:
+        yield next(harder if rng.random() < HARDER_OF_MIXED else basic)
+
+
 GENERATORS: dict[Generator, Callable[[Split, int | str], Iterator[Problem]]] = {
-    "basic": problems, "harder": harder_problems
+    "basic": problems, "harder": harder_problems, "mixed": mixed_problems,
 }  # fmt: skip
-LENGTHS: dict[Generator, tuple[int, ...]] = {"basic": tuple(STEPS), "harder": HARDER_STEPS}  # in steps
+LENGTHS: dict[Generator, tuple[int, ...]] = {  # in steps
+    "basic": tuple(STEPS), "harder": HARDER_STEPS, "mixed": tuple(sorted({*STEPS, *HARDER_STEPS})),
+}  # fmt: skip
 
 
 def _stream(draw: Callable[[random.Random], Problem | None], split: Split, seed: int | str) -> Iterator[Problem]:

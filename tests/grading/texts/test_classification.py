@@ -25,8 +25,9 @@ def test_doctests() -> None:
     assert doctest.testmod(classification).failed == 0
 
 
-def test_the_tables_are_scikit_learns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
+def test_the_tables_are_scikit_learns(beside_lm_eval: None) -> None:
+    from sklearn import metrics
+
     labels, _, found = drawn(400)
     report = metrics.classification_report(labels, found, output_dict=True)
     for name, row in by_class(labels, found).items():
