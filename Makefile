@@ -31,7 +31,7 @@ plan: .venv/.ready ## what a recipe would do, and what it would need: make plan 
 	@python workflow/plan.py $(EXPERIMENT)
 
 test: .venv/.ready $(VLLM) .venv/lm-eval/.ready .venv/axe/.ready ## run the tests
-	python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 60 --durations-min 10
+	python -m pytest -n 2 --no-loadscope-reorder --durations 60 --durations-min 10
 
 prove: .venv/.ready ## run the proofs that take long, and write their outcomes into docs/tested.md (PROOFS="kills or matrix")
 	@python workflow/prove.py "$(PROOFS)"

@@ -4,30 +4,38 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stand_in_hub import TOKEN, Hub, serving
 from support import ROOT
+from xdist.scheduler import LoadScopeScheduling
 
 import grpo_cot  # noqa: F401  # before a test imports torch, whose threads it tells how to wait
+
+PIPELINE = "tests/pipeline/"
 
 # For the processes that tests start; vLLM, where it is on the path, starts some as well.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group what one of `make test`'s two processes runs: a file's tests, or all those of one finished pipeline.
+    """The tests of the pipeline take longest and begin first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(PIPELINE))
 
-    That takes minutes to make and begins first; the other long ones follow.
-    """
 
-    def shared(item: pytest.Item) -> bool:
-        return "finished" in getattr(item, "fixturenames", ())
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """How `make test` shares the tests between two processes: by file, and those of the pipeline by folder, which have
+    a finished pipeline in common."""
+    return Rooms(config, log)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("finished" if shared(item) else item.path.stem))
-    items.sort(key=lambda item: (not shared(item), "tests/pipeline/" not in item.nodeid))
+
+class Rooms(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist says no types
+    """One process runs all tests of a scope; xdist's own groups (marks) do not reach it under this pytest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return file.rpartition("/")[0] if file.startswith(PIPELINE) else file
 
 
 def folder_from(variable: str) -> Path:

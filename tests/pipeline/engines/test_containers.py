@@ -10,6 +10,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,8 +77,10 @@ def contained(image: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.environment |= {
         **SECRETS, "GRPO_COT_ENGINE": "docker", "HOME": str(project.folder), "DVC_SITE_CACHE_DIR": "/tmp/contained-dvc"
     }  # fmt: skip
-    for folder in (project.folder, *project.folder.parents[:2]):
-        folder.chmod(0o755)
+    temporary = Path(tempfile.gettempdir())
+    for folder in (project.folder, *project.folder.parents):
+        if folder.is_relative_to(temporary) and folder != temporary:
+            folder.chmod(0o755)
     # The environment's own Python may lie where only root can read: the user gets the system's, with the same packages.
     python = "/usr/bin/python3"
     version = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
