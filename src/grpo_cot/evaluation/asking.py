@@ -13,6 +13,7 @@ from grpo_cot.common.files import Row, file_hashes, read_json, read_jsonl
 from grpo_cot.evaluation import vllm
 from grpo_cot.evaluation.likelihood import Likelihood, likelihoods
 from grpo_cot.evaluation.pairs import Ask, both, phase_folder, reasoning_tokens
+from grpo_cot.evaluation.shared import keep, shared_file, take
 from grpo_cot.evaluation.texts import add_likelihoods, add_probabilities
 from grpo_cot.library.settings import check_greedy
 from grpo_cot.models.description import read_description
@@ -26,6 +27,7 @@ from grpo_cot.schema import model_answer
 from grpo_cot.vllm.arguments import distributions
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+SHARED = "of-bases"  # folder, beside the runs' own
 PROGRESS = {"gold": "solutions", "rejected": "rejected answers"}  # the likelihoods of given answers
 
 
@@ -33,7 +35,8 @@ PROGRESS = {"gold": "solutions", "rejected": "rejected answers"}  # the likeliho
 def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, scratch: Path) -> Iterator[list[Row]]:
     """Rows of completions.jsonl; when the block that writes them succeeds, the scratch folder is removed.
 
-    `where` is the recipe's file, `prompts` prepare's folder.
+    `where` is the recipe's file, `prompts` prepare's folder. Beside the scratch folder lie the bases' answers, which
+    runs that differ in their training share.
 
     Raises:
         InputError: the data set lacks a set, a checkpoint was chosen on a set, or a model cannot be loaded.
@@ -41,7 +44,8 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
     section = recipe.evaluate
     _check_selection(recipe, model_json.parent, where)
     before = phase_folder(model_json, section.before, where)
-    tokenizer = load_tokenizer(Path(read_description(model_json).base))
+    description = read_description(model_json)
+    tokenizer = load_tokenizer(Path(description.base))
     problems, sampled_positions = choose(section, prompts, where)
     if any(row["gold"] is not None for _, row in problems):
         check_greedy(section, where)
@@ -50,7 +54,8 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
     if section.samples:
         repeated = [problems[position][1]["messages"] for position in sampled_positions for _ in range(count)]
         asks.append(Ask("samples", repeated, section.samples.sampling))
-    with resumable(scratch, decisive(recipe, prompts, model_json)) as folder:
+    parts = decisive(recipe, prompts, model_json)
+    with resumable(scratch, parts) as folder:
         finished = Journal(folder / "finished.jsonl")
         if finished:
             asked = {ask.name for ask in asks}
@@ -58,7 +63,12 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
             print(f"Resuming: {number} of {2 * sum(len(ask.conversations) for ask in asks)} answered.", flush=True)
         begun = opening(tokenizer, problems[0][1]["messages"], recipe.prompt)
         prompted = [row for _, row in problems]
+        shared = shared_file(scratch.parent / SHARED, recipe, prompts, description, parts) if before is None else None
+        if shared:
+            take(shared, finished)
         answers, given = ask_both(recipe, model_json, before, asks, prompted, begun, finished)
+        if shared:
+            keep(shared, finished, {f"base {kind}" for kind in (*(ask.name for ask in asks), *PROGRESS.values())})
         rows: list[Row] = [
             {"id": row["id"], "set": name, "before": before.name if before else None} for name, row in problems
         ]

@@ -1,0 +1,46 @@
+"""The base's answers, kept for every run that would ask the same base the same questions.
+
+The seeds and arms of a study differ in their training alone, and a base's answers are the same to the byte: they are
+drawn from random states of their own. So the first run asks, and the others take its answers.
+"""
+
+import json
+from collections.abc import Collection, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from grpo_cot.common.files import file_hash, read_json, write_text
+from grpo_cot.models.description import ModelDescription
+from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.resuming import fingerprint, loaded_code
+
+
+def shared_file(
+    folder: Path, recipe: Recipe, prompts: Path, description: ModelDescription, decisive: dict[str, Any]
+) -> Path:
+    """Where such answers lie: the name says everything that decides them.
+
+    `decisive` is that of the run, `prompts` prepare's folder.
+    """
+    questions = {name: file_hash(prompts / f"eval-{name}.jsonl") for name in recipe.evaluate.sets}
+    parts = {key: value for key, value in decisive.items() if key not in ("trained", "prompts")} | {
+        "questions": questions, "model": description.model.model_dump(), "quantization": description.quantization,
+        "kind": description.kind, "thinking": recipe.prompt.thinking, "code": loaded_code(),
+    }  # fmt: skip
+    return folder / f"{fingerprint(parts)}.json"
+
+
+def take(file: Path, finished: MutableMapping[str, Any]) -> None:
+    """Add what the file holds to the finished pieces of work, and say so."""
+    if file.is_file():
+        print(f"Taking the base's answers from {file}, where an earlier run left them.", flush=True)
+        for name, value in read_json(file).items():
+            if name not in finished:
+                finished[name] = value
+
+
+def keep(file: Path, finished: MutableMapping[str, Any], asked: Collection[str]) -> None:
+    """Leave the pieces of the base's work of these kinds (`greedy`, `solutions`) for others. Nothing waits for it."""
+    if not file.is_file():
+        pieces = {name: value for name, value in finished.items() if name.rpartition(" ")[0] in asked}
+        write_text(file, json.dumps(pieces))
