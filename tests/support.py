@@ -1,6 +1,8 @@
 """What several tests share."""
 
 import itertools
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,20 @@ def training_rows() -> list[dict[str, Any]]:
         }
         for number, problem in enumerate(itertools.islice(problems("train", 3), 16))
     ]  # fmt: skip
+
+
+def tell_at(monkeypatch: pytest.MonkeyPatch, trainer: Any, call: int) -> None:
+    """Tell this process to end, as a scheduler does, in a training's step: that of the number `call` of all."""
+    step, calls = trainer.training_step, 0
+
+    def told(self: Any, *arguments: Any, **settings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments, **settings)
+
+    monkeypatch.setattr(trainer, "training_step", told)
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, trainer: Any, call: int) -> None:

@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 import zipfile
 from collections import UserDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,25 @@ def _difference(other: Path, parts: Mapping[str, Any]) -> str:
         elif theirs != ours:
             names.append(name)
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+@contextmanager
+def noticing_termination() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM ends nothing; the yielded function says whether it came. Only the main thread may be inside.
+
+    Schedulers send it a while before they take a machine away, and so does `docker stop`.
+    """
+    came = False
+
+    def notice(number: int, frame: object) -> None:
+        nonlocal came
+        came = True
+
+    before = signal.signal(signal.SIGTERM, notice)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Journal(UserDict[str, Any]):

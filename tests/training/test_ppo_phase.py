@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, kill_at, training_rows
+from support import ROOT, kill_at, tell_at, training_rows
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_yaml
@@ -73,6 +73,28 @@ def test_killed_and_resumed_it_ends_the_same_to_the_byte(
     log = json.loads(whole[next(name for name in whole if name.endswith("ppo/log.json"))])
     coefficients = [entry["kl_coefficient"] for entry in log if "kl_coefficient" in entry]
     assert len(coefficients) == len(set(coefficients)) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "call", "end"),
+    [
+        ({"save_steps": 8}, 6, 8),  # in a rollout's second step of four: at the end of the fourth
+        ({"save_steps": 12, "logging_steps": 3}, 1, 12),  # where rollouts and entries of the log end: the last step
+    ],
+)
+def test_told_to_end_it_leaves_a_checkpoint_where_it_can_go_on_and_ends_the_same_to_the_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], call: int, end: int
+) -> None:
+    from grpo_cot.training.ppo.trainer import PpoTrainer
+
+    wanted = recipe(after=True, **settings)
+    whole = files(train(wanted, tmp_path / "whole"))
+    with monkeypatch.context() as patched:
+        tell_at(patched, PpoTrainer, call)
+        with pytest.raises(InputError, match=rf"to end \(SIGTERM\): it did so after step {end} of 12 and left a"):
+            train(wanted, tmp_path / "told")
+    assert whole == files(train(wanted, tmp_path / "told"))
 
 
 @pytest.mark.slow

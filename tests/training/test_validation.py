@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, kill_at, training_rows
+from support import ROOT, kill_at, tell_at, training_rows
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, read_json, read_jsonl, read_yaml, write_jsonl
@@ -119,6 +119,21 @@ def test_killed_three_times_it_stops_and_chooses_as_an_uninterrupted_one(
     short = train(recipe(2, max_steps=4, eval_on_start=True, **CHOOSES), tmp_path / "short")
     name = "01-grpo/adapter_model.safetensors"
     assert files(whole)[name] == files(short)[name]
+
+
+@pytest.mark.slow
+def test_told_to_end_it_stops_after_the_step_and_chooses_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl import GRPOTrainer
+
+    wanted = recipe(2, max_steps=4, eval_on_start=True, **CHOOSES)
+    whole = train(wanted, tmp_path / "whole")
+    for call, end in ((1, 1), (2, 3)):  # between two evaluations
+        with monkeypatch.context() as patched, pytest.raises(InputError, match=rf"after step {end} of 4 and left"):
+            tell_at(patched, GRPOTrainer, call)
+            train(wanted, tmp_path / "told")
+    assert files(whole) == files(train(wanted, tmp_path / "told"))
 
 
 @pytest.mark.slow

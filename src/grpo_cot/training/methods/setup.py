@@ -2,20 +2,22 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, ProgressCallback, TrainerState
+from transformers import PreTrainedTokenizerBase, ProgressCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.models.opening import Opening, opening
 from grpo_cot.recipes.phases import Phase
 from grpo_cot.recipes.recipe import Recipe
+from grpo_cot.resuming import noticing_termination
 from grpo_cot.rewards.promise import Reward
 
 # Of several processes in one step (grpo_cot.training.launch), the first writes the results, and speaks.
@@ -89,17 +91,58 @@ class Progress(ProgressCallback):  # type: ignore[misc]  # Transformers is not f
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
 
+class EndWhenTold(TrainerCallback):  # type: ignore[misc]  # Transformers is not followed by mypy here
+    """Ends a training that the system told to end, with a checkpoint from which it goes on as if nothing had happened.
+
+    That can be after an entry of the log, because a trainer forgets at a restart what it has summed up since, and
+    after the last step that learns from one generation.
+    """
+
+    def __init__(self, told: Callable[[], bool], shared: int) -> None:
+        """`told`: whether it was; `shared`: the steps that learn from one generation."""
+        self._told, self._shared = told, shared
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End here if a training can go on from here."""
+        if self._told() and control.should_log and state.global_step % self._shared == 0:
+            control.should_save = control.should_training_stop = True
+
+    on_epoch_end = on_step_end  # where the log has an entry an epoch
+
+
+def _steps_of_a_generation(args: Any) -> int:
+    if hasattr(args, "rollout_steps"):  # PPO's
+        return int(args.rollout_steps)
+    if hasattr(args, "steps_per_generation"):  # GRPO's
+        return int(args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps)
+    return 1
+
+
 def resume_training(trainer: Any, checkpoint: Path | None) -> None:
     """Train, or go on from a checkpoint.
 
     A training that was stopped after its last step makes no further one: Transformers compares with `max_steps` only
     after a step.
+
+    Raises:
+        InputError: the system told this process to end; a checkpoint was written first. Of several processes, each ends
+            at once.
     """
     if checkpoint:
         done = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
         if 0 < trainer.args.max_steps <= done:
             trainer._run_epoch = lambda **unused: None
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.args.world_size > 1:  # which the signal may reach at different steps
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return
+    with noticing_termination() as told:
+        trainer.add_callback(EndWhenTold(told, _steps_of_a_generation(trainer.args)))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if told():
+            raise InputError(
+                f"the system told this training to end (SIGTERM): it did so after step {trainer.state.global_step} of "
+                f"{trainer.state.max_steps} and left a checkpoint; start again, and it goes on from there"
+            )
 
 
 def resolved(configuration: Any) -> dict[str, Any]:
