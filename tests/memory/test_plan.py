@@ -307,6 +307,17 @@ def test_a_step_is_estimated_as_the_loaded_quantized_model_runs_it(group: int, d
 
 
 @pytest.mark.slow
+def test_a_draw_of_pass_rates_and_a_validation_are_said_and_epochs_are_unknown_before_the_draw() -> None:
+    kept, all_of_them = (
+        only_phase(planned(name, "generated-mixed", "tiny")) for name in ("tiny-signal", "tiny-all-prompts")
+    )
+    draw, validation = kept.notes
+    assert draw.startswith("draws 8 completions to each of 1000 prompts first") and kept.epochs is None
+    assert validation.startswith("answers 500 validation problems every 10 steps, 100 at a time")
+    assert all_of_them.notes == [validation] and all_of_them.epochs == 60 * 8 / 2000
+
+
+@pytest.mark.slow
 def test_vllm_beside_training_holds_the_base_a_second_time_unless_it_shares_it(tmp_path: Path) -> None:
     base = read_yaml(ROOT / "sources/bases/tiny-decoder-only.yaml")
     base["config"] = {

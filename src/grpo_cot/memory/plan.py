@@ -225,9 +225,8 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
         reuse = settings["num_iterations"] * generated // settings["gradient_accumulation_steps"]
         prompts = batch // settings["num_generations"]
         steps, epochs = settings["max_steps"], None
-        if reuse > 1:
-            notes.append(f"{reuse} steps share one generation")
-        if rows.count:
+        notes += _on_prompts(phase, settings, reuse)
+        if rows.count and not phase.pass_rates:
             questions = generated * settings["per_device_train_batch_size"] * processes // settings["num_generations"]
             epochs = steps / reuse * questions / rows.count
     elif isinstance(phase, PpoPhase):
@@ -264,6 +263,23 @@ def _phase(recipe: Recipe, number: int, rows: Rows, processes: int, blueprint: "
         )
     memory = estimate(blueprint, work)
     return PhasePlan(phase.method, steps, prompts, batch, batch * length, epochs, notes, memory, vllm)
+
+
+def _on_prompts(phase: GrpoPhase, settings: dict[str, Any], reuse: int) -> list[str]:
+    """What GRPO does beside its steps, and what of them is not known before."""
+    notes = [f"{reuse} steps share one generation"] if reuse > 1 else []
+    if rates := phase.pass_rates:
+        notes.append(
+            f"draws {rates.count} completions to each of {rates.problems or 'all'} prompts first, once for all seeds "
+            f"on this base; how many of these prompts are kept (pass rate {rates.low:g} to {rates.high:g}), and how "
+            "often each is asked, shows only then"
+        )
+    if validation := phase.validation:
+        notes.append(
+            f"answers {validation.problems or 'all'} validation problems every {settings['eval_steps']:g} steps, "
+            f"{settings['per_device_eval_batch_size']} at a time, which no figure of memory here includes"
+        )
+    return notes
 
 
 def _steps(settings: dict[str, Any], rows: int | None, batch: int) -> tuple[int | None, float | None]:
