@@ -20,8 +20,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("P
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the pipeline take longest and begin first."""
-    items.sort(key=lambda item: not item.nodeid.startswith(PIPELINE))
+    """The tests of the pipeline take longest and begin first. Those of its engines that need a finished pipeline wait
+    until the other process has made one."""
+
+    def late(item: pytest.Item) -> bool:
+        return "/engines/" in item.nodeid and "finished" in getattr(item, "fixturenames", ())
+
+    items.sort(key=lambda item: (not item.nodeid.startswith(PIPELINE), late(item)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -205,6 +205,7 @@ def test_a_reward_of_ones_own_that_cannot_be_trusted_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python tells an edit by the size and the second
     (tmp_path / "my_rewards.py").write_text(OWN)
     assert broken({"my_rewards.tagged": 1.0}) == {}
     assert old in OWN

@@ -200,7 +200,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (SHORT, "phases.0.lora.rank_pattern", {"lm_head": 2}, "rank_pattern names 'lm_head', which target_modules does"),
     (SHORT, "phases.0.lora.alpha_pattern", {"q_proj": 0}, "alpha_pattern: expected greater than 0"),
     (FEW, "seed", -7, "seed: input should be greater than or equal to 0"),
-    (FEW, "problems", "hard", "problems: input should be 'basic' or 'harder'"),
+    (FEW, "problems", "hard", "problems: input should be 'basic', 'harder' or 'mixed'"),
     (FEW, "splits.train", 10**12, "splits.train: input should be less than or equal to 1000000"),
     (FEW, "splits", {"train": 40}, "'splits' lacks test"),
     (FEW, "kind", "gen", "kind is 'gen' (text); expected one of: files, generator, hub"),

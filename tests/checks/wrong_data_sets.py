@@ -83,7 +83,7 @@ WRONG_DATA_SETS: list[tuple[str, str, Any, str]] = [
     (FAR_PAIRS, "repeats", "keep", "repeats: input should be 'refuse' or 'drop'"),
     (SLIPS, "splits", {"train": 40}, "'splits' lacks test"),
     (SLIPS, "splits.train", 10**6, "splits.train: input should be less than or equal to 100000"),
-    (SLIPS, "problems", "hard", "problems: input should be 'basic' or 'harder', found 'hard'"),
+    (SLIPS, "problems", "hard", "problems: input should be 'basic', 'harder' or 'mixed', found 'hard'"),
     (PARAMS, "runs.written.dataset", "feedback", "phases.2.method is 'dpo', but the rows of the data set"),
     (TEXTS, "columns.label", "label", "names 'label', which splits.train.fields lacks; expected one of: key, mark"),
     (TEXTS, "columns.label", "sentence", "'columns' names the column 'sentence' twice"),

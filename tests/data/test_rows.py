@@ -269,7 +269,7 @@ def test_the_harder_generator_is_chosen_by_name_and_shares_no_question_between_s
     assert len(set(questions)) == 5200
     assert any("%" in question for question in questions)
     assert all(1 <= int(row["gold"]) <= 9999 and row["solution"] for row in splits["test"])
-    with pytest.raises(InputError, match="problems: input should be 'basic' or 'harder', found 'hardest'"):
+    with pytest.raises(InputError, match="problems: input should be 'basic', 'harder' or 'mixed', found 'hardest'"):
         validated(SOURCE_FILE, suite.model_dump() | {"problems": "hardest"}, "x.yaml")
 
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from support import ROOT
 
 PARAMS = """\
@@ -83,11 +84,24 @@ def commit(project: Project) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which both short runs and their comparison are done. Tests that change it work on a copy."""
-    project = new_project(tmp_path_factory.mktemp("finished"))
-    project.run("dvc", "repro")
-    commit(project)
-    return project
+    """A clone in which both short runs and their comparison are done. Tests that change it work on a copy.
+
+    Of several processes of tests, one makes it, and each has a copy.
+    """
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    made = place / "made"
+    with FileLock(place / "made.lock"):
+        if not made.is_dir():
+            making = place / "making"
+            making.mkdir()
+            project = new_project(making)
+            project.run("dvc", "repro")
+            commit(project)
+            making.rename(made)
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(made, folder, symlinks=True)
+    return Project(folder)
 
 
 @pytest.fixture
