@@ -1,6 +1,7 @@
 """Runs that differ in their training alone ask the base once."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ def test_the_second_run_has_the_bases_answers_of_the_first_and_its_own_of_the_tr
     assert {name.rpartition(" ")[0] for name in json.loads(shared.read_text())} == {
         "base greedy", "base samples", "base solutions"
     }  # fmt: skip
+    os.utime(shared, (0, 0))
+    answered(study, "run-2", asking())
+    assert shared.stat().st_mtime > 0  # taken, so that it is kept
     shared.unlink()  # asked again, the base says the same
     assert answered(study, "run-2", asking()) == second
 
@@ -81,7 +85,11 @@ def test_the_second_run_has_the_bases_answers_of_the_first_and_its_own_of_the_tr
 def test_another_way_of_asking_asks_again(study: Path, other: dict[str, Any]) -> None:
     answered(study, "run-1", asking())
     answered(study, "run-2", asking(**other))
-    assert len(list((study / "scratch/of-bases").iterdir())) == 2
+    first, second = (study / "scratch/of-bases").iterdir()
+    os.utime(first, (0, 0))
+    os.utime(second, (0, 0))
+    answered(study, "run-1", asking())
+    assert len(list((study / "scratch/of-bases").iterdir())) == 1  # nobody had taken the other for a week
 
 
 def test_other_questions_or_settings_of_the_model_ask_again(study: Path) -> None:

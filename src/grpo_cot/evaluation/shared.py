@@ -5,6 +5,7 @@ drawn from random states of their own. So the first run asks, and the others tak
 """
 
 import json
+import time
 from collections.abc import Collection, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from grpo_cot.common.files import file_hash, read_json, write_text
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.recipes.recipe import Recipe
-from grpo_cot.resuming import fingerprint, loaded_code
+from grpo_cot.resuming import KEPT, fingerprint, loaded_code
 
 
 def shared_file(
@@ -33,6 +34,7 @@ def shared_file(
 def take(file: Path, finished: MutableMapping[str, Any]) -> None:
     """Add what the file holds to the finished pieces of work, and say so."""
     if file.is_file():
+        file.touch()
         print(f"Taking the base's answers from {file}, where an earlier run left them.", flush=True)
         for name, value in read_json(file).items():
             if name not in finished:
@@ -40,7 +42,13 @@ def take(file: Path, finished: MutableMapping[str, Any]) -> None:
 
 
 def keep(file: Path, finished: MutableMapping[str, Any], asked: Collection[str]) -> None:
-    """Leave the pieces of the base's work of these kinds (`greedy`, `solutions`) for others. Nothing waits for it."""
+    """Leave the pieces of the base's work of these kinds (`base greedy`) for other runs, none of which waits for it.
+
+    Answers that no run took for a week are removed.
+    """
+    for other in file.parent.glob("*.json"):
+        if time.time() - other.stat().st_mtime > KEPT:
+            other.unlink(missing_ok=True)
     if not file.is_file():
         pieces = {name: value for name, value in finished.items() if name.rpartition(" ")[0] in asked}
         write_text(file, json.dumps(pieces))
