@@ -122,7 +122,8 @@ def add_noise(folder: Path, base: Path, settings: ModelSection) -> None:
 
 
 def step(folder: Path) -> float:
-    """Seconds of our step for both models."""
+    """Seconds of our step for both models, which is to ask the base again each time."""
+    shutil.rmtree(folder / "of-bases", ignore_errors=True)
     return seconds(
         sys.executable, "scripts/evaluate.py", "--recipe", folder / "recipe.yaml", "--prompts", folder / "prompts",
         "--model", folder / "train/model.json", "--scratch", folder / "scratch", "--output", folder / "eval",

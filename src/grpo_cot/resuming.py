@@ -25,6 +25,7 @@ from grpo_cot.common.files import file_hash, write_json
 
 KEPT = 7 * 24 * 3600  # seconds after the last write, of the scratch folders of other settings
 DECISIVE = "decisive.json"
+TOLD = b"\nTold to end (SIGTERM): ending after the step from which training can go on. A second time ends at once.\n"
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
@@ -124,15 +125,23 @@ def _difference(other: Path, parts: Mapping[str, Any]) -> str:
 
 @contextmanager
 def noticing_termination() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM ends nothing; the yielded function says whether it came. Only the main thread may be inside.
+    """Inside, the first SIGTERM ends nothing; the yielded function says whether it came. The second ends this process.
 
-    Schedulers send it a while before they take a machine away, and so does `docker stop`.
+    Schedulers send it a while before they take a machine away, and so does `docker stop`. Only the main thread may be
+    inside. Processes that this one forks end as ever.
     """
-    came = False
+    owner, came = os.getpid(), False
 
     def notice(number: int, frame: object) -> None:
         nonlocal came
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif came:
+            os._exit(128 + number)  # the default of the first process of a container would be to do nothing
         came = True
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, TOLD)
 
     before = signal.signal(signal.SIGTERM, notice)
     try:

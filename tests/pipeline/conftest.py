@@ -93,8 +93,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = place / "made"
     with FileLock(place / "made.lock"):
         if not made.is_dir():
-            making = place / "making"
-            making.mkdir()
+            making = tmp_path_factory.mktemp("making")
             project = new_project(making)
             project.run("dvc", "repro")
             commit(project)

@@ -1,5 +1,7 @@
 """Which sections of a recipe fit together. These rules need no library, and take milliseconds."""
 
+import math
+
 from grpo_cot.common.errors import InputError, naming
 from grpo_cot.recipes.phases import GrpoPhase, LibrarySettings, PpoPhase
 from grpo_cot.recipes.recipe import Recipe
@@ -227,9 +229,10 @@ def _check_batch(grpo: LibrarySettings, processes: int, where: str) -> None:
             f"{where}.num_generations is {values['num_generations']}, which does not divide the {completions} "
             f"completions of a step (per_device_train_batch_size x {factor}gradient_accumulation_steps)"
         )
-    reuse = values["num_iterations"] * values["steps_per_generation"] // values["gradient_accumulation_steps"]
-    if not reuse:
+    batches = values["num_iterations"] * values["steps_per_generation"]
+    if batches < accumulation:
         raise InputError(f"{where}.steps_per_generation is below gradient_accumulation_steps: no step would be whole")
+    reuse = math.lcm(batches, accumulation) // accumulation
     if grpo.get("save_strategy") != "no" and values["save_steps"] % reuse:
         raise InputError(
             f"{where}.save_steps is {values['save_steps']}, no multiple of the {reuse} steps that share one "

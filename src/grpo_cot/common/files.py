@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import math
-import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -129,10 +129,15 @@ def read_jsonl(path: Path) -> list[Row]:
     return rows
 
 
+def _temporary(path: Path) -> Path:
+    # Not the process's number: that of every container's first process is 1, and they may share the folder.
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing: to a temporary name, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
@@ -154,7 +159,7 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """A fresh folder to fill, which takes `path`'s place when the block succeeds and vanishes when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

@@ -50,7 +50,7 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
                 "step": step, "started": started.isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - clock, 2),
                 "peak_memory_mib": peak // (2**20 if sys.platform == "darwin" else 2**10),
-                "host": platform.node(), "system": platform.platform(), "cpus": os.cpu_count(), "device": _device(),
+                "host": platform.node(), "system": platform.platform(), "cpus": os.cpu_count(), "device": device(),
                 "processor": processor(),
                 "python": platform.python_version(), "engine": os.environ.get("GRPO_COT_ENGINE"),
                 "image": os.environ.get("GRPO_COT_IMAGE"), "image_id": os.environ.get("GRPO_COT_IMAGE_ID"),
@@ -83,6 +83,7 @@ def processor() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})" if torch else name
 
 
-def _device() -> str:
+def device() -> str:
+    """The GPU's name where torch was used and finds one, else the kind of machine (`x86_64`)."""
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else platform.machine()

@@ -26,7 +26,7 @@ from grpo_cot.resuming import Journal, resumable
 from grpo_cot.schema import model_answer
 from grpo_cot.vllm.arguments import distributions
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 SHARED = "of-bases"  # folder, beside the runs' own
 PROGRESS = {"gold": "solutions", "rejected": "rejected answers"}  # the likelihoods of given answers
 
@@ -63,7 +63,9 @@ def answer_sets(recipe: Recipe, where: object, prompts: Path, model_json: Path, 
             print(f"Resuming: {number} of {2 * sum(len(ask.conversations) for ask in asks)} answered.", flush=True)
         begun = opening(tokenizer, problems[0][1]["messages"], recipe.prompt)
         prompted = [row for _, row in problems]
-        shared = shared_file(scratch.parent / SHARED, recipe, prompts, description, parts) if before is None else None
+        # What vLLM writes depends on what else it has at work, and on the adapter's rank.
+        alike = before is None and section.engine == "transformers"
+        shared = shared_file(scratch.parent / SHARED, recipe, prompts, description, parts) if alike else None
         if shared:
             take(shared, finished)
         answers, given = ask_both(recipe, model_json, before, asks, prompted, begun, finished)

@@ -5,12 +5,15 @@ drawn from random states of their own. So the first run asks, and the others tak
 """
 
 import json
+import os
 import time
 from collections.abc import Collection, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from grpo_cot.common.files import file_hash, read_json, write_text
+from grpo_cot.common.files import file_hash, write_text
+from grpo_cot.common.step import device, processor
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.recipes.recipe import Recipe
 from grpo_cot.resuming import KEPT, fingerprint, loaded_code
@@ -27,18 +30,25 @@ def shared_file(
     parts = {key: value for key, value in decisive.items() if key not in ("trained", "prompts")} | {
         "questions": questions, "model": description.model.model_dump(), "quantization": description.quantization,
         "kind": description.kind, "thinking": recipe.prompt.thinking, "code": loaded_code(),
+        "machine": [device(), processor()],  # which round sums each in its way; nodes of a cluster share the folder
     }  # fmt: skip
     return folder / f"{fingerprint(parts)}.json"
 
 
 def take(file: Path, finished: MutableMapping[str, Any]) -> None:
-    """Add what the file holds to the finished pieces of work, and say so."""
-    if file.is_file():
-        file.touch()
-        print(f"Taking the base's answers from {file}, where an earlier run left them.", flush=True)
-        for name, value in read_json(file).items():
-            if name not in finished:
-                finished[name] = value
+    """Add what the file holds to the finished pieces of work, and say so. A file that cannot be read is removed."""
+    try:
+        pieces = json.loads(file.read_text(encoding="utf-8"))
+        os.utime(file)
+    except FileNotFoundError:
+        return
+    except ValueError:
+        file.unlink(missing_ok=True)
+        return
+    print(f"Taking the base's answers from {file}, where an earlier run left them.", flush=True)
+    for name, value in pieces.items():
+        if name not in finished:
+            finished[name] = value
 
 
 def keep(file: Path, finished: MutableMapping[str, Any], asked: Collection[str]) -> None:
@@ -47,8 +57,9 @@ def keep(file: Path, finished: MutableMapping[str, Any], asked: Collection[str])
     Answers that no run took for a week are removed.
     """
     for other in file.parent.glob("*.json"):
-        if time.time() - other.stat().st_mtime > KEPT:
-            other.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another run may have removed it
+            if time.time() - other.stat().st_mtime > KEPT:
+                other.unlink()
     if not file.is_file():
         pieces = {name: value for name, value in finished.items() if name.rpartition(" ")[0] in asked}
         write_text(file, json.dumps(pieces))

@@ -1,8 +1,10 @@
 """A phase before its trainer is made: its settings, its rows, and what several methods hand to their trainers alike."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,27 +96,51 @@ class Progress(ProgressCallback):  # type: ignore[misc]  # Transformers is not f
 class EndWhenTold(TrainerCallback):  # type: ignore[misc]  # Transformers is not followed by mypy here
     """Ends a training that the system told to end, with a checkpoint from which it goes on as if nothing had happened.
 
-    That can be after an entry of the log, because a trainer forgets at a restart what it has summed up since, and
-    after the last step that learns from one generation.
+    That can be after an entry of the log, because a trainer forgets at a restart what it has summed up since; after the
+    last step that learns from one generation; and not between an epoch's last step and an evaluation that follows it.
     """
 
     def __init__(self, told: Callable[[], bool], shared: int) -> None:
         """`told`: whether it was; `shared`: the steps that learn from one generation."""
         self._told, self._shared = told, shared
+        self._logged = -1  # the step of the log's last entry
+        self._ending = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End here if a training can go on from here."""
-        if self._told() and control.should_log and state.global_step % self._shared == 0:
-            control.should_save = control.should_training_stop = True
+        evaluation_follows = args.eval_strategy == "epoch" and state.epoch == int(state.epoch)
+        if control.should_log and not evaluation_follows:
+            self._end(state, control)
 
-    on_epoch_end = on_step_end  # where the log has an entry an epoch
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End here if a training can go on from here."""
+        if control.should_log or self._logged == state.global_step:
+            self._end(state, control)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember the step."""
+        self._logged = state.global_step
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End: what a trainer does after its last step, this one has yet to do. A finished training is left to end."""
+        if self._ending and state.global_step < state.max_steps:
+            raise InputError(
+                f"the system told this training to end (SIGTERM): it did so after step {state.global_step} of "
+                f"{state.max_steps} and left a checkpoint; start again, and it goes on from there"
+            )
+
+    def _end(self, state: Any, control: Any) -> None:
+        if self._told() and state.global_step % self._shared == 0:
+            self._ending = control.should_save = True
 
 
 def _steps_of_a_generation(args: Any) -> int:
+    """After so many steps of the optimiser, or a multiple of them, the next one generates."""
     if hasattr(args, "rollout_steps"):  # PPO's
         return int(args.rollout_steps)
     if hasattr(args, "steps_per_generation"):  # GRPO's
-        return int(args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps)
+        batches, accumulated = args.num_iterations * args.steps_per_generation, args.gradient_accumulation_steps
+        return math.lcm(batches, accumulated) // int(accumulated)
     return 1
 
 
@@ -125,24 +151,17 @@ def resume_training(trainer: Any, checkpoint: Path | None) -> None:
     after a step.
 
     Raises:
-        InputError: the system told this process to end; a checkpoint was written first. Of several processes, each ends
-            at once.
+        InputError: the system told this process to end; a checkpoint was written first. (Trainings in several processes
+            go on from their last checkpoint: the signal may reach them at different steps.)
     """
     if checkpoint:
-        done = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
-        if 0 < trainer.args.max_steps <= done:
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step >= state.max_steps:
             trainer._run_epoch = lambda **unused: None
-    if trainer.args.world_size > 1:  # which the signal may reach at different steps
+    with noticing_termination() if trainer.args.world_size == 1 else nullcontext() as told:
+        if told:
+            trainer.add_callback(EndWhenTold(told, _steps_of_a_generation(trainer.args)))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        return
-    with noticing_termination() as told:
-        trainer.add_callback(EndWhenTold(told, _steps_of_a_generation(trainer.args)))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if told():
-            raise InputError(
-                f"the system told this training to end (SIGTERM): it did so after step {trainer.state.global_step} of "
-                f"{trainer.state.max_steps} and left a checkpoint; start again, and it goes on from there"
-            )
 
 
 def resolved(configuration: Any) -> dict[str, Any]:
