@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +40,27 @@ def training_rows() -> list[dict[str, Any]]:
 
 
 def tell_at(monkeypatch: pytest.MonkeyPatch, trainer: Any, call: int) -> None:
-    """Tell this process to end, as a scheduler does, in a training's step: that of the number `call` of all."""
-    step, calls = trainer.training_step, 0
-
-    def told(self: Any, *arguments: Any, **settings: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *arguments, **settings)
-
-    monkeypatch.setattr(trainer, "training_step", told)
+    """Tell this process to end, as a scheduler does, at that training step of all; `trainer` is its class."""
+    _at(monkeypatch, trainer, call, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, trainer: Any, call: int) -> None:
     """End a training in the middle of its work, at that training step of all; `trainer` is its class."""
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    _at(monkeypatch, trainer, call, end)
+
+
+def _at(monkeypatch: pytest.MonkeyPatch, trainer: Any, call: int, happens: Callable[[], None]) -> None:
     step, calls = trainer.training_step, 0
 
-    def killed(self: Any, *arguments: Any, **settings: Any) -> Any:
+    def interrupted(self: Any, *arguments: Any, **settings: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
-            raise KeyboardInterrupt
+            happens()
         return step(self, *arguments, **settings)
 
-    monkeypatch.setattr(trainer, "training_step", killed)
+    monkeypatch.setattr(trainer, "training_step", interrupted)
