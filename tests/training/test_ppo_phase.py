@@ -79,8 +79,8 @@ def test_killed_and_resumed_it_ends_the_same_to_the_byte(
 @pytest.mark.parametrize(
     ("settings", "call", "end"),
     [
-        ({"save_steps": 8}, 6, 8),  # in a rollout's second step of four: at the end of the fourth
-        ({"save_steps": 12, "logging_steps": 3}, 1, 12),  # where rollouts and entries of the log end: the last step
+        ({"save_steps": 8, "max_steps": 12}, 6, 8),  # in a rollout's second step of four: at the end of the fourth
+        ({"save_steps": 12, "logging_steps": 3, "max_steps": 16}, 1, 12),  # where rollouts and entries of the log end
     ],
 )
 def test_told_to_end_it_leaves_a_checkpoint_where_it_can_go_on_and_ends_the_same_to_the_byte(
@@ -88,11 +88,11 @@ def test_told_to_end_it_leaves_a_checkpoint_where_it_can_go_on_and_ends_the_same
 ) -> None:
     from grpo_cot.training.ppo.trainer import PpoTrainer
 
-    wanted = recipe(after=True, **settings)
+    wanted, last = recipe(after=True, **settings), settings["max_steps"]
     whole = files(train(wanted, tmp_path / "whole"))
     with monkeypatch.context() as patched:
         tell_at(patched, PpoTrainer, call)
-        with pytest.raises(InputError, match=rf"to end \(SIGTERM\): it did so after step {end} of 12 and left a"):
+        with pytest.raises(InputError, match=rf"to end \(SIGTERM\): it did so after step {end} of {last} and left a"):
             train(wanted, tmp_path / "told")
     assert whole == files(train(wanted, tmp_path / "told"))
 
