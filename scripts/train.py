@@ -16,13 +16,16 @@ def main(args: Namespace) -> str:
     )
     if recipe.backend == "unsloth":
         unsloth.enable()
+    # Dashboards (report_to) record times, so they live outside the step's outputs.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f".cache/tensorboard/{args.output.parent.name}")
+    os.environ.setdefault("TRACKIO_DIR", ".cache/trackio")
+    for elsewhere in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):  # the step has no token, and perhaps no network
+        os.environ.pop(elsewhere, None)
+    os.environ.setdefault("WANDB_DIR", ".cache")
+    os.environ.setdefault("WANDB_PROJECT", "grpo-cot")
     # Only now: Unsloth rewrites libraries that this imports.
     from grpo_cot.training.launch import train
 
-    # Dashboards (report_to) record times, so they live outside the step's outputs.
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f".cache/tensorboard/{args.output.parent.name}")
-    os.environ.setdefault("WANDB_DIR", ".cache")
-    os.environ.setdefault("WANDB_PROJECT", "grpo-cot")
     verdicts = train(
         recipe, args.prompts, args.base, args.seed, scratch=args.scratch, output=args.output, curves=args.curves
     )

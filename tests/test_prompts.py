@@ -81,31 +81,32 @@ def test_few_shot_shows_the_examples_in_their_order_before_the_question() -> Non
 
 def test_a_set_is_also_asked_with_its_first_examples_alone_and_the_same_questions() -> None:
     tokenizer = load_tokenizer(ROOT / "assets/tiny/model")
-    few = section(examples=shown(2), also_with=[0, 1])
+    few = section(examples=shown(2), also_with=[0, 1, "nothing"])
     tight = few.model_copy(update={"max_prompt_length": map_rows(ROWS[:1], tokenizer, few)[0][0]["tokens"]})
     longer = {**ROWS[0], "id": "c", "question": "What is 2 + 3 + 4?"}  # too long after both examples, and not after one
     rows = [ROWS[0], longer]
     prompts, too_long = map_rows(rows, tokenizer, tight)
     variants = map_variants("test", rows, prompts, tokenizer, tight)
     assert too_long == ["c"] and {name: [row["id"] for row in asked] for name, asked in variants.items()} == {
-        "test-with-0": ["a"], "test-with-1": ["a"],
+        "test-with-0": ["a"], "test-with-1": ["a"], "test-with-nothing": ["a"],
     }  # fmt: skip
     contents = {name: [turn["content"] for turn in asked[0]["messages"]] for name, asked in variants.items()}
     assert contents == {
         "test-with-0": ["Think.", "What is 2 + 3?"], "test-with-1": ["Think.", "1 + 1?", "2", "What is 2 + 3?"],
+        "test-with-nothing": ["What is 2 + 3?"],
     }  # fmt: skip
     assert variants["test-with-0"] == map_rows(ROWS[:1], tokenizer, section())[0]
     facts = summarise(prompts, rows, None, variants)
     assert (facts["prompts"], facts["questions"], facts["too_long"]) == (1, 1, ["c"])
     assert facts["also_asked_as"]["test-with-0"]["max"] < facts["also_asked_as"]["test-with-1"]["max"]
     assert facts["also_asked_as"]["test-with-1"]["max"] < facts["tokens"]["max"]
-    assert sentence("test", facts, 99).endswith(", also asked as test-with-0, test-with-1")
+    assert sentence("test", facts, 99).endswith(", also asked as test-with-0, test-with-1, test-with-nothing")
 
 
 @pytest.mark.parametrize(
     ("also_with", "says"),
     [
-        ([0, 0], "also_with: names a number twice"),
+        ([0, 0], "also_with: names one twice"),
         ([2], r"also_with: expected numbers from 0 on, below the number of examples \(2\), found \[2\]"),
         ([-1], r"below the number of examples \(2\)"),
     ],

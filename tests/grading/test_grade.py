@@ -152,7 +152,7 @@ def test_every_set_has_its_figures_and_the_first_one_stands_on_top() -> None:
     problems = {**PROBLEMS, **{("other", row["id"]): problem() for row in other}}
     result = metrics(grade([*COMPLETIONS, *other], problems))
     assert result["set"] == "test" and list(result["sets"]) == ["test", "other"]
-    assert {key: figure for key, figure in result.items() if key not in ("set", "before", "sets")} == (
+    assert {key: figure for key, figure in result.items() if key not in ("set", "before", "best_prompt", "sets")} == (
         result["sets"]["test"]
     )
     assert result["sets"]["other"]["n"] == 2
@@ -330,3 +330,27 @@ def test_samples_outside_the_schema_outvote_nobody_however_many_they_are() -> No
 def test_a_wrong_answer_in_two_spellings_is_one_vote_each() -> None:
     read = read_samples([schema("6"), schema(5), schema("6.0"), schema("$6")], "5", "en")
     assert read["majority"] is False and read["samples_strict"] == ["6", "5", "6", "6"]
+
+
+def test_the_base_is_also_held_against_at_the_prompt_at_which_it_does_best() -> None:
+    """Bare answers are right leniently alone; the base uses the schema at one prompt of three."""
+    said = {
+        "test": (["4", "4", "4", "4"], [schema(5), schema(5), schema(5), schema(4)]),
+        "test-with-0": ([schema(5), schema(4), schema(4), schema(4)], [schema(4)] * 4),
+        "test-with-nothing": (["5", "5", "4", "4"], [schema(4)] * 4),
+        "svamp": (["5"] * 4, ["5"] * 4),
+    }
+    rows = [
+        {"id": str(number), "set": name, "before": None, "base": answered(base), "trained": answered(trained)}
+        for name, (first, second) in said.items()
+        for number, (base, trained) in enumerate(zip(first, second, strict=True))
+    ]
+    found = metrics(grade(rows, {(row["set"], row["id"]): problem() for row in rows}))["best_prompt"]
+    assert found["tried"] == ["test", "test-with-0", "test-with-nothing"]
+    strict, lenient = found["strict_accuracy"], found["lenient_accuracy"]
+    assert (strict["set"], strict["base"]["value"], strict["difference"]["difference"]) == ("test-with-0", 0.25, 0.5)
+    assert (lenient["set"], lenient["base"]["value"], lenient["difference"]["difference"]) == (
+        "test-with-nothing", 0.5, 0.25,
+    )  # fmt: skip
+    alone = [row for row in rows if row["set"] == "test"]
+    assert metrics(grade(alone, {("test", row["id"]): problem() for row in alone}))["best_prompt"] is None

@@ -123,7 +123,7 @@ def test_a_set_with_fewer_examples_is_no_further_data_and_no_benchmark() -> None
     figures["sets"]["test-with-0"] = metrics(0.1, 0.4)["sets"]["test"]
     text = card("merged", asked)
     assert "| test-with-0: 500 problems, greedy |" in text
-    assert "\n- test-with-0: the same as test, with fewer worked examples in the prompt.\n" in text
+    assert "\n- test-with-0: the same as test, asked in another way (fewer worked" in text
     test = source_facts(rows=500, benchmark={"id": "openai/gsm8k", "task_id": "gsm8k"})
     other = source_facts(rows=250)
     assert list(leaderboard_entries(figures, {"sets": {"test": test, "mgsm-en": other}})) == ["test"]

@@ -67,7 +67,7 @@ def test_a_set_with_fewer_examples_is_shown_as_the_same_problems_and_not_as_data
     write_text(recipe, re.sub(r"examples: \[\].*\n  also_with: \[\]", shown, text))
     page = page_of(folder, recipe)
     fewer = page[page.index("<h3>test-with-0: 500 problems</h3>") :].split("<h2>")[0]
-    assert "The problems of test with fewer worked examples in the prompt: the two are not independent" in fewer
+    assert "The problems of test asked in another way (fewer worked examples, or the question alone): the two" in fewer
     assert page.count("not independent evidence") == 2  # that set, and the one that is a part of another
     data = page[page.index("<h2>Data</h2>") :]
     assert "<td>test-with-0</td>" not in data and "test-with-0: 40.2 tokens a prompt in the mean, 71 in the" in data

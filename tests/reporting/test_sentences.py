@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from graded import metrics, preference_metrics, text_metrics
 
-from grpo_cot.reporting.sentences import length_verdict, outcome, reading, relation, verdict
+from grpo_cot.reporting.sentences import against_best_prompt, length_verdict, outcome, reading, relation, verdict
 
 ROSE = {"difference": 0.12, "low": 0.06, "high": 0.18, "p": 0.0004, "detectable": 0.08}
 FELL = {"difference": -0.12, "low": -0.18, "high": -0.06, "p": 0.0004, "detectable": 0.08}
@@ -129,3 +129,31 @@ def test_pairs_that_are_all_alike_have_no_interval() -> None:
     said = length_verdict("After training", {"pooled": alike, "within": alike})
     assert "longer in 100.0 % (no interval) of pairs, and in 100.0 % (no interval)" in said
     assert "no relation of length and correctness is shown" in said
+
+
+@pytest.mark.parametrize(
+    ("lenient", "expected"),
+    [
+        (ROSE, "The trained model is above that: lenient +12.0 points [+6.0, +18.0], p < 0.001; strict +2.0 points"),
+        (FELL, "The trained model is below that: lenient -12.0 points"),
+        (NEITHER, "No difference from that is shown in the trained model: lenient +2.0 points [-4.0, +8.0], p = 0.610"),
+    ],
+)
+def test_a_gain_that_a_prompt_alone_would_bring_is_said(lenient: dict[str, Any], expected: str) -> None:
+    best = {
+        "tried": ["test", "test-with-0", "test-with-nothing"],
+        "strict_accuracy": {"set": "test", "base": {"value": 0.2}, "difference": NEITHER},
+        "lenient_accuracy": {"set": "test-with-nothing", "base": {"value": 0.4}, "difference": lenient},
+    }
+    said = against_best_prompt(metrics(0.2, 0.3) | {"best_prompt": best})
+    assert said and expected in said
+    assert said.startswith(
+        "At the best of 3 prompts the base has 20.0 % strict at the prompt of the training and 40.0 % lenient as "
+        "test-with-nothing. "
+    )
+    after = against_best_prompt(metrics(0.2, 0.3) | {"best_prompt": best, "before": "01-sft"})
+    assert after and after.startswith("At the best of 3 prompts the model after 01-sft has")
+
+
+def test_one_prompt_is_no_choice() -> None:
+    assert against_best_prompt(metrics(0.2, 0.3) | {"best_prompt": None}) is None

@@ -130,6 +130,8 @@ def _check_sections(recipe: Recipe) -> None:
             _check_rollouts(recipe, phase, f"{where}.rollouts")
             _check_validation(recipe, phase, where)
             _check_pass_rates(phase, where)
+            _check_dynamic_sampling(recipe, phase, where)
+            _check_shown(phase, where)
         if isinstance(phase, PpoPhase):
             _check_ppo(recipe, phase, where)
         if phase.own_samples and recipe.accelerate is not None:
@@ -294,6 +296,40 @@ def _check_pass_rates(phase: GrpoPhase, where: str) -> None:
         raise InputError(
             f"{where}.pass_rates.order is {section.order!r}, but the trainer shuffles; set grpo.shuffle_dataset to "
             "false, or order to null"
+        )
+
+
+def _check_dynamic_sampling(recipe: Recipe, phase: GrpoPhase, where: str) -> None:
+    """Refuse dynamic sampling in several processes, by Unsloth, and where an advantage is not of its group alone."""
+    if phase.dynamic_sampling is None:
+        return
+    settings, where = phase.grpo, f"{where}.dynamic_sampling"
+    if recipe.accelerate is not None:
+        raise InputError(f"{where} replaces groups in one process: 'accelerate' must be null; or set it to null")
+    if recipe.backend == "unsloth":
+        raise InputError(f"{where} is given, but the backend unsloth keeps its batches in another form; set it to null")
+    compared = {"scale_rewards": "batch", "multi_objective_aggregation": "normalize_then_sum"}
+    for name, value in compared.items():
+        if settings.get(name) == value:
+            raise InputError(
+                f"{where} is given, but grpo.{name} is {value!r}, by which an advantage depends on the other groups of "
+                "its draw; change that, or set it to null"
+            )
+
+
+def _check_shown(phase: GrpoPhase, where: str) -> None:
+    """Refuse tables of completions for no dashboard, and at steps that are not logged."""
+    every, logged = phase.show_completions, phase.grpo.get("logging_steps", 500)
+    if every is None:
+        return
+    if phase.grpo.get("report_to", "none") in ("none", []):
+        raise InputError(
+            f"{where}.show_completions is {every}, but grpo.report_to names no dashboard; name one, or take it out"
+        )
+    if phase.grpo.get("logging_strategy", "steps") == "steps" and isinstance(logged, int) and every % logged:
+        raise InputError(
+            f"{where}.show_completions is {every}, no multiple of the {logged} of grpo.logging_steps, at which tables "
+            "are sent"
         )
 
 

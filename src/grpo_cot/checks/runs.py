@@ -143,7 +143,7 @@ def check_sets(path: Path, recipe: Recipe, dataset: str, splits: Collection[str]
         if chosen in known:
             continue
         whole, marked, count = chosen.rpartition("-with-")
-        if marked and whole in splits and count.isdecimal():
+        if marked and whole in splits and (count.isdecimal() or count == "nothing"):
             raise InputError(
                 f"{path}: evaluate.sets names {chosen!r}, but prompt.also_with is {recipe.prompt.also_with}; add "
                 f"{count} to it, or take the set out"

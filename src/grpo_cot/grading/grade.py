@@ -10,6 +10,7 @@ from typing import Any
 from grpo_cot.answers import same_answer, stated_value
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
+from grpo_cot.grading.best_prompt import best_prompt
 from grpo_cot.grading.estimates import MODELS, mean, paired, perplexity, share
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
 from grpo_cot.grading.lengths import by_difficulty, difficulty, length_and_accuracy
@@ -135,7 +136,8 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
     Shares have Wilson's 95 % interval, means and perplexity a bootstrap interval over problems. Lengths are in tokens.
     A figure that cannot be computed (no final answers, no solutions, no samples) is None, and `paired` is without it.
     The figures of pairs (`grpo_cot.grading.pairs`) are there where the rows are pairs of answers, and those of texts
-    (`grpo_cot.grading.texts.figures`) where they are texts. `before` is the phase whose model stands as `base`.
+    (`grpo_cot.grading.texts.figures`) where they are texts. `best_prompt` (`grpo_cot.grading.best_prompt`) is None
+    where one prompt was asked. `before` is the phase whose model stands as `base`.
 
     Raises:
         InputError: a set has neither final answers nor pairs nor texts.
@@ -145,7 +147,9 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
         by_set.setdefault(prediction["set"], []).append(prediction)
     sets = {name: _set_figures(rows) for name, rows in by_set.items()}
     main = next(iter(sets))
-    return {"set": main, "before": predictions[0]["before"], **sets[main], "sets": sets}
+    return {
+        "set": main, "before": predictions[0]["before"], **sets[main], "best_prompt": best_prompt(by_set), "sets": sets,
+    }  # fmt: skip
 
 
 def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:

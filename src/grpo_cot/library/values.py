@@ -13,7 +13,7 @@ ALLOWED: dict[str, Any] = {
     "multi_objective_aggregation": Literal["sum_then_normalize", "normalize_then_sum"],
     "vllm_mode": Literal["colocate", "server"],
     "vllm_importance_sampling_mode": Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
-    "report_to": Literal["none", "wandb", "tensorboard"] | list[Literal["wandb", "tensorboard"]],
+    "report_to": Literal["none", "wandb", "tensorboard", "trackio"] | list[Literal["wandb", "tensorboard", "trackio"]],
     "learning_rate": Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)],  # 1 for optimisers that scale it
     "beta": Annotated[float, Field(ge=0, le=MOST_FACTOR, allow_inf_nan=False)],
     "max_steps": Annotated[int, Field(gt=0, le=MOST_STEPS)],
@@ -188,6 +188,13 @@ OWNED = {
         "the step, which goes on where it was interrupted, as if it had not been",
     ),
     **dict.fromkeys(("do_train", "do_eval", "do_predict"), "the step, whose trainer does not read it"),
+    **dict.fromkeys(
+        ("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        "nobody: Trackio's files stay in .cache/trackio, from where `trackio sync` sends them",
+    ),
+    **dict.fromkeys(
+        ("log_completions", "num_completions_to_print", "log_unique_prompts"), "the phase's own 'show_completions'"
+    ),
     "local_rank": "the step, which starts its processes",
     # It would cast all weights, the adapter's too, and take half of the memory.
     **dict.fromkeys(

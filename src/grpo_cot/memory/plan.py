@@ -274,6 +274,11 @@ def _on_prompts(phase: GrpoPhase, settings: dict[str, Any], reuse: int) -> list[
             f"on this base; how many of these prompts are kept (pass rate {rates.low:g} to {rates.high:g}), and how "
             "often each is asked, shows only then"
         )
+    if sampling := phase.dynamic_sampling:
+        notes.append(
+            f"draws groups without a signal again, at most {sampling.rounds} times a step, each time as many as are "
+            "left, so that a step may take longer than the figures here say"
+        )
     if validation := phase.validation:
         notes.append(
             f"answers {validation.problems or 'all'} validation problems every {settings['eval_steps']:g} steps, "

@@ -44,6 +44,12 @@ class PassRatesSection(OwnSamplesSection):
     order: Literal["easiest_first"] | None
 
 
+class DynamicSamplingSection(Section):
+    """Groups without an advantage are replaced by groups of other prompts, in at most `rounds` further draws a step."""
+
+    rounds: int = Field(gt=0)
+
+
 class RolloutsSection(Section):
     """How vLLM gets the weights that it samples with, and how far its log-probabilities may be from the trainer's.
 
@@ -127,7 +133,8 @@ class GrpoPhase(PhaseSection):
     """Group relative policy optimisation on the recipe's rewards (Shao et al., 2024).
 
     `rollouts` is null where Transformers samples, and given with `grpo.use_vllm`; `validation` is given with
-    `grpo.eval_strategy`. `pass_rates` null trains on all prompts.
+    `grpo.eval_strategy`. `pass_rates` null trains on all prompts, and `dynamic_sampling` null on groups without an
+    advantage too. Every `show_completions` steps a table of completions goes to the dashboards of `grpo.report_to`.
     """
 
     section = "grpo"
@@ -142,6 +149,8 @@ class GrpoPhase(PhaseSection):
     rollouts: RolloutsSection | None
     validation: ValidationSection | None = None
     pass_rates: PassRatesSection | None = None
+    dynamic_sampling: DynamicSamplingSection | None = None
+    show_completions: int | None = Field(default=None, gt=0)
     grpo: LibrarySettings
 
     @property

@@ -27,28 +27,29 @@ class PromptSection(Section):
     """How a question becomes a prompt, which shows all `examples` before it.
 
     For each k in `also_with` the step prepare also writes every evaluation set with the first k examples alone, as the
-    set `SET-with-k`, which `evaluate.sets` may name.
+    set `SET-with-k`, and for `nothing` with the question alone, no system message and no example, as
+    `SET-with-nothing`. `evaluate.sets` may name these sets.
     """
 
     system: str | None
     examples: list[Example]
-    also_with: list[int]
+    also_with: list[int | Literal["nothing"]]
     max_prompt_length: int = Field(gt=0)  # tokens, template included
     chat_template_kwargs: dict[str, Any]
     thinking: Literal["refuse", "strip"]  # of a <think> block before the answer
 
     @field_validator("also_with")
     @classmethod
-    def _fewer(cls, counts: list[int], info: ValidationInfo) -> list[int]:
+    def _fewer(cls, counts: list[int | Literal["nothing"]], info: ValidationInfo) -> list[int | Literal["nothing"]]:
         if len(set(counts)) < len(counts):
-            raise ValueError("names a number twice")
+            raise ValueError("names one twice")
         shown = len(info.data.get("examples", ()))
-        if not all(0 <= count < shown for count in counts):
+        if not all(count == "nothing" or 0 <= count < shown for count in counts):
             raise ValueError(f"expected numbers from 0 on, below the number of examples ({shown})")
         return counts
 
     def variants(self, name: str) -> dict[str, "PromptSection"]:
-        """The sets with fewer examples that are made of an evaluation set: their names, and how they are asked.
+        """The sets that are made of an evaluation set, with fewer examples: their names, and how they are asked.
 
         >>> section = {"system": None, "max_prompt_length": 9, "chat_template_kwargs": {}, "thinking": "refuse"}
         >>> examples = [{"question": "1 + 1?", "completion": "2"}] * 2
@@ -56,8 +57,11 @@ class PromptSection(Section):
         >>> {name: len(variant.examples) for name, variant in section.variants("test").items()}
         {'test-with-0': 0, 'test-with-1': 1}
         """
+        alone: dict[str, Any] = {"system": None, "examples": []}
         return {
-            f"{name}-with-{count}": self.model_copy(update={"examples": self.examples[:count]})
+            f"{name}-with-{count}": self.model_copy(
+                update=alone if count == "nothing" else {"examples": self.examples[:count]}
+            )
             for count in self.also_with
         }
 

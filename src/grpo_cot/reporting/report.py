@@ -25,7 +25,8 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path, commit: s
     }
     return environment().get_template("report.html.jinja").render(
         name=name, metrics=metrics, compared=compared(metrics), headlines=headlines(metrics),
-        verdict=sentences.verdict(metrics), reading=sentences.reading(metrics), evaluate=recipe.evaluate,
+        verdict=sentences.verdict(metrics), reading=sentences.reading(metrics),
+        best_prompt=sentences.against_best_prompt(metrics), evaluate=recipe.evaluate,
         rows={name: figures.figure_rows(entry) for name, entry in metrics["sets"].items()},
         accuracy_picture=figures.accuracy_picture(metrics), pass_picture=figures.pass_picture(metrics),
         lengths=[_lengths(set_name, entry, compared(metrics)) for set_name, entry in metrics["sets"].items()],

@@ -89,6 +89,29 @@ def reading(metrics: Mapping[str, Any]) -> str | None:
     return _READINGS[outcomes].format(points(paired["lenient_accuracy"]))
 
 
+def against_best_prompt(metrics: Mapping[str, Any]) -> str | None:
+    """Whether the trained model is above the base at the base's own best prompt; None where one prompt was asked."""
+    best = metrics.get("best_prompt")  # earlier runs are without it
+    if best is None:
+        return None
+    before = "base" if metrics.get("before") is None else f"model after {metrics['before']}"
+    strict, lenient = best["strict_accuracy"], best["lenient_accuracy"]
+    place = {metrics["set"]: "at the prompt of the training"}
+    parts = [
+        f"{100 * figures['base']['value']:.1f} % {reader} {place.get(figures['set'], 'as ' + figures['set'])}"
+        for reader, figures in (("strict", strict), ("lenient", lenient))
+    ]
+    decided = outcome(lenient["difference"])
+    said = {
+        GAINED: "The trained model is above that", LOST: "The trained model is below that",
+        UNSHOWN: "No difference from that is shown in the trained model",
+    }[decided]  # fmt: skip
+    return (
+        f"At the best of {len(best['tried'])} prompts the {before} has {parts[0]} and {parts[1]}. {said}: lenient "
+        f"{points(lenient['difference'])}; strict {points(strict['difference'])}."
+    )
+
+
 def relation(figure: Mapping[str, float] | None) -> str:
     """How right completions differ from wrong ones in length, by the share of pairs in which the right one is longer:
     `longer`, `shorter` or `unrelated` as its interval lies above, below or around a half; `not measured` without pairs.

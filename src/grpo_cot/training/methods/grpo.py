@@ -21,8 +21,10 @@ from grpo_cot.rewards.registry import Measure, check_columns, reward_functions
 from grpo_cot.training.curves import cut_sentences, entropy_sentences, mean, reward_sentences, unpaid_sentences
 from grpo_cot.training.groups import compare_groups, leave_out_silent
 from grpo_cot.training.methods.setup import Examples, Setup, reference_settings
+from grpo_cot.training.methods.watching import CompletionTables
 from grpo_cot.training.rollouts import rollout_trainer
 from grpo_cot.training.shared_prompts import keeps_groups, read_prompts_once
+from grpo_cot.training.signal.dynamic_sampling import STILL_SILENT, dynamic_sampling_sentences, replace_silent
 from grpo_cot.training.validation.answers import validate, validation_problems
 from grpo_cot.training.validation.stopping import validation_sentences
 
@@ -136,6 +138,10 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
         leave_out_silent(made)
     _keep_order(made)
     compare_groups(made, judging(correctness, setup.opening) if has_golds(setup.prompts) else None)
+    if setup.phase.dynamic_sampling is not None:
+        replace_silent(made, setup.phase.dynamic_sampling.rounds)
+    if setup.phase.show_completions is not None:
+        made.add_callback(CompletionTables(made, setup.phase.show_completions))
     if setup.phase.validation is not None:
         validate(made, setup, list(examples.validation or ()))
     return made
@@ -160,7 +166,9 @@ def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
     if not steps:
         return ["The trainer logged no step."]
     sentences = [*reward_sentences(steps), *cut_sentences(steps, phase.grpo["max_completion_length"])]
-    silent = mean("frac_reward_zero_std", steps)
+    sentences += dynamic_sampling_sentences(steps)
+    replaced = any(STILL_SILENT in entry for entry in steps)
+    silent = mean(STILL_SILENT if replaced else "frac_reward_zero_std", steps)
     if silent > 0.5:
         sentences.append(f"The reward never varied in {silent:.0%} of the groups, which teach nothing: see audit.json.")
     later = steps[len(steps) // 2 :]  # at first the format may well come before the answer

@@ -70,7 +70,12 @@ def trainer_configuration(recipe: Recipe, phase: Phase, checkpoints: Path, seed:
     Raises:
         InputError: the library refuses them.
     """
-    settings = {"output_dir": str(checkpoints), "seed": seed, "use_cpu": DEVICE == "cpu", **phase.settings}
+    # What dashboards call it: the run, by the folder of its scratch folders, and the phase.
+    name = f"{checkpoints.parents[1].name} {checkpoints.name.removeprefix('checkpoints-')}"
+    settings = {
+        "output_dir": str(checkpoints), "seed": seed, "use_cpu": DEVICE == "cpu", "project": "grpo-cot",
+        "run_name": name, **phase.settings,
+    }  # fmt: skip
     settings |= METHODS[phase.method].configuration(recipe, phase)
     kind = phase.configuration_class()
     try:

@@ -82,6 +82,9 @@ class Progress(ProgressCallback):  # type: ignore[misc]  # Transformers is not f
         if state.global_step and state.is_world_process_zero:
             print(f"Resuming from step {state.global_step} of {state.max_steps}.", flush=True)
         super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:  # the time left is that of steps made now
+            self.training_bar.initial = self.training_bar.n = self.current_step = state.global_step
+            self.training_bar.refresh()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Put the newest figures beside the bar."""

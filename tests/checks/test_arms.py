@@ -1,4 +1,4 @@
-"""The arms of the length study: the settings in which each differs from the arm that it is compared with."""
+"""The arms of studies: the settings in which each differs from the arm that it is compared with."""
 
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from grpo_cot.recipes.recipe import load_recipe
 GRPO = "phases.0.grpo"
 GROUP = {f"{GRPO}.{key}" for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations")}
 WEIGHTS = {f"rewards.published_{name}" for name in ("integer_answer", "soft_format", "strict_format")}
+DRAW = ("problems", "count", "sampling.do_sample", "sampling.temperature", "sampling.max_new_tokens")
+RATES = (*DRAW, "batch_size", "low", "high", "order")
+EVALUATED = ("evaluate.samples", *(f"evaluate.samples.{name}" for name in DRAW))
 EXAMPLE = {"prompt.examples", "prompt.also_with", "evaluate.sets"}
 CORRECT, COSINE, PENALISED = (
     f"rewards.published_{name}" for name in ("correctness", "length_cosine", "length_cosine_penalty")
@@ -53,6 +56,24 @@ CHANGED = {
         "rewards.soft_format",
         "rewards.xml_count",
         "rewards.integer_answer",
+    },
+    ("tiny-signal", "tiny-all-prompts"): {f"phases.0.pass_rates.{name}" for name in RATES},
+    ("tiny-dynamic-sampling", "tiny-all-prompts"): {"phases.0.dynamic_sampling.rounds"},
+    ("tiny-curriculum", "tiny-no-curriculum"): {"phases.0.pass_rates.order", f"{GRPO}.shuffle_dataset"},
+    ("tiny-loss-dapo", "tiny-correctness"): {f"{GRPO}.num_iterations", *EVALUATED},
+    **{
+        (f"tiny-loss-{arm}", "tiny-loss-dapo"): {f"{GRPO}.{name}" for name in names}
+        for arm, names in {
+            "grpo": ["loss_type"],
+            "dr-grpo": ["loss_type", "scale_rewards"],
+            "sapo": ["loss_type"],
+            "cispo": ["loss_type", "epsilon_high"],
+            "vespo": ["loss_type"],
+            "unscaled": ["scale_rewards"],
+            "batch-scaled": ["scale_rewards"],
+            "gspo": ["loss_type", "importance_sampling_level", "epsilon", "epsilon_high"],
+            "luspo": ["loss_type", "importance_sampling_level", "epsilon", "epsilon_high"],
+        }.items()
     },
 }
 
