@@ -20,6 +20,7 @@ def model_figures(accuracy: float, **changed: Any) -> dict[str, Any]:
         "rougeL": share(0.55),
         "pass_at": {"1": share(0.4), "4": share(0.7)},
         "majority_at": {"4": share(0.5)},
+        "noise": None,
         "harness": {"strict_match": share(0.31), "flexible_extract": share(0.52)},
         "reasoning_tokens": {"mean": 30.5, "low": 29.0, "high": 32.0, "n": 450},
         "completion_tokens": {"value": 44.0, "low": 43.0, "high": 45.0},
@@ -38,8 +39,9 @@ def metrics(base: float, trained: float, n: int = 500, **changed: Any) -> dict[s
         "trained": model_figures(trained, **changed),
         "paired": {"strict_accuracy": difference, "lenient_accuracy": difference},
         "warnings": [],
+        "paired_samples": None,
     }
-    return {"set": "test", "before": None, "validation": {}, **figures, "sets": {"test": figures}}
+    return {"set": "test", "before": None, "validation": {}, "best_prompt": None, **figures, "sets": {"test": figures}}
 
 
 def preference_metrics(base: float, trained: float) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def preference_metrics(base: float, trained: float) -> dict[str, Any]:
         figures[model] |= dict.fromkeys(absent) | {"pair_accuracy": share(accuracy), "pair_margin": {"value": 2.5}}
     figures["paired"] = {"pair_accuracy": figures["paired"]["strict_accuracy"]}
     figures["implicit_reward"] = {"accuracy": share(0.81), "margin": {"value": 4.25, "low": 4.0, "high": 4.5}, "n": 490}
-    return {"set": "test", "before": None, "validation": {}, **figures, "sets": {"test": figures}}
+    return {"set": "test", "before": None, "validation": {}, "best_prompt": None, **figures, "sets": {"test": figures}}
 
 
 def text_metrics(
@@ -87,4 +89,11 @@ def text_metrics(
             "calibration": {"bins": bins, "expected_error": 0.0525},
         } if reward_model else None,
     }  # fmt: skip
-    return {"set": "test", "before": before, "validation": {}, **figures, "sets": {"test": figures}}
+    return {
+        "set": "test",
+        "before": before,
+        "validation": {},
+        "best_prompt": None,
+        **figures,
+        "sets": {"test": figures},
+    }

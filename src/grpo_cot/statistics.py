@@ -197,6 +197,29 @@ def pass_at(k: int, n: int, right: int) -> float:
     return 1 - math.prod(1 - k / i for i in range(n - right + 1, n + 1))
 
 
+def sampling_noise(draws: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """Where the standard error of an accuracy comes from that is measured with one draw of each problem.
+
+    `draws` has of each problem the number of completions and how many of them are right, at least two completions each.
+    With p of a problem its share, k its completions and n problems, the law of total variance gives (Miller, 2024,
+    "Adding Error Bars to Evals", arXiv:2411.00640)
+
+        prediction² = mean(p (1 - p) k / (k - 1)) / n        data² = (var(p) - mean(p (1 - p) / (k - 1))) / n
+
+    Returns:
+        `data` (which problems were asked; 0 where it is estimated below) and `prediction` (what chance made of them).
+
+    >>> {name: round(value, 4) for name, value in sampling_noise([(2, 2), (2, 0)] * 50).items()}
+    {'data': 0.0503, 'prediction': 0.0}
+    """
+    n = len(draws)
+    shares = np.array([right / count for count, right in draws])
+    within = np.array([share * (1 - share) / (count - 1) for share, (count, _) in zip(shares, draws, strict=True)])
+    prediction = float(np.mean(within * [count for count, _ in draws])) / n
+    data = (float(np.var(shares, ddof=1)) - float(np.mean(within))) / n if n > 1 else 0.0
+    return {"data": math.sqrt(max(data, 0.0)), "prediction": math.sqrt(prediction)}
+
+
 def majority_at(k: int, right: int, wrong: Sequence[int], silent: int = 0, seed: int = 0) -> float:
     """The probability that k of a problem's samples, drawn without replacement, vote for the right answer: majority@k.
 

@@ -128,6 +128,7 @@ def test_what_was_not_measured_is_null() -> None:
         "rougeL",
         "pass_at",
         "majority_at",
+        "noise",
     }
 
 
@@ -197,6 +198,24 @@ def test_pass_and_majority_go_by_powers_of_two_over_the_problems_that_have_sampl
     assert base["majority_at"]["2"]["value"] == pytest.approx(((1 + 3 / 2) / 10 + 1) / 2, abs=0.04)
     assert base["majority_at"]["1"] == pytest.approx(base["pass_at"]["1"])
     assert base["pass_at"]["1"]["low"] == pytest.approx(0.2) and base["pass_at"]["1"]["high"] == 1
+    assert base["noise"]["prediction"] == pytest.approx((0.2 * 0.8 * 5 / 4 / 2 / 2) ** 0.5)
+
+
+def test_samples_of_both_models_are_paired_at_the_largest_k_that_they_have() -> None:
+    drawn = {"a": [4, 4, 4], "b": [5, 5, 4], "c": [4, 4, 4]}
+    rows = [
+        {
+            **row, "base": answered("5", samples=[schema(5 if row["id"] == "a" else 4), *[schema(4)] * 4]),
+            "trained": answered("5", samples=[schema(value) for value in drawn[row["id"]]]),
+        }
+        for row in COMPLETIONS
+    ]  # fmt: skip
+    figures = metrics(grade(rows, PROBLEMS))
+    paired = figures["paired_samples"]
+    assert (paired["k"], paired["n"]) == (2, 3)
+    assert paired["base"]["value"] == pytest.approx(0.4 / 3) and paired["trained"]["value"] == pytest.approx(1 / 3)
+    assert paired["difference"] == pytest.approx(0.6 / 3) and paired["low"] < 0 < paired["high"] and paired["p"] > 0.05
+    assert metrics(grade(COMPLETIONS, PROBLEMS))["paired_samples"] is None
 
 
 def test_the_note_on_power_says_what_this_many_problems_show() -> None:

@@ -169,7 +169,9 @@ def evaluation(step: int, accuracy: float) -> dict[str, Any]:
     """Figures on the validation split."""
     share = {"value": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1}
     shares = dict.fromkeys(("strict_accuracy", "lenient_accuracy", "format_adherence", "truncated"), share)
-    return {"step": step, "n": 100, **shares, "completion_tokens": {"value": 40.0, "low": 38.0, "high": 42.0}}
+    levels = [{"difficulty": level, "n": 50, "strict_accuracy": share} for level in (1, 2)]
+    length = {"value": 40.0, "low": 38.0, "high": 42.0}
+    return {"step": step, "n": 100, **shares, "completion_tokens": length, "by_difficulty": levels}
 
 
 def write_phase(run: Path, phase: str, log: list[dict[str, float]]) -> None:

@@ -79,6 +79,7 @@ def test_each_phase_shows_what_it_optimises(folder: Path) -> None:
     assert "validation split" in sft and "weighted sum" not in sft
     assert "weighted sum" in grpo and "loss on the validation split" not in grpo.lower()
     assert "On the validation split: strict accuracy, step 0: 20.0 % [10.0, 30.0]" in grpo and "% of 100" in grpo
+    assert "1 (50 problems): 20.0 % [10.0, 30.0] at step 0, 60.0 % [50.0, 70.0] at last" in grpo
     assert "sft, then grpo" in page
     assert "learns from no reward" in page
 
@@ -310,3 +311,14 @@ def test_the_page_says_how_to_make_it_again(folder: Path, monkeypatch: pytest.Mo
     assert "git checkout abc123\n" in part() and "Files differed from that commit" in part()
     expected = hashlib.md5((folder / "grade/predictions.jsonl").read_bytes()).hexdigest()
     assert f"<code>{expected}</code>, as in dvc.lock" in part() and "dvc repro report@sft-grpo" in part()
+
+
+def test_pass_at_k_stands_beside_the_accuracies_with_its_paired_test(folder: Path) -> None:
+    figures = read_json(folder / "grade/metrics.json")
+    assert "drawn answers is right" not in page_of(folder)
+    drawn = {"k": 8, "n": 100, "base": share(0.6), "trained": share(0.9), "difference": 0.3, "low": 0.2, "high": 0.4}
+    write_json(folder / "grade/metrics.json", figures | {"paired_samples": {**drawn, "p": 0.0001}})
+    first = page_of(folder).split('id="figures"')[0]
+    assert "one of 8 drawn answers is right (pass@8, n = 100)" in first and "+30.0 points" in first
+    write_json(folder / "grade/metrics.json", figures | {"paired_samples": {**drawn, "p": None}})
+    assert "+30.0 points for every problem" in page_of(folder)

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 from graded import metrics, preference_metrics, text_metrics
 
-from grpo_cot.reporting.sentences import against_best_prompt, length_verdict, outcome, reading, relation, verdict
+from grpo_cot.reporting.sentences import (
+    against_best_prompt,
+    length_verdict,
+    outcome,
+    reading,
+    relation,
+    sampling_noise,
+    verdict,
+)
 
 ROSE = {"difference": 0.12, "low": 0.06, "high": 0.18, "p": 0.0004, "detectable": 0.08}
 FELL = {"difference": -0.12, "low": -0.18, "high": -0.06, "p": 0.0004, "detectable": 0.08}
@@ -157,3 +165,15 @@ def test_a_gain_that_a_prompt_alone_would_bring_is_said(lenient: dict[str, Any],
 
 def test_one_prompt_is_no_choice() -> None:
     assert against_best_prompt(metrics(0.2, 0.3) | {"best_prompt": None}) is None
+
+
+def test_the_noise_of_a_drawn_answer_is_said_where_samples_were_drawn() -> None:
+    figures = metrics(0.2, 0.6)
+    assert sampling_noise(figures) is None
+    figures["base"]["noise"] = {"data": 0.031, "prediction": 0.012}
+    figures["trained"]["noise"] = {"data": 0.02, "prediction": 0.004}
+    assert sampling_noise(figures) == (
+        "One drawn answer to each of these problems gives an accuracy with a standard error of: "
+        "base 3.1 points from the choice of problems and 1.2 from chance; "
+        "trained 2.0 points from the choice of problems and 0.4 from chance."
+    )

@@ -69,6 +69,10 @@ def test_it_changes_nothing_of_the_training_and_grades_as_evaluation_does(tmp_pa
         for name in ("strict_accuracy", "format_adherence", "truncated"):
             assert graded[name]["value"] == pytest.approx(entry[f"eval_{name}"])
         assert graded["completion_tokens"]["value"] == pytest.approx(entry["eval_completion_tokens"])
+        levels = graded["by_difficulty"]
+        assert sum(level["n"] for level in levels) == 7 and len(levels) > 1
+        right = sum(level["n"] * level["strict_accuracy"]["value"] for level in levels)
+        assert right / 7 == pytest.approx(graded["strict_accuracy"]["value"])
     assert judged[0]["eval_format_adherence"] > 0  # the base knows the schema
     by_step = [[row["text"] for row in answers[7 * at :][:7]] for at in range(4)]
     changed = [sum(a != b for a, b in zip(by_step[0], texts, strict=True)) / 7 for texts in by_step]

@@ -11,7 +11,7 @@ from grpo_cot.answers import same_answer, stated_value
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row
 from grpo_cot.grading.best_prompt import best_prompt
-from grpo_cot.grading.estimates import MODELS, mean, paired, perplexity, share
+from grpo_cot.grading.estimates import MODELS, mean, mean_difference, paired, perplexity, share
 from grpo_cot.grading.harness import exact_match, flexible_extract, strict_match
 from grpo_cot.grading.lengths import by_difficulty, difficulty, length_and_accuracy
 from grpo_cot.grading.lenient import lenient_answer
@@ -20,7 +20,7 @@ from grpo_cot.grading.similarity import ROUGE, bleu, rouge
 from grpo_cot.grading.soundness import is_sound
 from grpo_cot.grading.texts.figures import text_figures
 from grpo_cot.schema import sections, strict_answer
-from grpo_cot.statistics import majority_at, pass_at
+from grpo_cot.statistics import majority_at, pass_at, sampling_noise
 
 READERS = ("strict", "lenient")
 COPIED = (
@@ -167,6 +167,7 @@ def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:
         warnings = unread_warnings(unread, differences["lenient_accuracy"])
     result = {
         "n": len(predictions), **figures, "paired": differences, "warnings": warnings,
+        "paired_samples": _paired_samples(predictions),
         "by_difficulty": by_difficulty(predictions), "length_and_accuracy": length_and_accuracy(predictions),
     }  # fmt: skip
     pairs, texts = pair_figures(predictions), text_figures(predictions)
@@ -248,13 +249,28 @@ def _sound_accuracy(rows: Sequence[Row]) -> dict[str, float] | None:
 def _sample_figures(rows: Sequence[Row]) -> dict[str, Any]:
     """pass@k and majority@k for k = 1, 2, 4, ... as far as every problem has samples."""
     if not rows:
-        return {"pass_at": None, "majority_at": None}
+        return {"pass_at": None, "majority_at": None, "noise": None}
     fewest = min(len(row["samples_correct"]) for row in rows)
     ks = [2**power for power in range(fewest.bit_length())]
     return {
         "pass_at": {str(k): mean([_pass_at(k, row) for row in rows]) for k in ks},
         "majority_at": {str(k): mean([_majority_at(k, row, number) for number, row in enumerate(rows)]) for k in ks},
+        "noise": sampling_noise([(len(row["samples_correct"]), sum(row["samples_correct"])) for row in rows]),
     }
+
+
+def _paired_samples(predictions: Sequence[Row]) -> dict[str, Any] | None:
+    """The largest k of which both models have pass@k, its mean of each (`base`, `trained`), their paired `difference`
+    with its t interval over the `n` problems, and p; None without samples."""
+    rows = [prediction for prediction in predictions if all(prediction[model]["samples_correct"] for model in MODELS)]
+    if not rows:
+        return None
+    fewest = min(len(row[model]["samples_correct"]) for row in rows for model in MODELS)
+    k = 2 ** (fewest.bit_length() - 1)
+    values = [[_pass_at(k, row[model]) for row in rows] for model in MODELS]
+    means = {model: mean(part) for model, part in zip(MODELS, values, strict=True)}
+    changes = mean_difference(*values)
+    return {"k": k, "n": len(rows), **means, **{name: changes[name] for name in ("difference", "low", "high", "p")}}
 
 
 def _pass_at(k: int, row: Row) -> float:

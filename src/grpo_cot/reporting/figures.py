@@ -234,6 +234,26 @@ def validation_picture(evaluations: Sequence[Mapping[str, Any]], selected: int |
         return as_svg(picture, "On the validation split: " + "; ".join(words) + ".")
 
 
+def validation_by_difficulty(evaluations: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Strict accuracy on the validation split over the steps, a line for each difficulty; None where there is one."""
+    levels = evaluations[0]["by_difficulty"]
+    if len(levels) < 2:
+        return None
+    steps, words = [evaluation["step"] for evaluation in evaluations], []
+    with canvas(4.6, 2.4) as (picture, axes):
+        for place, level in enumerate(levels):
+            shares = [evaluation["by_difficulty"][place]["strict_accuracy"] for evaluation in evaluations]
+            label = f"{level['difficulty']} ({level['n']} problems)"
+            tone = 0.25 + 0.75 * (place + 1) / len(levels)  # the harder, the darker
+            axes.plot(steps, [100 * share["value"] for share in shares], color=AFTER, alpha=tone, label=label)
+            words.append(f"{label}: {with_interval(shares[0])} at step {steps[0]}, {with_interval(shares[-1])} at last")
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("step")
+        axes.set_ylabel("strict accuracy (%)")
+        axes.legend(fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(-0.1, -0.22), columnspacing=1)
+        return as_svg(picture, "Strict accuracy by calculations in the solution. " + "; ".join(words) + ".")
+
+
 def pass_rate_picture(rates: Mapping[str, float], band: tuple[float, float]) -> Markup:
     """How many prompts have each pass rate under the model that a phase started from; those in the band were kept."""
     counts = Counter(rates.values())

@@ -26,7 +26,8 @@ def report_page(run: Path, name: str, recipe_file: Path, source: Path, commit: s
     return environment().get_template("report.html.jinja").render(
         name=name, metrics=metrics, compared=compared(metrics), headlines=headlines(metrics),
         verdict=sentences.verdict(metrics), reading=sentences.reading(metrics),
-        best_prompt=sentences.against_best_prompt(metrics), evaluate=recipe.evaluate,
+        best_prompt=sentences.against_best_prompt(metrics),
+        noise=sentences.sampling_noise(metrics), evaluate=recipe.evaluate,
         rows={name: figures.figure_rows(entry) for name, entry in metrics["sets"].items()},
         accuracy_picture=figures.accuracy_picture(metrics), pass_picture=figures.pass_picture(metrics),
         lengths=[_lengths(set_name, entry, compared(metrics)) for set_name, entry in metrics["sets"].items()],
@@ -79,6 +80,8 @@ def _phases(trained: Path, recipe: Recipe, validation: dict[str, Any]) -> list[d
         if judged := validation.get(name):
             chosen = configuration.get("selected", {}).get("step")
             curves.insert(0, ("on the validation split", figures.validation_picture(judged, chosen)))
+            if levels := figures.validation_by_difficulty(judged):
+                curves.insert(1, ("on the validation split, by calculations in the solution", levels))
         rates = trained / name / "pass-rates.json"
         if rates.is_file():
             band = recipe.phases[int(name[:2]) - 1].model_dump()["pass_rates"]

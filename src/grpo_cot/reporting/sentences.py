@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from grpo_cot.reporting.headlines import headlines
+from grpo_cot.reporting.headlines import compared, headlines
 
 GAINED, LOST, UNSHOWN = "gained", "lost", "no difference shown"
 LEVEL = 0.05
@@ -91,10 +91,10 @@ def reading(metrics: Mapping[str, Any]) -> str | None:
 
 def against_best_prompt(metrics: Mapping[str, Any]) -> str | None:
     """Whether the trained model is above the base at the base's own best prompt; None where one prompt was asked."""
-    best = metrics.get("best_prompt")  # earlier runs are without it
+    best = metrics["best_prompt"]
     if best is None:
         return None
-    before = "base" if metrics.get("before") is None else f"model after {metrics['before']}"
+    before = "base" if metrics["before"] is None else f"model after {metrics['before']}"
     strict, lenient = best["strict_accuracy"], best["lenient_accuracy"]
     place = {metrics["set"]: "at the prompt of the training"}
     parts = [
@@ -110,6 +110,19 @@ def against_best_prompt(metrics: Mapping[str, Any]) -> str | None:
         f"At the best of {len(best['tried'])} prompts the {before} has {parts[0]} and {parts[1]}. {said}: lenient "
         f"{points(lenient['difference'])}; strict {points(strict['difference'])}."
     )
+
+
+def sampling_noise(metrics: Mapping[str, Any]) -> str | None:
+    """Where the uncertainty of an accuracy of sampled answers comes from; None where no samples were drawn."""
+    parts = [
+        f"{name} {100 * noise['data']:.1f} points from the choice of problems and {100 * noise['prediction']:.1f} from "
+        "chance"
+        for name, model in ((compared(metrics), "base"), ("trained", "trained"))
+        if (noise := metrics[model]["noise"])
+    ]
+    if not parts:
+        return None
+    return f"One drawn answer to each of these problems gives an accuracy with a standard error of: {'; '.join(parts)}."
 
 
 def relation(figure: Mapping[str, float] | None) -> str:
