@@ -3,12 +3,13 @@
 import os
 from argparse import Namespace
 from pathlib import Path
+from typing import Any, Literal
 
-from grpo_cot.common.files import new_directory, read_json, read_text, write_json
+from grpo_cot.common.files import new_directory, read_json, read_jsonl, read_text, write_json
 from grpo_cot.common.step import run
 from grpo_cot.models.description import read_description
-from grpo_cot.publishing.publish import card_facts, check_base, check_repository, first_prompt, lay_out, programs, push
-from grpo_cot.recipes.recipe import load_recipe
+from grpo_cot.publishing.publish import card_facts, check_base, check_repository, first_prompt, lay_out, programs
+from grpo_cot.recipes.recipe import Recipe, load_recipe
 
 
 def main(args: Namespace) -> str:
@@ -42,7 +43,7 @@ def main(args: Namespace) -> str:
         files = {str(path.relative_to(output)): path.stat().st_size for path in paths}
         pushed = {}
         if section.repository and not section.dry_run:
-            pushed = push(output, section.repository, section.private, os.environ.get("HF_TOKEN", "").strip())
+            pushed = _pushed(output, args, recipe, description.architecture)
     where = {"folder": str(args.output), "files": files, "repository": section.repository}
     write_json(args.published, {**where, "dry_run": section.dry_run, "pushed": pushed})
     message = f"{len(files)} files in {args.output}"
@@ -50,6 +51,23 @@ def main(args: Namespace) -> str:
         return message + "; pushed to " + ", ".join(f"{t['repository']} at {t['commit']}" for t in pushed.values())
     dry = section.repository and section.dry_run
     return message + (f"; a dry run: nothing was pushed to {section.repository}" if dry else "")
+
+
+def _pushed(
+    output: Path, args: Namespace, recipe: Recipe, architecture: Literal["causal", "seq2seq"]
+) -> dict[str, Any]:
+    # Only now: most runs push nothing, and importing torch takes seconds.
+    from grpo_cot.publishing.answers import PROBLEMS, greedy_answers
+    from grpo_cot.publishing.pushing import push
+
+    token = os.environ.get("HF_TOKEN", "").strip()
+    asked = read_jsonl(args.prompts / f"eval-{recipe.evaluate.sets[0]}.jsonl")[:PROBLEMS]
+    conversations = [row["messages"] for row in asked]
+
+    def answers(folder: Path) -> list[str]:
+        return greedy_answers(folder, architecture, conversations, recipe.prompt.chat_template_kwargs)
+
+    return push(output, args.name, recipe.publish, token, answers, Path(".cache/publish") / args.name)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """A stand-in for the Hub: it serves files, and takes an upload where the Hub would, in the Hub's own words.
 
+It speaks the protocol as the real client asks it: creation, validation of a card, pre-upload, LFS objects (batch, PUT),
+commits with a parent, trees with git's and LFS's hashes, and files by revision and range. Faults can be put in.
+
 What it refuses is written down here from the Hub's answers and documents, apart from the code under test: the list of
 licences as its own error names it (huggingface_hub's issue 4218), the card's metadata (hub-docs' modelcard.md), names
 (huggingface_hub's `validate_repo_id`, which mirrors the Hub's rule), and results (hub-docs' eval_results.yaml).
 """
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -44,6 +48,14 @@ class Hub:
         self.public: set[str] = set()  # those of them that all may see
         self.served: dict[str, dict[str, bytes]] = {}  # what can be downloaded, by OWNER/NAME@COMMIT
         self.faults: list[tuple[str, Answer]] = []  # paths that match are answered so
+        self.passing: list[tuple[str, Answer]] = []  # such a fault, which is gone after one answer
+        self.commits: dict[str, list[dict[str, Any]]] = {}  # of each repository, the newest first
+        self.lfs = ""  # names of files that match go to LFS, not into the commit itself
+        self.objects: dict[str, bytes] = {}  # what is in LFS, by its sha256
+        self.loses: set[str] = set()  # files that a commit is said to take, and does not
+        self.spoils: set[str] = set()  # files whose bytes are others when they are downloaded
+        self.cuts = 0  # so many downloads end after half of their bytes
+        self.meanwhile: str | None = None  # a title: somebody else commits under it before the next commit
         self.delay = 0.0  # seconds before an answer
 
     def paths(self) -> list[str]:
@@ -131,7 +143,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _note(self, body: str) -> Answer | None:
         token = self.headers.get("Authorization")
         self.hub.seen.append({"path": self.path, "authorization": token, "body": body})
+        for number, (pattern, answer) in enumerate(self.hub.passing):
+            if re.search(pattern, self.path):
+                del self.hub.passing[number]
+                return answer
         return next((answer for pattern, answer in self.hub.faults if re.search(pattern, self.path)), None)
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        refused = self._note("")
+        if refused is None:
+            self.hub.objects[self.path.removeprefix("/lfs/")] = data
+        self._answer(refused or (200, {}, b""))
 
     def _account(self) -> dict[str, Any] | None:
         role = {f"Bearer {TOKEN}": "write", f"Bearer {READER}": "read"}.get(self.headers.get("Authorization", ""))
@@ -143,10 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             account = self._account()
             return _json(account) if account else refusal(401, "Invalid credentials in Authorization header")
-        made = re.fullmatch("/api/models/([^/]+/[^/]+)(/tree/main)?", path)
+        made = re.fullmatch("(?:/api/models)?/([^/]+/[^/]+)(?:/(tree|revision|commits|resolve)/([^/]+)/?(.*))?", path)
         if made and made[1] in self.hub.repositories:
-            facts = {"id": made[1], "sha": COMMIT, "private": made[1] not in self.hub.public}
-            return _json(_tree(self.hub.repositories[made[1]]) if made[2] else facts)
+            return self._of_repository(*made.groups())
         for pinned, files in self.hub.served.items():
             name, commit = pinned.split("@")
             if path == f"/api/models/{name}/tree/{commit}":
@@ -155,10 +177,31 @@ class _Handler(BaseHTTPRequestHandler):
                 file = path.split(f"{commit}/", 1)[1]
                 if file not in files:
                     return refusal(404, "Entry not found", X_Error_Code="EntryNotFound")
-                return 200, {"ETag": f'"{len(files[file])}-{file}"', "X-Repo-Commit": commit}, files[file]
+                return self._file(files[file], file, commit)
             if path.startswith((f"/api/models/{name}/", f"/{name}/")):
                 return refusal(404, f"Invalid rev id: {path.split('/')[-1]}", X_Error_Code="RevisionNotFound")
         return refusal(404, "Repository not found", X_Error_Code="RepoNotFound")
+
+    def _of_repository(self, name: str, what: str | None, revision: str, file: str) -> Answer:
+        files = self.hub.repositories[name]
+        head = self.hub.commits[name][0]["id"]
+        if what == "commits":
+            return _json(self.hub.commits[name])
+        if what == "tree":
+            return _json(_tree(files, self.hub.lfs))
+        if what != "resolve":
+            return _json({"id": name, "sha": head, "private": name not in self.hub.public})
+        if file not in files:
+            return refusal(404, "Entry not found", X_Error_Code="EntryNotFound")
+        data = files[file]
+        return self._file(data[:-1] + b"?" if file in self.hub.spoils else data, file, head)
+
+    def _file(self, data: bytes, name: str, commit: str) -> Answer:
+        begin = int(re.sub("bytes=([0-9]+)-.*", r"\1", self.headers.get("Range", "bytes=0-")))
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        if begin:
+            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+        return 206 if begin else 200, headers, data[begin:]
 
     def _written(self, body: str) -> Answer:
         if self.path == "/api/validate-yaml":
@@ -169,12 +212,16 @@ class _Handler(BaseHTTPRequestHandler):
             return refusal(403, "You don't have the rights to write here")
         if self.path == "/api/repos/create":
             return self._create(json.loads(body))
+        if self.path.endswith(".git/info/lfs/objects/batch"):
+            return self._batch(json.loads(body))
         repository = "/".join(self.path.split("/")[3:5])
         if repository not in self.hub.repositories:
             return refusal(404, "Repository not found", X_Error_Code="RepoNotFound")
         if "/preupload/" in self.path:
+            there = {entry["path"]: entry for entry in _tree(self.hub.repositories[repository], self.hub.lfs)}
             files = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                {"path": file["path"], "uploadMode": _mode(file["path"], self.hub.lfs), "shouldIgnore": False}
+                | ({"oid": there[file["path"]].get("lfs", there[file["path"]])["oid"]} if file["path"] in there else {})
                 for file in json.loads(body)["files"]
             ]
             return _json({"files": files})
@@ -190,20 +237,44 @@ class _Handler(BaseHTTPRequestHandler):
         if name in self.hub.repositories:
             return _json({"error": "You already created this model repo", "url": f"{self.hub.address}/{name}"}, 409)
         self.hub.repositories[name] = {}
+        self.hub.commits[name] = [_commit("initial commit", "1" * 40)]
         self.hub.public |= {name} if asked["visibility"] == "public" else set()
         return _json({"url": f"{self.hub.address}/{name}"})
 
     def _commit(self, repository: str, body: str) -> Answer:
         entries = [json.loads(line) for line in body.splitlines()]
         files = {e["value"]["path"]: base64.b64decode(e["value"]["content"]) for e in entries if e["key"] == "file"}
+        for entry in (e["value"] for e in entries if e["key"] == "lfsFile"):
+            if entry["oid"] not in self.hub.objects:
+                return refusal(400, f"LFS pointer pointed to a file that does not exist: {entry['path']}")
+            files[entry["path"]] = self.hub.objects[entry["oid"]]
+        if self.hub.meanwhile:
+            self.hub.commits[repository].insert(0, _commit(self.hub.meanwhile, "2" * 40))
+            self.hub.meanwhile = None
+        if entries[0]["value"].get("parentCommit", "") != self.hub.commits[repository][0]["id"]:
+            return refusal(412, "A commit has happened since. Please refresh and try again.")
         errors = metadata_errors(files["README.md"].decode(), set(files))
         errors += [e for path in files if path.startswith(".eval_results/") for e in results_errors(files[path])]
         if errors:
             return refusal(400, "\n".join(errors))
-        self.hub.repositories[repository] |= files
+        self.hub.repositories[repository] |= {path: data for path, data in files.items() if path not in self.hub.loses}
+        made = len(self.hub.commits[repository])
+        commit = COMMIT if made == 1 else f"{made:040x}"
+        self.hub.commits[repository].insert(0, _commit(entries[0]["value"]["summary"], commit))
         for gone in (e["value"]["path"] for e in entries if e["key"] == "deletedFile"):
             del self.hub.repositories[repository][gone]
-        return _json({"commitOid": COMMIT, "commitUrl": f"{self.hub.address}/{repository}/commit/{COMMIT}"})
+        return _json({"commitOid": commit, "commitUrl": f"{self.hub.address}/{repository}/commit/{commit}"})
+
+    def _batch(self, asked: dict[str, Any]) -> Answer:
+        """Where LFS wants each object that it has not; of the client's transfers, the basic one."""
+        objects = [
+            {"oid": one["oid"], "size": one["size"]}
+            | ({} if one["oid"] in self.hub.objects else {
+                "actions": {"upload": {"href": f"{self.hub.address}/lfs/{one['oid']}"}}
+            })
+            for one in asked["objects"]
+        ]  # fmt: skip
+        return _json({"transfer": "basic", "objects": objects})
 
     def _answer(self, answer: Answer) -> None:
         status, headers, data = answer
@@ -215,14 +286,38 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(data)
+                cut = self.hub.cuts > 0 and "/resolve/" in self.path and len(data) > 1000
+                self.hub.cuts -= cut
+                self.wfile.write(data[: len(data) // 2] if cut else data)
+                self.close_connection = cut
 
     def log_message(self, *arguments: Any) -> None:
         pass
 
 
-def _tree(files: dict[str, bytes]) -> list[dict[str, Any]]:
-    return [{"type": "file", "path": path, "oid": "1" * 40, "size": len(data)} for path, data in files.items()]
+def _tree(files: dict[str, bytes], lfs: str = "") -> list[dict[str, Any]]:
+    entries = []
+    for path, data in files.items():
+        blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        entry: dict[str, Any] = {"type": "file", "path": path, "oid": blob, "size": len(data)}
+        if _mode(path, lfs) == "lfs":
+            entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        entries.append(entry)
+    return entries
+
+
+def _mode(path: str, lfs: str) -> str:
+    return "lfs" if lfs and re.search(lfs, path) else "regular"
+
+
+def _commit(title: str, name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "title": title,
+        "message": "",
+        "authors": [{"user": "somebody"}],
+        "date": "2026-11-27T12:00:00Z",
+    }
 
 
 def _json(content: Any, status: int = 200) -> Answer:

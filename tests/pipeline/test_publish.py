@@ -16,7 +16,13 @@ def test_a_push_sends_both_parts_with_the_token_and_records_the_commits(copy: Pr
     assert copy.repro("--single-item", "publish@short-a") == ["publish@short-a"]
     published = json.loads((copy.folder / "runs/short-a/published.json").read_text())
     assert published["pushed"] == {
-        part: {"repository": f"somebody/model-{part}", "commit": COMMIT} for part in ("adapter", "merged")
+        part: {
+            "repository": f"somebody/model-{part}",
+            "commit": COMMIT,
+            "files": len(hub.repositories[f"somebody/model-{part}"]),
+        }
+        | ({"answers": 4} if part == "merged" else {})
+        for part in ("adapter", "merged")
     }
     made = [json.loads(request["body"]) for request in hub.seen if request["path"].endswith("/repos/create")]
     asked = [(body["name"], body["visibility"]) for body in made]

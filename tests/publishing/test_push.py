@@ -1,5 +1,6 @@
 """The steps base and publish as a user runs them, against a Hub that refuses what the Hub refuses."""
 
+import hashlib
 import json
 import shutil
 from argparse import Namespace
@@ -55,9 +56,8 @@ class Workshop:
 
     def _outputs(self) -> None:
         (self.folder / "train/01-grpo").mkdir(parents=True)
-        (self.folder / "merged").mkdir()
         (self.folder / "train/01-grpo/adapter_model.safetensors").write_bytes(b"adapter")
-        (self.folder / "merged/model.safetensors").write_bytes(b"merged")
+        shutil.copytree(ROOT / "assets/tiny/model", self.folder / "merged")
         write_json(self.folder / "train/01-grpo/adapter_config.json", {"base_model_name_or_path": "models/base"})
         ran = {"seed": 3407, "rows": 7473, "packages": {"trl": "1"}}
         write_json(self.folder / "train/01-grpo/configuration.json", ran)
@@ -104,6 +104,13 @@ class Workshop:
         assert {path for path in self.folder.rglob("*") if "home" not in path.parts} == before
         assert len(str(caught.value).splitlines()) == 1
         return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def in_a_checkout_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step leaves in .cache is not this checkout's."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
 
 
 @pytest.fixture
@@ -287,11 +294,11 @@ def test_an_owner_that_the_token_may_not_write_for_is_refused(workshop: Workshop
 
 def test_a_second_push_renews_what_is_there(workshop: Workshop, hub: Hub) -> None:
     workshop.publish()
-    (workshop.folder / "merged/model.safetensors").write_bytes(b"later")
+    (workshop.folder / "merged/notes.txt").write_bytes(b"later")
     write_json(workshop.folder / "metrics.json", metrics(0.5, 0.7, n=500))
     workshop.publish()
     there = hub.repositories["somebody/me-model-merged"]
-    assert there["model.safetensors"] == b"later" and ".eval_results/test.yaml" not in there
+    assert there["notes.txt"] == b"later" and ".eval_results/test.yaml" not in there
 
 
 def test_a_model_from_llama_must_say_so_in_its_name(tmp_path: Path, hub: Hub) -> None:
@@ -330,3 +337,107 @@ def test_a_hub_that_does_not_answer_is_not_waited_for_for_ever(
     monkeypatch.setattr(errors, "_SILENCE", 0.2)
     hub.delay = 1.0
     assert "did not answer in time" in workshop.refused(workshop.publish)
+
+
+@pytest.fixture
+def without_xet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client sends large files by LFS, as where the Hub refuses Xet."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+
+def pushed(workshop: Workshop) -> dict[str, dict[str, Any]]:
+    """What published.json says of the push."""
+    said: dict[str, dict[str, Any]] = read_json(workshop.folder / "published.json")["pushed"]
+    return said
+
+
+@pytest.mark.usefixtures("without_xet")
+def test_large_files_go_to_lfs_and_every_file_and_answer_is_compared_afterwards(workshop: Workshop, hub: Hub) -> None:
+    hub.lfs = r"\.safetensors$"
+    workshop.publish()
+    merged = pushed(workshop)["merged"]
+    assert merged["files"] == len(hub.repositories["somebody/me-model-merged"]) and merged["answers"] == 1
+    weights = (workshop.folder / "merged/model.safetensors").read_bytes()
+    assert hub.objects[hashlib.sha256(weights).hexdigest()] == weights
+    assert any("/resolve/" in path for path in hub.paths())
+    assert not list(Path(".cache/publish/run").rglob("*.safetensors"))
+
+
+@pytest.mark.usefixtures("without_xet")
+def test_a_push_that_was_cut_off_is_made_again_without_sending_what_is_there(workshop: Workshop, hub: Hub) -> None:
+    hub.lfs = r"\.safetensors$"
+    hub.passing.append(("me-model-merged/commit/main", refusal(500, "Internal error")))
+    workshop.refused(workshop.publish)
+    sent = sum(path.startswith("/lfs/") for path in hub.paths())
+    workshop.publish()
+    assert sum(path.startswith("/lfs/") for path in hub.paths()) == sent == 2
+    workshop.publish()  # what is there already is not committed again
+    assert [commit["title"] for commit in hub.commits["somebody/me-model-merged"]] == [
+        "Publish run from grpo-cot", "initial commit",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("without_xet")
+@pytest.mark.parametrize(
+    "fault",
+    [("/lfs/", page(503)), ("/lfs/", refusal(429, "Too many requests")), ("objects/batch", page(500))],
+    ids=["storage 503", "storage 429", "batch 500"],
+)
+def test_a_fault_that_passes_is_outlived(
+    workshop: Workshop, hub: Hub, monkeypatch: pytest.MonkeyPatch, fault: tuple[str, Any]
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.lfs = r"\.safetensors$"
+    hub.passing.append(fault)
+    workshop.publish()
+    assert set(pushed(workshop)) == {"adapter", "merged"} and not hub.passing
+
+
+def test_a_download_that_ends_in_the_middle_goes_on(
+    workshop: Workshop, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.cuts = 2
+    workshop.publish()
+    assert hub.cuts == 0 and pushed(workshop)["merged"]["answers"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (
+            {"loses": {"adapter_config.json"}},
+            "the Hub said that it took adapter_config.json, but its commit 0123456789",
+        ),
+        ({"spoils": {"adapter_config.json"}}, "adapter_config.json came back from the commit 0123456789"),
+        ({"meanwhile": "Fix typo"}, "somebody else committed there meanwhile (A commit has happened since."),
+    ],
+    ids=["success without the file", "other bytes", "another commit"],
+)
+def test_a_push_that_does_not_hold_is_one_sentence(
+    workshop: Workshop, hub: Hub, fault: dict[str, Any], says: str
+) -> None:
+    for name, value in fault.items():
+        setattr(hub, name, value)
+    assert says in workshop.refused(workshop.publish)
+
+
+def test_a_model_that_answers_otherwise_after_its_download_is_refused(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grpo_cot.publishing import answers
+
+    said = iter((["4"], ["5"]))
+    monkeypatch.setattr(answers, "greedy_answers", lambda *arguments: next(said))
+    assert "answers problem 1 with '5', expected '4' as before the push" in workshop.refused(workshop.publish)
+
+
+def test_a_repository_of_others_is_not_written_over_unless_the_recipe_says_so(workshop: Workshop, hub: Hub) -> None:
+    workshop.publish()
+    hub.commits["somebody/me-model-merged"].insert(0, {**hub.commits["somebody/me-model-merged"][0], "title": "Mine"})
+    asked = sum("/commit/" in path for path in hub.paths())
+    said = workshop.refused(workshop.publish)
+    assert "somebody/me-model-merged is on the Hub already and holds 'Mine' (commit 0123456789" in said
+    assert "set publish.overwrite: true" in said and sum("/commit/" in path for path in hub.paths()) == asked
+    workshop.edit(workshop.recipe, "  dry_run: false", "  dry_run: false\n  overwrite: true")
+    workshop.publish()

@@ -151,6 +151,8 @@ def _of_response(error: BaseException, response: "httpx.Response") -> str:
         401: f"the Hub does not accept the token in HF_TOKEN{words}; make a new one in the account's settings",
         402: f"the Hub asks for payment first{words}",
         403: f"the Hub forbids it{words or ': the token in HF_TOKEN has no right to it'}",
+        409: f"the Hub finds that something else was written there meanwhile{words}; start again",
+        412: f"somebody else committed there meanwhile{words}; look at it, and start again",
         407: "the proxy asks for a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
     }
     return explained.get(status, f"the Hub answers with status {status}{words}")

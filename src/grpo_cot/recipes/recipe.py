@@ -143,12 +143,16 @@ class MergeSection(Section):
 
 
 class PublishSection(Section):
-    """Where the result goes; without a repository it stays in a local folder in the Hub's layout."""
+    """Where the result goes; without a repository it stays in a local folder in the Hub's layout.
+
+    `overwrite`: push into a repository in which others have committed.
+    """
 
     repository: str | None = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     private: bool
     dry_run: bool
     accept_original_base: bool
+    overwrite: bool = False
 
 
 class Recipe(Section):
