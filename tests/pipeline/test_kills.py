@@ -59,10 +59,11 @@ def kill_one(run: "subprocess.Popen[bytes]", rng: random.Random) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.prove)])
-def test_after_random_kills_the_same_command_ends_where_an_uninterrupted_one_does(tmp_path: Path, kills: int) -> None:
+def test_after_random_kills_the_same_command_ends_where_an_uninterrupted_one_does(
+    finished: Project, tmp_path: Path, kills: int
+) -> None:
     project = new_project(tmp_path / "clone", PARAMS)
-    project.run(*REPRO)
-    expected = outputs(project)
+    expected = {name: digest for name, digest in outputs(finished).items() if "short-b" not in name}
     assert len(expected) > 40
     rng, killed = random.Random(kills), []
     while len(killed) < kills:
