@@ -10,7 +10,18 @@ if TYPE_CHECKING:
 
 
 class InputError(ValueError):
-    """Input that a step refuses, as one sentence: file, row, field, the value found, the value expected, the remedy."""
+    """Input that a step refuses, as one sentence: file, row, field, the value found, the value expected, the remedy.
+
+    >>> print(InputError("a key \\x1b[2J of a stranger's file"))
+    a key \\x1b[2J of a stranger's file
+    """
+
+    def __str__(self) -> str:
+        """The sentence, in which control characters do nothing to a terminal."""
+        said = super().__str__()
+        return "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in said
+        )
 
 
 @contextmanager
