@@ -10,7 +10,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 VLLM := .venv/vllm/.ready
 endif
 
-.PHONY: demo laptop repro plan test prove mutants check lint images recover report crate sbom sign bench bench-scheduling verify push lock clean
+.PHONY: demo laptop repro plan test prove mutants check lint images recover report crate sbom sign audit-deps bench bench-scheduling verify push lock clean
 
 demo: repro ## teach the embedded model to reason and show the report
 	@python workflow/index.py
@@ -59,6 +59,9 @@ sbom: .venv/.ready .venv/provenance/.ready ## the packages of each image as Cycl
 
 sign: .venv/.ready .venv/provenance/.ready ## sign a published model with your own key: make sign RUN=tiny-grpo KEY=key.pem
 	@PYTHONPATH=$(PROVENANCE) python -m model_signing sign key --private_key $(KEY) --signature published/$(RUN)/merged.sig published/$(RUN)/merged
+
+audit-deps: .venv/.ready ## known vulnerabilities of the locked packages, by a database in hand (ADVISORIES=FOLDER of OSV records)
+	@ADVISORIES="$(ADVISORIES)" python workflow/advisories.py
 
 bench: .venv/.ready .venv/lm-eval/.ready ## benchmarks against named peers
 	python bench/rewards.py && python bench/reading.py && python bench/grading.py && python bench/prompts.py \
