@@ -308,13 +308,13 @@ def test_a_step_is_estimated_as_the_loaded_quantized_model_runs_it(group: int, d
 
 @pytest.mark.slow
 def test_a_draw_of_pass_rates_and_a_validation_are_said_and_epochs_are_unknown_before_the_draw() -> None:
-    kept, all_of_them = (
-        only_phase(planned(name, "generated-mixed", "tiny")) for name in ("tiny-signal", "tiny-all-prompts")
-    )
+    names = ("tiny-signal", "tiny-all-prompts", "tiny-dynamic-sampling")
+    kept, all_of_them, replaced = (only_phase(planned(name, "generated-mixed", "tiny")) for name in names)
     draw, validation = kept.notes
     assert draw.startswith("draws 8 completions to each of 1000 prompts first") and kept.epochs is None
     assert validation.startswith("answers 500 validation problems every 10 steps, 100 at a time")
     assert all_of_them.notes == [validation] and all_of_them.epochs == 60 * 8 / 2000
+    assert replaced.notes[0].startswith("draws groups without a signal again, at most 4 times a step")
 
 
 @pytest.mark.slow
