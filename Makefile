@@ -55,10 +55,12 @@ crate: .venv/.ready .venv/provenance/.ready ## a finished run as an RO-Crate in 
 	@PYTHONPATH=$(PYTHONPATH):$(PROVENANCE) python workflow/crate.py $(RUN)
 
 sbom: .venv/.ready .venv/provenance/.ready ## the packages of each image as CycloneDX, in reports/sbom
-	@PYTHONPATH=$(PROVENANCE) python workflow/sbom.py
+	@PYTHONPATH=$(PYTHONPATH):$(PROVENANCE) python workflow/sbom.py
 
 sign: .venv/.ready .venv/provenance/.ready ## sign a published model with your own key: make sign RUN=tiny-grpo KEY=key.pem
-	@PYTHONPATH=$(PROVENANCE) python -m model_signing sign key --private_key $(KEY) --signature published/$(RUN)/merged.sig published/$(RUN)/merged
+	@mkdir -p reports/signatures
+	@PYTHONPATH=$(PROVENANCE) python -m model_signing sign key --private_key $(KEY) \
+	  --signature reports/signatures/$(RUN).sig published/$(RUN)/merged && echo "sign: reports/signatures/$(RUN).sig"
 
 audit-deps: .venv/.ready ## known vulnerabilities of the locked packages, by a database in hand (ADVISORIES=FOLDER of OSV records)
 	@ADVISORIES="$(ADVISORIES)" python workflow/advisories.py

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from grpo_cot.common.errors import naming
-from grpo_cot.common.files import read_jsonl, write_json, write_jsonl
+from grpo_cot.common.files import read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.common.step import run
 from grpo_cot.grading.grade import grade, metrics
 from grpo_cot.grading.texts.judge import load_judge
@@ -29,7 +29,8 @@ def main(args: Namespace) -> str:
         judge = load_judge(args.prompts / "eval-judge.jsonl", {row["text"] for row in asked})
         with naming(args.recipe):
             predictions = judge_texts(predictions, completions, asked, judge, rewards)
-    result = metrics(predictions)
+    asked_as = read_json(args.prompts / "summary.json")[predictions[0]["set"]]["also_asked_as"]
+    result = metrics(predictions, asked_as.keys())
     result["validation"] = {
         path.parent.name: validation_figures(
             read_jsonl(path), {name: row for (split, name), row in problems.items() if split == "validation"}

@@ -65,7 +65,9 @@ def _pushed(
     conversations = [row["messages"] for row in asked]
 
     def answers(folder: Path) -> list[str]:
-        return greedy_answers(folder, architecture, conversations, recipe.prompt.chat_template_kwargs)
+        return greedy_answers(
+            folder, architecture, conversations, recipe.prompt.chat_template_kwargs, recipe.model.threads
+        )
 
     return push(output, args.name, recipe.publish, token, answers, Path(".cache/publish") / args.name)
 

@@ -253,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.meanwhile = None
         if entries[0]["value"].get("parentCommit", "") != self.hub.commits[repository][0]["id"]:
             return refusal(412, "A commit has happened since. Please refresh and try again.")
-        errors = metadata_errors(files["README.md"].decode(), set(files))
+        errors = metadata_errors(files["README.md"].decode(), set(files)) if "README.md" in files else []
         errors += [e for path in files if path.startswith(".eval_results/") for e in results_errors(files[path])]
         if errors:
             return refusal(400, "\n".join(errors))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import folder_from
@@ -107,13 +108,20 @@ def test_a_set_is_also_asked_with_its_first_examples_alone_and_the_same_question
     ("also_with", "says"),
     [
         ([0, 0], "also_with: names one twice"),
-        ([2], r"also_with: expected numbers from 0 on, below the number of examples \(2\), found \[2\]"),
+        ([2], r"also_with: expected 'nothing' and numbers from 0 on, below the number of examples \(2\), found \[2\]"),
         ([-1], r"below the number of examples \(2\)"),
     ],
 )
 def test_a_set_is_also_asked_with_fewer_examples_only(also_with: list[int], says: str) -> None:
     with pytest.raises(InputError, match=says):
         validated(PromptSection, section().model_dump() | {"examples": shown(2), "also_with": also_with}, "recipe.yaml")
+
+
+@pytest.mark.parametrize(("examples", "also_with"), [([], ["nothing"]), (shown(1), [0, "nothing"])])
+def test_the_question_alone_is_not_asked_twice(examples: list[Any], also_with: list[Any]) -> None:
+    asked = section().model_dump() | {"system": None, "examples": examples, "also_with": also_with}
+    with pytest.raises(InputError, match="names the question alone twice"):
+        validated(PromptSection, asked, "recipe.yaml")
 
 
 def test_a_set_of_the_data_set_is_not_written_over_by_one_with_fewer_examples() -> None:

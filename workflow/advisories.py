@@ -38,29 +38,33 @@ def affects(part: Mapping[str, Any], version: Version) -> bool:
     >>> affects(part, Version("1.9")), affects(part, Version("2.0"))
     (True, False)
     """
-    if any(_same(listed, version) for listed in part.get("versions", ())):
+    version = Version(version.public)  # a build's own name, such as +cpu, is in no record
+    if any(_version(listed) == version for listed in part.get("versions", ())):
         return True
     for span in part.get("ranges", ()):
         inside = False
         for event in span["events"] if span["type"] == "ECOSYSTEM" else ():
-            [(kind, bound)] = event.items()
-            reached = str(bound) == "0" or Version(str(bound)) <= version
+            [(kind, text)] = event.items()
+            bound = _version(text)
+            if bound is None:
+                continue
             if kind == "introduced":
-                inside |= reached
+                inside |= bound <= version
             elif kind == "fixed":
-                inside &= not reached
+                inside &= version < bound
             elif kind == "last_affected":
-                inside &= version <= Version(str(bound))
+                inside &= version <= bound
         if inside:
             return True
     return False
 
 
-def _same(listed: object, version: Version) -> bool:
+def _version(text: object) -> Version | None:
+    """A version that Python's packages can have; None of long ago."""
     try:
-        return Version(str(listed)) == version
-    except InvalidVersion:  # of long ago
-        return False
+        return Version(str(text))
+    except InvalidVersion:
+        return None
 
 
 def records(database: Path) -> Iterator[Mapping[str, Any]]:
@@ -85,7 +89,10 @@ def main() -> None:
     for record in records(Path(place)):
         count += 1
         for part in record["affected"]:
-            name = canonicalize_name(str(part.get("package", {}).get("name", "")))
+            package = part.get("package", {})
+            if package.get("ecosystem") != "PyPI":
+                continue
+            name = canonicalize_name(str(package["name"]))
             for version, locks in packages.get(name, {}).items():
                 if affects(part, version):
                     aliases = ", ".join(record.get("aliases", ())[:2])

@@ -7,6 +7,7 @@ folder's is DVC's, the md5 of its list of files.
 
 import argparse
 import datetime
+import hashlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,6 @@ from grpo_cot.params import Run, load_params
 
 ROOT = Path(__file__).parent.parent
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
-LICENCE = "https://spdx.org/licenses/Apache-2.0"
 OF_THE_RUN = ("prepare", "audit", "train", "check", "evaluate", "grade", "merge", "publish", "report")
 LARGEST = 20 * 2**20  # bytes of a file that is put into the crate
 KINDS = {
@@ -50,7 +50,7 @@ def write_crate(root: Path, name: str, folder: Path) -> int:
     """Write the crate of a run into a new folder; the number of files in it.
 
     Raises:
-        InputError: params.yaml has no such run, or it is not finished.
+        InputError: params.yaml has no such run, it is not finished, or a file is not the one that dvc.lock names.
     """
     runs = load_params(root / "params.yaml", root).runs
     if name not in runs:
@@ -63,7 +63,11 @@ def write_crate(root: Path, name: str, folder: Path) -> int:
         f"The run {name}: recipe {run.recipe}, data set {run.dataset}, base {run.base}, seed {run.seed}, with the "
         "hashes of everything that each step read and wrote"
     )
-    crate.license = crate.add(ContextEntity(crate, LICENCE, {"@type": "CreativeWork", "name": "Apache License 2.0"}))
+    crate.license = crate.add(ContextEntity(crate, "#licences", {
+        "@type": "CreativeWork", "name": "Licences of the pipeline, the data set and the base",
+        "description": f"Pipeline: Apache-2.0. Data set {run.dataset}: {_licence(root / f'data/{run.dataset}')}. "
+        f"Base {run.base}: {_licence(root / f'models/{run.base}')}.",
+    }))  # fmt: skip
     crate.add(ContextEntity(crate, PROFILE, {"@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}))
     crate.root_dataset["conformsTo"] = {"@id": PROFILE}
     files = _Files(crate, root)
@@ -75,6 +79,11 @@ def write_crate(root: Path, name: str, folder: Path) -> int:
     crate.root_dataset["datePublished"] = max(action["endTime"] for action in actions)
     crate.write(folder)
     return files.count
+
+
+def _licence(folder: Path) -> str:
+    licence = read_json(folder.with_name(f"{folder.name}.source.json"))["licence"]
+    return str(licence.get("name") or licence["id"])
 
 
 class _Files:
@@ -97,6 +106,12 @@ class _Files:
         if entry:
             facts |= {"identifier": f"md5:{entry['md5']}", "contentSize": str(entry["size"])}
         if place.is_file() and place.stat().st_size <= LARGEST:
+            found = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
+            if entry and found != entry["md5"]:
+                raise InputError(
+                    f"{path} has the md5 {found}, expected {entry['md5']} as in dvc.lock: it was changed since the "
+                    "run; run `make repro` first, or take the change back"
+                )
             self.count += 1
             kind = KINDS.get(place.suffix, "application/octet-stream")
             if path.startswith("scripts/"):

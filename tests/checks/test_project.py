@@ -99,7 +99,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (PLAIN, "evaluate.sets", ["test-with-0", "test"], "evaluate.sets begins with 'test-with-0', but the first set is"),
     (PLAIN, "evaluate.sets", ["test", "tset-with-0"], "which the data set 'few' of the run"),
     (PLAIN, "prompt.also_with", [], "names 'test-with-0', but prompt.also_with is []; add 0 to it, or"),
-    (PLAIN, "prompt.also_with", [0, 1], "also_with: expected numbers from 0 on, below the number of examples (1)"),
+    (PLAIN, "prompt.also_with", [0, 1], "also_with: expected 'nothing' and numbers from 0 on, below the"),
     (PLAIN, "prompt.also_with", [0, 0], "prompt.also_with: names one twice, found [0, 0]"),
     (PLAIN, "prompt.examples", [{"question": "1 + 1?"}], "the key 'prompt.examples.0.completion' is missing"),
     (SHORT, "prompt.example", None, "unknown key 'prompt.example'; did you mean 'examples'?"),

@@ -15,7 +15,7 @@ from sacrebleu import corpus_bleu
 from support import ROOT
 
 from grpo_cot.common.errors import InputError
-from grpo_cot.common.files import Row, read_json, read_jsonl, write_jsonl
+from grpo_cot.common.files import Row, read_json, read_jsonl, write_json, write_jsonl
 from grpo_cot.grading import grade as grading
 from grpo_cot.grading.comparison import compare
 from grpo_cot.grading.grade import grade, metrics, read_completion, read_samples, unread_warnings
@@ -242,6 +242,7 @@ def test_the_step_writes_predictions_and_metrics(tmp_path: Path, capsys: pytest.
     write_jsonl(tmp_path / "prompts/eval-test.jsonl", prompts)
     write_jsonl(tmp_path / "completions.jsonl", COMPLETIONS)
     write_jsonl(tmp_path / "prompts/eval-validation.jsonl", prompts)
+    write_json(tmp_path / "prompts/summary.json", {"test": {"also_asked_as": {}}})
     answer = {"step": 10, "id": "b", "text": "The answer is 5.", "tokens": 6, "truncated": False}
     write_jsonl(tmp_path / "train/01-grpo/validation.jsonl", [answer, {**answer, "step": 20, "text": schema(5)}])
     said = grade_step(
@@ -357,19 +358,19 @@ def test_the_base_is_also_held_against_at_the_prompt_at_which_it_does_best() -> 
         "test": (["4", "4", "4", "4"], [schema(5), schema(5), schema(5), schema(4)]),
         "test-with-0": ([schema(5), schema(4), schema(4), schema(4)], [schema(4)] * 4),
         "test-with-nothing": (["5", "5", "4", "4"], [schema(4)] * 4),
-        "svamp": (["5"] * 4, ["5"] * 4),
+        "test-with-hints": (["5"] * 4, ["5"] * 4),  # a set of the data set's own
     }
     rows = [
         {"id": str(number), "set": name, "before": None, "base": answered(base), "trained": answered(trained)}
         for name, (first, second) in said.items()
         for number, (base, trained) in enumerate(zip(first, second, strict=True))
     ]
-    found = metrics(grade(rows, {(row["set"], row["id"]): problem() for row in rows}))["best_prompt"]
+    variants = ["test-with-0", "test-with-1", "test-with-nothing"]
+    found = metrics(grade(rows, {(row["set"], row["id"]): problem() for row in rows}), variants)["best_prompt"]
     assert found["tried"] == ["test", "test-with-0", "test-with-nothing"]
     strict, lenient = found["strict_accuracy"], found["lenient_accuracy"]
     assert (strict["set"], strict["base"]["value"], strict["difference"]["difference"]) == ("test-with-0", 0.25, 0.5)
     assert (lenient["set"], lenient["base"]["value"], lenient["difference"]["difference"]) == (
         "test-with-nothing", 0.5, 0.25,
     )  # fmt: skip
-    alone = [row for row in rows if row["set"] == "test"]
-    assert metrics(grade(alone, {("test", row["id"]): problem() for row in alone}))["best_prompt"] is None
+    assert metrics(grade(rows, {(row["set"], row["id"]): problem() for row in rows}))["best_prompt"] is None

@@ -35,6 +35,8 @@ def record(**affected: Any) -> str:
         ({"ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "1.0"}, {"last_affected": TORCH}]}]}, True),
         ({"ranges": [{"type": "GIT", "events": [{"introduced": "0"}]}], "versions": ["1.0", "not a version"]}, False),
         ({"versions": [TORCH]}, True),
+        ({"versions": [TORCH], "package": {"name": "torch", "ecosystem": "npm"}}, False),
+        ({"ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "of old"}, {"fixed": "99"}]}]}, False),
     ],
     ids=str,
 )
@@ -44,7 +46,8 @@ def test_a_locked_version_is_compared_with_each_record(tmp_path: Path, affected:
         tmp_path / "torch/PYSEC-1.json", json.dumps({**json.loads(record(versions=[TORCH])), "withdrawn": "2026"})
     )
     status, said = audit(tmp_path)
-    assert status == hit and ("torch 2.13.0" in said and "PYSEC-0 CVE-0" in said) is hit
+    assert status == hit and ("torch 2.13.0 (" in said and "torch 2.13.0+cpu (" in said) is hit, said
+    assert ("PYSEC-0 CVE-0" in said) is hit
     assert ("no known vulnerability" in said) is not hit and "(1 records," in said
 
 

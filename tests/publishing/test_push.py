@@ -441,3 +441,26 @@ def test_a_repository_of_others_is_not_written_over_unless_the_recipe_says_so(wo
     assert "set publish.overwrite: true" in said and sum("/commit/" in path for path in hub.paths()) == asked
     workshop.edit(workshop.recipe, "  dry_run: false", "  dry_run: false\n  overwrite: true")
     workshop.publish()
+
+
+def test_a_commit_in_parts_is_this_runs(workshop: Workshop, hub: Hub) -> None:
+    workshop.publish()
+    commits = hub.commits["somebody/me-model-merged"]
+    commits.insert(0, {**commits[0], "title": "Publish run from grpo-cot (part 2)"})
+    workshop.publish()
+
+
+def test_weights_of_an_earlier_model_in_other_files_do_not_stay(workshop: Workshop, hub: Hub) -> None:
+    workshop.publish()
+    hub.repositories["somebody/me-model-merged"]["model-00001-of-00002.safetensors"] = b"earlier"
+    hub.repositories["somebody/me-model-merged"][".gitattributes"] = b"*.safetensors filter=lfs"
+    (workshop.folder / "merged/notes.txt").write_bytes(b"later")
+    workshop.publish()
+    there = hub.repositories["somebody/me-model-merged"]
+    assert "model-00001-of-00002.safetensors" not in there and ".gitattributes" in there
+
+
+def test_a_model_that_cannot_be_asked_here_is_one_sentence(workshop: Workshop, hub: Hub) -> None:
+    (workshop.folder / "merged/model.safetensors").write_bytes(b"no weights")
+    said = workshop.refused(workshop.publish)
+    assert "has every file as it was sent, but the model cannot be asked on this machine" in said

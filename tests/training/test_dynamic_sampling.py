@@ -20,8 +20,23 @@ def recipe(rounds: int, **changes: Any) -> Recipe:
     phase = content["phases"][0]
     phase["grpo"] |= {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "max_completion_length": 40}
     phase["grpo"] |= changes.pop("grpo", {})
+    if order := changes.pop("order", None):
+        phase["grpo"]["shuffle_dataset"] = False
+        phase["pass_rates"] = {
+            "problems": 12, "count": 4, "batch_size": 32, "low": 0.0, "high": 1.0, "order": order,
+            "sampling": {"do_sample": True, "max_new_tokens": 40},
+        }  # fmt: skip
     phase["dynamic_sampling"] = {"rounds": rounds}
     return Recipe.model_validate(content | {"rewards": {"correctness": 1.0}} | changes)
+
+
+def texts_of(trainer: Any, rows: list[Any]) -> list[str]:
+    """The prompts of rows as a trainer logs them."""
+    texts = []
+    for row in rows:
+        ids = trainer.processing_class.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]
+        texts.append(trainer.processing_class.decode(ids, skip_special_tokens=True))
+    return texts
 
 
 @pytest.mark.slow
@@ -50,6 +65,7 @@ def test_groups_without_an_advantage_are_replaced_by_those_of_other_prompts(
     assert metrics[STILL_SILENT] == [0.0 if replaced else 0.5] and metrics[ROUNDS] == [len(asked) - 1.0]
     assert len(asked) == 1 + rounds or asked[-1][0] in paying
     assert (batch["advantages"].view(-1, group) != 0).any(dim=1).tolist() == [True, replaced]
+    assert [list(trainer._logs["prompt"])[place] for place in (0, group)] == texts_of(trainer, first)
     everything = [prompt for prompts in asked for prompt in prompts]
     assert len(everything) == len({str(prompt) for prompt in everything})  # nobody is asked twice in a step
     texts = trainer.processing_class.batch_decode(batch["prompt_ids"][::group], skip_special_tokens=True)
@@ -107,29 +123,37 @@ def test_a_killed_training_asks_the_same_prompts_and_ends_the_same_to_the_byte(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "rounds", "sentence"),
+    ("before", "after", "rounds", "sentences"),
     [
-        (0.8, 0.25, 1.5, "groups 80% carried no signal at first, and 25% after 1.5 rounds a step on average."),
-        (1.0, 1.0, 2.0, "100% after 2.0 rounds a step on average: other prompts taught no more; keep a band of pass"),
-        (0.0, 0.0, 0.0, "Of a step's groups 0% carried no signal at first, and 0% after 0.0 rounds"),
-        (None, None, None, None),
+        (
+            0.8, 0.25, 1.5,
+            ["Of a step's groups 80% carried no signal at first, and 25% after 1.5 rounds a step on average."],
+        ),
+        (
+            1.0, 1.0, 2.0,
+            ["Of a step's groups 100% carried no signal at first, and 100% after 2.0 rounds a step on average: other "
+             "prompts taught no more; keep a band of pass rates (pass_rates) instead."],
+        ),
+        (0.0, 0.0, 0.0, ["Every group of every step carried a signal: no round of dynamic sampling was drawn."]),
+        (0.5, 0.5, 0.0, ["Of a step's groups 50% carried no signal, and there was no other prompt to ask; add rows."]),
+        (None, None, None, []),
     ],
-)
+)  # fmt: skip
 def test_the_sentence_says_what_the_rounds_brought(
-    before: float | None, after: float | None, rounds: float | None, sentence: str | None
+    before: float | None, after: float | None, rounds: float | None, sentences: list[str]
 ) -> None:
     from grpo_cot.training.signal.dynamic_sampling import ROUNDS, STILL_SILENT, dynamic_sampling_sentences
 
     entry = {"frac_reward_zero_std": before, STILL_SILENT: after, ROUNDS: rounds}
     logged = [{name: value for name, value in entry.items() if value is not None}]
-    found = dynamic_sampling_sentences(logged)
-    assert (found == []) if sentence is None else (sentence in found[0])
+    assert dynamic_sampling_sentences(logged) == sentences
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"accelerate": {"num_processes": 2}}, "dynamic_sampling replaces groups in one process"),
+        ({"order": "easiest_first"}, "dynamic_sampling asks prompts at random, which undoes pass_rates.order"),
         ({"backend": "unsloth"}, "but the backend unsloth keeps its batches in another form"),
         ({"grpo": {"scale_rewards": "batch"}}, "dynamic_sampling is given, but grpo.scale_rewards is 'batch'"),
         (
@@ -145,3 +169,21 @@ def test_what_does_not_fit_is_one_sentence(changes: dict[str, Any], says: str) -
     with pytest.raises(InputError) as error:
         check_training_sections(recipe(2, **changes), "recipe.yaml")
     assert says in str(error.value)
+
+
+def test_of_prompts_that_stand_twice_in_the_rows_one_is_asked() -> None:
+    from grpo_cot.training.signal.dynamic_sampling import _others
+
+    rows = [{"prompt": letter} for letter in "abbbc"]
+    assert sorted(row["prompt"] for row in _others(rows, ["a"], 4)) == ["b", "c"]
+
+
+def test_a_group_whose_completions_are_masked_does_not_teach() -> None:
+    import torch
+
+    from grpo_cot.training.signal.dynamic_sampling import _groups
+
+    batch = {
+        "advantages": torch.tensor([1.0, -1.0, 1.0, -1.0]), "completion_mask": torch.tensor([[0], [0], [1], [0]])
+    }  # fmt: skip
+    assert _groups(batch, 2, varied=True) == [1] and _groups(batch, 2, varied=False) == [0]

@@ -61,7 +61,8 @@ def test_every_dashboard_gets_curves_and_completions_in_files_of_the_checkout(tm
 
     with sqlite3.connect(cache / "trackio/grpo-cot.db") as database:
         logged = [(name, json.loads(text)) for name, text in database.execute("SELECT run_name, metrics FROM metrics")]
-    assert {name for name, _ in logged} == {"watched 01-grpo"}
+    [name] = {name for name, _ in logged}
+    assert name.startswith("watched 01-grpo ") and len(name) == len("watched 01-grpo ") + 6
     assert [entry["train/global_step"] for _, entry in logged if "train/reward" in entry] == [1, 2, 3, 4]
     shown = [entry["completions"] for _, entry in logged if "completions" in entry]
     assert len(shown) == 2 and shown[0]["_type"] == "trackio.table"
@@ -74,7 +75,9 @@ def test_a_models_text_is_indented_for_tensorboard() -> None:
     from grpo_cot.training.methods.watching import as_markdown
 
     columns = {"step": [2], "prompt": ["a\nb"], "completion": ["<b>x</b>\n# y"], "correctness": [0.5]}
-    assert as_markdown(columns) == "**correctness 0.5**\n\n    a\n    b\n\n    <b>x</b>\n    # y"
+    assert as_markdown(columns) == (
+        "**correctness 0.5**\n\nprompt\n\n    a\n    b\n\ncompletion\n\n    <b>x</b>\n    # y"
+    )
 
 
 def test_after_a_resumption_the_time_left_is_that_of_the_steps_made_since() -> None:

@@ -308,6 +308,8 @@ def _check_dynamic_sampling(recipe: Recipe, phase: GrpoPhase, where: str) -> Non
         raise InputError(f"{where} replaces groups in one process: 'accelerate' must be null; or set it to null")
     if recipe.backend == "unsloth":
         raise InputError(f"{where} is given, but the backend unsloth keeps its batches in another form; set it to null")
+    if phase.pass_rates is not None and phase.pass_rates.order is not None:
+        raise InputError(f"{where} asks prompts at random, which undoes pass_rates.order; set one of them to null")
     compared = {"scale_rewards": "batch", "multi_objective_aggregation": "normalize_then_sum"}
     for name, value in compared.items():
         if settings.get(name) == value:
@@ -319,7 +321,7 @@ def _check_dynamic_sampling(recipe: Recipe, phase: GrpoPhase, where: str) -> Non
 
 def _check_shown(phase: GrpoPhase, where: str) -> None:
     """Refuse tables of completions for no dashboard, and at steps that are not logged."""
-    every, logged = phase.show_completions, phase.grpo.get("logging_steps", 500)
+    every, logged = phase.show_completions, phase.grpo.get("logging_steps")
     if every is None:
         return
     if phase.grpo.get("report_to", "none") in ("none", []):

@@ -1,7 +1,7 @@
 """The base at its own best prompt, beside the trained model at the recipe's: a gain that a prompt alone would bring is
 none of the training's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from grpo_cot.common.files import Row
@@ -10,15 +10,15 @@ from grpo_cot.grading.estimates import paired, share
 READERS = ("strict", "lenient")
 
 
-def best_prompt(by_set: Mapping[str, Sequence[Row]]) -> dict[str, Any] | None:
-    """By reader, the set among the main one and its `-with-` variants in which the base does best, and what the trained
+def best_prompt(by_set: Mapping[str, Sequence[Row]], variants: Collection[str]) -> dict[str, Any] | None:
+    """By reader, the set among the main one and its `variants` in which the base does best, and what the trained
     model's main answers are above that: `set`, `base` (a share), and the paired `difference`. `tried` names all sets.
 
     The prompt is chosen on the problems that are reported, which can only favour the base. None where the main set,
     which is the first, has no variant or no final answers.
     """
     main, rows = next(iter(by_set.items()))
-    tried = [name for name in by_set if name == main or name.startswith(f"{main}-with-")]
+    tried = [name for name in by_set if name == main or name in variants]
     if len(tried) == 1 or rows[0]["gold"] is None:
         return None
     trained = {row["id"]: row["trained"] for row in rows}

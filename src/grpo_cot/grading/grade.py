@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -130,14 +130,15 @@ def _reasoning(completion: str) -> str:
     return texts[0] if texts else completion
 
 
-def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
+def metrics(predictions: Sequence[Row], variants: Collection[str] = ()) -> dict[str, Any]:
     """The figures of every set, and on top those of the main one, which is the first in the file.
 
     Shares have Wilson's 95 % interval, means and perplexity a bootstrap interval over problems. Lengths are in tokens.
     A figure that cannot be computed (no final answers, no solutions, no samples) is None, and `paired` is without it.
     The figures of pairs (`grpo_cot.grading.pairs`) are there where the rows are pairs of answers, and those of texts
     (`grpo_cot.grading.texts.figures`) where they are texts. `best_prompt` (`grpo_cot.grading.best_prompt`) is None
-    where one prompt was asked. `before` is the phase whose model stands as `base`.
+    where one prompt was asked; `variants` are the sets that ask the main one's problems in another way. `before` is the
+    phase whose model stands as `base`.
 
     Raises:
         InputError: a set has neither final answers nor pairs nor texts.
@@ -147,9 +148,8 @@ def metrics(predictions: Sequence[Row]) -> dict[str, Any]:
         by_set.setdefault(prediction["set"], []).append(prediction)
     sets = {name: _set_figures(rows) for name, rows in by_set.items()}
     main = next(iter(sets))
-    return {
-        "set": main, "before": predictions[0]["before"], **sets[main], "best_prompt": best_prompt(by_set), "sets": sets,
-    }  # fmt: skip
+    best = best_prompt(by_set, variants)
+    return {"set": main, "before": predictions[0]["before"], **sets[main], "best_prompt": best, "sets": sets}
 
 
 def _set_figures(predictions: Sequence[Row]) -> dict[str, Any]:

@@ -16,9 +16,13 @@ NEW_TOKENS = 48
 @torch.inference_mode()
 def greedy_answers(
     folder: Path, architecture: Literal["causal", "seq2seq"], conversations: Sequence[Sequence[Message]],
-    chat_template_kwargs: Mapping[str, Any],
+    chat_template_kwargs: Mapping[str, Any], threads: int,
 ) -> list[str]:  # fmt: skip
-    """The model's greedy answers, of at most NEW_TOKENS tokens each, to `conversations`, one after the other."""
+    """The model's greedy answers, of at most NEW_TOKENS tokens each, to `conversations`, one after the other.
+
+    `threads` of the CPU are used.
+    """
+    torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     kind = AutoModelForCausalLM if architecture == "causal" else AutoModelForSeq2SeqLM
     model = kind.from_pretrained(folder).eval()

@@ -1,6 +1,7 @@
 """The push to the Hub, and the proof that it holds: every file by its hash, and the same answers from a download."""
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from grpo_cot.hub.errors import hub_errors
 from grpo_cot.recipes.recipe import PublishSection
 
 FIRST_COMMIT = "initial commit"  # the Hub's own title of the one with which a repository begins
+PART = r"( \(part \d+\))?"  # which the client adds where it commits a large folder in several steps
 Answers = Callable[[Path], Sequence[str]]
 
 
@@ -54,15 +56,15 @@ def push(
         with hub_errors(f"the files did not reach {name}, which may be left empty or incomplete{there}"):
             commit = api.upload_folder(
                 repo_id=name, folder_path=folder / part, commit_message=title,
-                delete_patterns=".eval_results/*",  # an earlier model's, which this one may not have
+                delete_patterns="*",  # an earlier model's files that this one does not have, weights perhaps
                 parent_commit=head,  # so that what another pushes meanwhile is refused and not mixed in
             )  # fmt: skip
         pushed[part] = {"repository": name, "commit": commit.oid}
         pushed[part]["files"] = _check_files(api, name, commit.oid, folder / part)
         came_back = _download(name, commit.oid, token, folder / part, scratch / part)
         if part == "merged":
-            pushed[part]["answers"] = _check_answers(name, commit.oid, answers(folder / part), answers(came_back))
-        shutil.rmtree(came_back)
+            pushed[part]["answers"] = _check_answers(name, commit.oid, answers, folder / part, came_back)
+        shutil.rmtree(came_back.parent)
     return pushed
 
 
@@ -104,6 +106,9 @@ def _download(name: str, commit: str, token: str, sent: Path, scratch: Path) -> 
         InputError: the commit cannot be downloaded, or a file came back otherwise.
     """
     folder = scratch / commit
+    for other in scratch.glob("*"):  # of a push that failed
+        if other != folder:
+            shutil.rmtree(other)
     with hub_errors(f"{name} was pushed, but its commit {commit} cannot be downloaded"):
         snapshot_download(name, revision=commit, token=token, local_dir=folder)
     expected, found = file_hashes(sent), file_hashes(folder)
@@ -116,12 +121,19 @@ def _download(name: str, commit: str, token: str, sent: Path, scratch: Path) -> 
     return folder
 
 
-def _check_answers(name: str, commit: str, expected: Sequence[str], found: Sequence[str]) -> int:
+def _check_answers(name: str, commit: str, answers: Answers, pushed: Path, downloaded: Path) -> int:
     """Compare what the pushed and the downloaded model say; to how many problems.
 
     Raises:
-        InputError: an answer differs.
+        InputError: an answer differs, or a model cannot be asked here.
     """
+    try:
+        expected, found = answers(pushed), answers(downloaded)
+    except (ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{name}: its commit {commit} has every file as it was sent, but the model cannot be asked on this machine "
+            f"({' '.join(str(error).split())[:200]}); give the step publish more memory, and start again"
+        ) from error
     for number, (before, after) in enumerate(zip(expected, found, strict=True), start=1):
         if before != after:
             raise InputError(
@@ -159,7 +171,8 @@ def _check_there(api: HfApi, name: str, section: PublishSection, title: str) -> 
             f"publish.private is true, but {name} is on the Hub already, and public; make it private in its settings, "
             "or set publish.private: false"
         )
-    others = [commit for commit in commits if commit.title not in (title, FIRST_COMMIT)]
+    ours = re.compile(f"{re.escape(title)}{PART}|{FIRST_COMMIT}")
+    others = [commit for commit in commits if not ours.fullmatch(commit.title)]
     if others:
         raise InputError(
             f"{name} is on the Hub already and holds {others[0].title!r} (commit {others[0].commit_id}), which is not "

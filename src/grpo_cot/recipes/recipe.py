@@ -45,7 +45,9 @@ class PromptSection(Section):
             raise ValueError("names one twice")
         shown = len(info.data.get("examples", ()))
         if not all(count == "nothing" or 0 <= count < shown for count in counts):
-            raise ValueError(f"expected numbers from 0 on, below the number of examples ({shown})")
+            raise ValueError(f"expected 'nothing' and numbers from 0 on, below the number of examples ({shown})")
+        if "nothing" in counts and info.data.get("system") is None and (not shown or 0 in counts):
+            raise ValueError("names the question alone twice: without a system message 0 examples are nothing")
         return counts
 
     def variants(self, name: str) -> dict[str, "PromptSection"]:

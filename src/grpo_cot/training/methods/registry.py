@@ -70,8 +70,10 @@ def trainer_configuration(recipe: Recipe, phase: Phase, checkpoints: Path, seed:
     Raises:
         InputError: the library refuses them.
     """
-    # What dashboards call it: the run, by the folder of its scratch folders, and the phase.
-    name = f"{checkpoints.parents[1].name} {checkpoints.name.removeprefix('checkpoints-')}"
+    # What dashboards call it: the run, by the folder of its scratch folders, the phase, and letters of the scratch
+    # folder, which is another one after a change: Trackio goes on with the curves of a name.
+    phase_name, folder = checkpoints.name.removeprefix("checkpoints-"), checkpoints.parent.name[:6]
+    name = f"{checkpoints.parents[1].name} {phase_name} {folder}"
     settings = {
         "output_dir": str(checkpoints), "seed": seed, "use_cpu": DEVICE == "cpu", "project": "grpo-cot",
         "run_name": name, **phase.settings,

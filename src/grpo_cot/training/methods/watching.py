@@ -10,7 +10,7 @@ ROWS = 16  # of a table
 
 
 class CompletionTables(TrainerCallback):  # type: ignore[misc]  # Transformers is not followed by mypy here
-    """Sends a table of the newest completions, with their rewards and advantages, to each dashboard.
+    """Sends a table of completions of the newest batch, with their rewards and advantages, to each dashboard.
 
     TRL's `log_completions` prints it in the terminal as well, at every entry of the log, and leaves TensorBoard out.
     """
@@ -54,8 +54,9 @@ def as_markdown(columns: Mapping[str, Sequence[Any]]) -> str:
     for values in zip(*columns.values(), strict=True):
         row = dict(zip(columns, values, strict=True))
         figures = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float))
-        texts = "\n\n".join(
-            "\n".join(f"    {line}" for line in str(row[name]).splitlines()) for name in ("prompt", "completion")
+        texts = "".join(
+            f"\n\n{name}\n\n" + "\n".join(f"    {line}" for line in str(row[name]).splitlines())
+            for name in ("prompt", "completion")
         )
-        parts.append(f"**{figures}**\n\n{texts}")
+        parts.append(f"**{figures}**{texts}")
     return "\n\n---\n\n".join(parts)

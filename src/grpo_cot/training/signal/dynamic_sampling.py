@@ -5,6 +5,7 @@ from those that the step has not asked yet, for as many rounds as the recipe all
 is full, without a bound; here a round draws as many groups as are missing.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ PADDED_LEFT = ("prompt_ids", "prompt_mask")
 def replace_silent(trainer: Any, rounds: int) -> None:
     """Have TRL's GRPO trainer, in one process, replace groups without an advantage in at most so many `rounds` a step.
 
-    All figures that it logs of rewards and completions stay those of a step's first draw, which nothing has selected.
+    What it logs of rewards and completions, but for the number of tokens seen, stays that of a step's first draw, which
+    nothing has selected.
     Prompts come from torch's generator, whose state a checkpoint has: a resumed training asks the same ones.
     """
     generate, group = trainer._generate_and_score_completions, trainer.num_generations
@@ -32,6 +34,7 @@ def replace_silent(trainer: Any, rounds: int) -> None:
             return batch
         metrics = trainer._metrics["train"]
         logged = {name: len(values) for name, values in metrics.items()}
+        shown = copy.deepcopy(trainer._logs)
         asked = [row["prompt"] for row in inputs[::group]]
         silent, count = _groups(batch, group, varied=False), 0
         while silent and count < rounds:
@@ -46,6 +49,8 @@ def replace_silent(trainer: Any, rounds: int) -> None:
             silent = silent[len(found) :]
         for name, values in metrics.items():
             del values[logged.get(name, 0) :]
+        if count:
+            trainer._logs.update(shown)
         metrics[ROUNDS].append(float(count))
         metrics[STILL_SILENT].append(len(silent) * group / len(inputs))
         return batch
@@ -54,20 +59,24 @@ def replace_silent(trainer: Any, rounds: int) -> None:
 
 
 def _groups(batch: Mapping[str, Any], group: int, *, varied: bool) -> list[int]:
-    """The numbers of the groups that have an advantage (`varied`), or of those that have none."""
-    has = (batch["advantages"].view(-1, group) != 0).any(dim=1)
+    """The numbers of the groups that teach (`varied`), by an advantage of a completion with tokens that count, or of
+    those that do not."""
+    teaches = (batch["advantages"] != 0) & batch["completion_mask"].any(dim=1)
+    has = teaches.view(-1, group).any(dim=1)
     found: list[int] = (has == varied).nonzero().flatten().tolist()
     return found
 
 
 def _others(dataset: Any, asked: Sequence[Any], count: int) -> list[Row]:
-    """At most `count` rows of a data set, at random, whose prompts are not among those `asked`."""
+    """At most `count` rows of a data set, at random, whose prompts differ from each other's and from those `asked`."""
     rows: list[Row] = []
+    seen = list(asked)
     for index in torch.randperm(len(dataset)).tolist():
         if len(rows) == count:
             break
-        if (row := dataset[index])["prompt"] not in asked:
+        if (row := dataset[index])["prompt"] not in seen:
             rows.append(row)
+            seen.append(row["prompt"])
     return rows
 
 
@@ -107,7 +116,13 @@ def dynamic_sampling_sentences(steps: Sequence[Mapping[str, float]]) -> list[str
     """A sentence on what the rounds brought, where steps logged them."""
     if not any(ROUNDS in entry for entry in steps):
         return []
-    before, after = mean("frac_reward_zero_std", steps), mean(STILL_SILENT, steps)
-    gain = f"{after:.0%} after {mean(ROUNDS, steps):.1f} rounds a step on average"
+    before, after, rounds = (mean(name, steps) for name in ("frac_reward_zero_std", STILL_SILENT, ROUNDS))
+    if not before:
+        return ["Every group of every step carried a signal: no round of dynamic sampling was drawn."]
+    if not rounds:
+        return [f"Of a step's groups {before:.0%} carried no signal, and there was no other prompt to ask; add rows."]
+    said = (
+        f"Of a step's groups {before:.0%} carried no signal at first, and {after:.0%} after {rounds:.1f} rounds a step"
+    )
     note = "" if after < before else ": other prompts taught no more; keep a band of pass rates (pass_rates) instead"
-    return [f"Of a step's groups {before:.0%} carried no signal at first, and {gain}{note}."]
+    return [f"{said} on average{note}."]
