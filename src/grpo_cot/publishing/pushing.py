@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, RepoFile, snapshot_download
 from huggingface_hub.utils import get_session, hf_raise_for_status
+from safetensors import SafetensorError
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import file_hash, file_hashes
@@ -129,7 +130,7 @@ def _check_answers(name: str, commit: str, answers: Answers, pushed: Path, downl
     """
     try:
         expected, found = answers(pushed), answers(downloaded)
-    except (ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
+    except (ImportError, MemoryError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise InputError(
             f"{name}: its commit {commit} has every file as it was sent, but the model cannot be asked on this machine "
             f"({' '.join(str(error).split())[:200]}); give the step publish more memory, and start again"
