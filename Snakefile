@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path[:0] = [str(Path(workflow.basedir) / "src"), str(Path(workflow.basedir) / "workflow")]
-from stages import DVC, FOLDER, load_plan, marker
+from stages import FOLDER, load_plan, marker
 
 from grpo_cot.common.errors import InputError
 
@@ -46,6 +46,7 @@ for group in dict.fromkeys(stage.split("@")[0] for stage in plan):
             runtime=lambda wildcards: plan[wildcards.stage].resources.get("runtime", 60),
             gpu=lambda wildcards: plan[wildcards.stage].resources.get("gpu", 0),
         params:
-            dvc=DVC,
+            python=sys.executable,
+            program=Path(workflow.basedir) / "workflow/stage.py",
         shell:
-            "{params.dvc} --wait-for-lock repro --single-item --allow-missing {wildcards.stage} > {log} 2>&1"
+            "{params.python:q} {params.program:q} {wildcards.stage} > {log} 2>&1"

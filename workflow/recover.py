@@ -23,7 +23,7 @@ from grpo_cot.common.errors import InputError
 
 ROOT = Path(__file__).parent.parent.resolve()
 # What a leftover process runs, as the script or the module after `python`, or as the program itself.
-OURS = {"dvc", "snakemake", "launch.py", "grpo_cot.training.launch", "accelerate.commands.launch"}
+OURS = {"dvc", "stage.py", "snakemake", "launch.py", "grpo_cot.training.launch", "accelerate.commands.launch"}
 OURS |= {path.name for path in ROOT.glob("scripts/*.py")}
 LABEL = f"grpo-cot.checkout={ROOT}"
 OUTPUTS = ("data", "models", "runs", "published", "comparisons", "record")

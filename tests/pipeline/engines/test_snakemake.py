@@ -151,6 +151,22 @@ def test_dvc_still_has_the_names_that_it_does_not_promise(finished: Project, mon
         assert train.meta["image"] == "cpu" and "threads=2" in train.meta["cpu"]
 
 
+def test_a_stages_lines_are_put_into_the_lock_as_dvc_writes_them(finished: Project) -> None:
+    """The file is the same whoever writes it."""
+    import stage
+    from dvc.utils.serialize import dumps_yaml, load_yaml
+
+    text = (finished.folder / "dvc.lock").read_text()
+    stages = load_yaml(finished.folder / "dvc.lock")["stages"]
+    assert text.startswith(stage.HEAD) and stage.BODY.fullmatch(text, len(stage.HEAD)) and len(stages) > 20
+    again = stage.HEAD
+    for name, entry in stages.items():
+        lines = dumps_yaml({"stages": {name: entry}}).removeprefix("stages:\n")
+        assert stage.with_stage(text, name, lines) == text
+        again = stage.with_stage(again, name, lines)
+    assert again == text
+
+
 def stages_that_end_together(folder: Path, rounds: int) -> None:
     """Eight stages side by side, again and again: each must be recorded."""
     project = synthetic(folder, count=8, seconds=0.01)
@@ -181,7 +197,8 @@ def dvc_of(project: Project) -> int:
     return next(
         int(process.pid)
         for process in psutil.process_iter(["cmdline", "cwd"])
-        if "--wait-for-lock" in (process.info["cmdline"] or ()) and process.info["cwd"] == str(project.folder)
+        if any(word.endswith("workflow/stage.py") for word in process.info["cmdline"] or ())
+        and process.info["cwd"] == str(project.folder)
     )
 
 
