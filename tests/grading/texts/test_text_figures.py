@@ -132,6 +132,7 @@ def step(folder: Path, reward: str = "reward_model") -> Namespace:
         for number, (text, label) in enumerate(zip(texts, labels, strict=True))
     ]  # fmt: skip
     write_jsonl(folder / "prompts/eval-test.jsonl", prompts)
+    write_json(folder / "prompts/summary.json", {"test": {"also_asked_as": {}}})
     judges = [row | {"id": f"judge-{number}", "text": f"{row['text']} indeed"} for number, row in enumerate(prompts)]
     write_jsonl(folder / "prompts/eval-judge.jsonl", judges)
     written = {
