@@ -1,124 +1,23 @@
 """The steps base and publish as a user runs them, against a Hub that refuses what the Hub refuses."""
 
-import hashlib
 import json
 import shutil
-from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import base
-import publish
 import pytest
 import yaml
 from graded import metrics
 from huggingface_hub import constants, parse_eval_result_entries
 from huggingface_hub.utils import close_session
+from publishing.workshop import AGREEMENT, BASES, Workshop
 from stand_in_hub import READER, Hub, page, refusal
 from support import ROOT
 
-from grpo_cot.common.errors import InputError
-from grpo_cot.common.files import read_json, read_yaml, write_json, write_jsonl
+from grpo_cot.common.files import read_json, read_yaml, write_json
 from grpo_cot.hub import errors
 
-pytestmark = pytest.mark.usefixtures("the_client_asks_it")
-AGREEMENT = "AGREEMENT\n\nBy using the materials you accept these terms.\n"
-BASES = {
-    "qwen2.5-3b-instruct": ("grpo-cot-3b", "me-model"),
-    "llama-3.2-1b-instruct": ("small-reasoner-llama-1b", "Llama-model"),
-}
-
-
-class Workshop:
-    """A run's outputs up to publishing, made by hand, and the two steps that speak to the Hub."""
-
-    def __init__(self, folder: Path, hub: Hub, base: str) -> None:
-        self.folder, self.hub = folder, hub
-        recipe, name = BASES[base]
-        self.base_source = folder / f"{base}.yaml"
-        text = (ROOT / f"sources/bases/{base}.yaml").read_text()
-        # The Hub serves the embedded base under its name, whose vocabulary is another.
-        self.base_source.write_text("".join(line for line in text.splitlines(True) if not line.startswith("tokens:")))
-        self.recipe = folder / f"{recipe}.yaml"
-        self.recipe.write_text((ROOT / f"experiments/{recipe}.yaml").read_text())
-        self.edit(self.recipe, "repository: null ", f"repository: somebody/{name} ")
-        source = read_yaml(self.base_source)
-        self.files = {path.name: path.read_bytes() for path in (ROOT / "assets/tiny/model").iterdir()}
-        self.files[source["licence"]["agreement"]] = AGREEMENT.encode()
-        hub.served[f"{source['id']}@{source['revision']}"] = self.files
-        self._outputs()
-
-    @staticmethod
-    def edit(path: Path, old: str, new: str) -> None:
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
-
-    def _outputs(self) -> None:
-        (self.folder / "train/01-grpo").mkdir(parents=True)
-        (self.folder / "train/01-grpo/adapter_model.safetensors").write_bytes(b"adapter")
-        shutil.copytree(ROOT / "assets/tiny/model", self.folder / "merged")
-        write_json(self.folder / "train/01-grpo/adapter_config.json", {"base_model_name_or_path": "models/base"})
-        ran = {"seed": 3407, "rows": 7473, "packages": {"trl": "1"}}
-        write_json(self.folder / "train/01-grpo/configuration.json", ran)
-        settings = {"dtype": "bfloat16", "attn_implementation": "sdpa", "threads": 1}
-        description = {
-            "kind": "adapter", "architecture": "causal", "path": "01-grpo", "base": "b", "model": settings,
-            "quantization": None,
-        }  # fmt: skip
-        write_json(self.folder / "train/model.json", description)
-        merge = {"dtype": "bfloat16", "base": "dequantized", "token_agreement": 1.0, "tokens": 9, "kept": 1.0}
-        write_json(self.folder / "merge.json", merge)
-        write_json(self.folder / "metrics.json", metrics(0.5, 0.7, n=1319))
-        write_jsonl(self.folder / "prompts/eval-test.jsonl", [{"messages": [{"role": "user", "content": "1 + 1?"}]}])
-        facts = {
-            "kind": "hub", "id": "openai/gsm8k", "revision": "7" * 40, "licence": {"id": "mit", "name": None},
-            "drop": {}, "note": None, "contains": None,
-        }  # fmt: skip
-        test = facts | {"rows": 1319, "benchmark": {"id": "openai/gsm8k", "task_id": "gsm8k"}}
-        record = facts | {"name": "gsm8k-hub", "rows": {"train": 7473, "test": 1319}, "sets": {"test": test}}
-        write_json(self.folder / "gsm8k-hub.source.json", record)
-
-    def make_base(self) -> str:
-        at = self.folder
-        arguments = Namespace(
-            source=self.base_source, output=at / "base", provenance=at / "base.json", scratch=at / "scratch",
-            measured={},
-        )  # fmt: skip
-        return base.main(arguments)
-
-    def publish(self) -> str:
-        at = self.folder
-        arguments = Namespace(
-            recipe=self.recipe, prompts=at / "prompts", model=at / "train/model.json", merged=at / "merged",
-            merge=at / "merge.json", metrics=at / "metrics.json", source=at / "gsm8k-hub.source.json",
-            base_source=at / "base.json", name="run", output=at / "published", published=at / "published.json",
-        )  # fmt: skip
-        return publish.main(arguments)
-
-    def refused(self, step: Callable[[], str]) -> str:
-        """The sentence with which a step refuses; nothing is left half-written."""
-        before = {path for path in self.folder.rglob("*") if "home" not in path.parts}
-        with pytest.raises(InputError) as caught:
-            step()
-        assert {path for path in self.folder.rglob("*") if "home" not in path.parts} == before
-        assert len(str(caught.value).splitlines()) == 1
-        return str(caught.value)
-
-
-@pytest.fixture(autouse=True)
-def in_a_checkout_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a step leaves in .cache is not this checkout's."""
-    (tmp_path / "home").mkdir()
-    monkeypatch.chdir(tmp_path / "home")
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, hub: Hub) -> Workshop:
-    """The Qwen base is made already."""
-    made = Workshop(tmp_path, hub, "qwen2.5-3b-instruct")
-    made.make_base()
-    return made
+pytestmark = pytest.mark.usefixtures("the_client_asks_it", "in_a_checkout_of_its_own")
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -337,130 +236,3 @@ def test_a_hub_that_does_not_answer_is_not_waited_for_for_ever(
     monkeypatch.setattr(errors, "_SILENCE", 0.2)
     hub.delay = 1.0
     assert "did not answer in time" in workshop.refused(workshop.publish)
-
-
-@pytest.fixture
-def without_xet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client sends large files by LFS, as where the Hub refuses Xet."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-
-
-def pushed(workshop: Workshop) -> dict[str, dict[str, Any]]:
-    """What published.json says of the push."""
-    said: dict[str, dict[str, Any]] = read_json(workshop.folder / "published.json")["pushed"]
-    return said
-
-
-@pytest.mark.usefixtures("without_xet")
-def test_large_files_go_to_lfs_and_every_file_and_answer_is_compared_afterwards(workshop: Workshop, hub: Hub) -> None:
-    hub.lfs = r"\.safetensors$"
-    workshop.publish()
-    merged = pushed(workshop)["merged"]
-    assert merged["files"] == len(hub.repositories["somebody/me-model-merged"]) and merged["answers"] == 1
-    weights = (workshop.folder / "merged/model.safetensors").read_bytes()
-    assert hub.objects[hashlib.sha256(weights).hexdigest()] == weights
-    assert any("/resolve/" in path for path in hub.paths())
-    assert not list(Path(".cache/publish/run").rglob("*.safetensors"))
-
-
-@pytest.mark.usefixtures("without_xet")
-def test_a_push_that_was_cut_off_is_made_again_without_sending_what_is_there(workshop: Workshop, hub: Hub) -> None:
-    hub.lfs = r"\.safetensors$"
-    hub.passing.append(("me-model-merged/commit/main", refusal(500, "Internal error")))
-    workshop.refused(workshop.publish)
-    sent = sum(path.startswith("/lfs/") for path in hub.paths())
-    workshop.publish()
-    assert sum(path.startswith("/lfs/") for path in hub.paths()) == sent == 2
-    workshop.publish()  # what is there already is not committed again
-    assert [commit["title"] for commit in hub.commits["somebody/me-model-merged"]] == [
-        "Publish run from grpo-cot", "initial commit",
-    ]  # fmt: skip
-
-
-@pytest.mark.usefixtures("without_xet")
-@pytest.mark.parametrize(
-    "fault",
-    [("/lfs/", page(503)), ("/lfs/", refusal(429, "Too many requests")), ("objects/batch", page(500))],
-    ids=["storage 503", "storage 429", "batch 500"],
-)
-def test_a_fault_that_passes_is_outlived(
-    workshop: Workshop, hub: Hub, monkeypatch: pytest.MonkeyPatch, fault: tuple[str, Any]
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    hub.lfs = r"\.safetensors$"
-    hub.passing.append(fault)
-    workshop.publish()
-    assert set(pushed(workshop)) == {"adapter", "merged"} and not hub.passing
-
-
-def test_a_download_that_ends_in_the_middle_goes_on(
-    workshop: Workshop, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    hub.cuts = 2
-    workshop.publish()
-    assert hub.cuts == 0 and pushed(workshop)["merged"]["answers"] == 1
-
-
-@pytest.mark.parametrize(
-    ("fault", "says"),
-    [
-        (
-            {"loses": {"adapter_config.json"}},
-            "the Hub said that it took adapter_config.json, but its commit 0123456789",
-        ),
-        ({"spoils": {"adapter_config.json"}}, "adapter_config.json came back from the commit 0123456789"),
-        ({"meanwhile": "Fix typo"}, "somebody else committed there meanwhile (A commit has happened since."),
-    ],
-    ids=["success without the file", "other bytes", "another commit"],
-)
-def test_a_push_that_does_not_hold_is_one_sentence(
-    workshop: Workshop, hub: Hub, fault: dict[str, Any], says: str
-) -> None:
-    for name, value in fault.items():
-        setattr(hub, name, value)
-    assert says in workshop.refused(workshop.publish)
-
-
-def test_a_model_that_answers_otherwise_after_its_download_is_refused(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from grpo_cot.publishing import answers
-
-    said = iter((["4"], ["5"]))
-    monkeypatch.setattr(answers, "greedy_answers", lambda *arguments: next(said))
-    assert "answers problem 1 with '5', expected '4' as before the push" in workshop.refused(workshop.publish)
-
-
-def test_a_repository_of_others_is_not_written_over_unless_the_recipe_says_so(workshop: Workshop, hub: Hub) -> None:
-    workshop.publish()
-    hub.commits["somebody/me-model-merged"].insert(0, {**hub.commits["somebody/me-model-merged"][0], "title": "Mine"})
-    asked = sum("/commit/" in path for path in hub.paths())
-    said = workshop.refused(workshop.publish)
-    assert "somebody/me-model-merged is on the Hub already and holds 'Mine' (commit 0123456789" in said
-    assert "set publish.overwrite: true" in said and sum("/commit/" in path for path in hub.paths()) == asked
-    workshop.edit(workshop.recipe, "  dry_run: false", "  dry_run: false\n  overwrite: true")
-    workshop.publish()
-
-
-def test_a_commit_in_parts_is_this_runs(workshop: Workshop, hub: Hub) -> None:
-    workshop.publish()
-    commits = hub.commits["somebody/me-model-merged"]
-    commits.insert(0, {**commits[0], "title": "Publish run from grpo-cot (part 2)"})
-    workshop.publish()
-
-
-def test_weights_of_an_earlier_model_in_other_files_do_not_stay(workshop: Workshop, hub: Hub) -> None:
-    workshop.publish()
-    hub.repositories["somebody/me-model-merged"]["model-00001-of-00002.safetensors"] = b"earlier"
-    hub.repositories["somebody/me-model-merged"][".gitattributes"] = b"*.safetensors filter=lfs"
-    (workshop.folder / "merged/notes.txt").write_bytes(b"later")
-    workshop.publish()
-    there = hub.repositories["somebody/me-model-merged"]
-    assert "model-00001-of-00002.safetensors" not in there and ".gitattributes" in there
-
-
-def test_a_model_that_cannot_be_asked_here_is_one_sentence(workshop: Workshop, hub: Hub) -> None:
-    (workshop.folder / "merged/model.safetensors").write_bytes(b"no weights")
-    said = workshop.refused(workshop.publish)
-    assert "has every file as it was sent, but the model cannot be asked on this machine" in said
