@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from stand_in_hub import TOKEN, Hub, serving
@@ -12,6 +12,9 @@ from support import ROOT
 from xdist.scheduler import LoadScopeScheduling
 
 import grpo_cot  # noqa: F401  # before a test imports torch, whose threads it tells how to wait
+
+if TYPE_CHECKING:
+    from publishing.workshop import Workshop
 
 PIPELINE = "tests/pipeline/"
 
@@ -97,3 +100,20 @@ def the_client_asks_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     close_session()  # of another test, with another proxy
     yield
     close_session()
+
+
+@pytest.fixture
+def in_a_checkout_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step leaves in .cache is not this checkout's."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, hub: Hub) -> "Workshop":
+    """The Qwen base is made already."""
+    from publishing.workshop import Workshop
+
+    made = Workshop(tmp_path, hub, "qwen2.5-3b-instruct")
+    made.make_base()
+    return made
