@@ -7,7 +7,6 @@ is written belongs to the caller.
 
 import argparse
 import ast
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from images import ROOT, required_image
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_yaml
+from grpo_cot.common.machine import hold
 
 NETWORK = {"download", "base", "publish"}  # train as well where its recipe needs it: see network_and_tokens
 GPU = {"base", "audit", "train", "check", "evaluate", "merge"}  # steps that use one where the image is made for it
@@ -307,12 +307,10 @@ def hold_the_stage(name: str) -> None:
     """
     path = ROOT / f".cache/{name}.lock"
     path.parent.mkdir(exist_ok=True)
-    lock = os.open(path, os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{name} of an earlier run is still at work; wait until it ends") from None
-    os.set_inheritable(lock, True)
+    with path.open("a") as lock:
+        if not hold(lock):
+            raise InputError(f"{name} of an earlier run is still at work; wait until it ends")
+        os.set_inheritable(os.dup(lock.fileno()), True)  # the engine inherits the copy, and the lock with it
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ Four names of DVC used here are no documented interface: `Repo.index.graph`, `St
 `Stage.addressing`. DVC is pinned exactly, and tests/pipeline/engines/test_snakemake.py fails when one of them goes.
 """
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dvc.repo import Repo
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import read_json, read_yaml, write_json
+from grpo_cot.common.machine import hold
 
 FOLDER = Path(".cache/snakemake")
 PLAN = FOLDER / "plan.json"
@@ -161,8 +161,6 @@ def _hold_the_checkout() -> None:
     """One Snakemake a checkout, by an OS lock: it ends with its process, so a killed run needs no unlocking."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     lock = (FOLDER / "lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError("another Snakemake is at work in this checkout; wait until it ends") from None
+    if not hold(lock):
+        raise InputError("another Snakemake is at work in this checkout; wait until it ends")
     _held.append(lock)

@@ -1,7 +1,6 @@
 """What every step's entry point shares: arguments, one-sentence refusals, a last line, and the record of the run."""
 
 import argparse
-import errno
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import write_json
+from grpo_cot.common.machine import machine_error
 
 
 def run(main: Callable[[argparse.Namespace], str], description: str | None, **arguments: Any) -> None:
@@ -37,10 +37,10 @@ def run(main: Callable[[argparse.Namespace], str], description: str | None, **ar
         message = main(args)
     except InputError as error:
         sys.exit(f"{step}: {error}{_outputs_hint()}")
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not (sentence := machine_error(error)):
             raise
-        sys.exit(f"{step}: no space left on the device ({error.filename}); make room and start again{_outputs_hint()}")
+        sys.exit(f"{step}: {sentence}{_outputs_hint()}")
     if args.record:
         # Of the largest process, which may be one of several in training; KiB, bytes on macOS.
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

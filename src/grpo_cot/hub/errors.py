@@ -1,6 +1,5 @@
 """Whatever goes wrong between here and the Hub, as one sentence that says what to do."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from json import JSONDecodeError
 from typing import TYPE_CHECKING
 
 from grpo_cot.common.errors import InputError
+from grpo_cot.common.machine import machine_error
 
 if TYPE_CHECKING:
     import httpx
@@ -26,7 +26,7 @@ def hub_errors(doing: str) -> Iterator[None]:
 
     Raises:
         InputError: the block failed.
-        OSError: there is no space left, which is for the step to say.
+        OSError: the disk failed, which is for the step to say.
     """
     try:
         import httpx
@@ -37,7 +37,7 @@ def hub_errors(doing: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and machine_error(error):
             raise
         raise InputError(f"{doing}: {reason(error)}") from None
 
