@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from grpo_cot.common.files import file_hash, write_json
+from grpo_cot.common.machine import hold
 
 KEPT = 7 * 24 * 3600  # seconds after the last write, of the scratch folders of other settings
 DECISIVE = "decisive.json"
@@ -37,13 +38,12 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold the folder for the life of the block, waiting while another process does.
 
-    An OS lock (flock): it ends with its process, however that ends, so no stale lock is ever left behind.
+    Raises:
+        InputError: the folder's file system keeps no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not hold(lock):
             lock.seek(0)
             print(
                 f"Another process (pid {lock.read().strip()}) is at work in {folder}; waiting until it ends.",
@@ -124,11 +124,12 @@ def _difference(other: Path, parts: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def noticing_termination() -> Iterator[Callable[[], bool]]:
+def noticing_termination(*, led: bool = False) -> Iterator[Callable[[], bool]]:
     """Inside, the first SIGTERM ends nothing; the yielded function says whether it came. The second ends this process.
 
     Schedulers send it a while before they take a machine away, and so does `docker stop`. Only the main thread may be
-    inside. Processes that this one forks end as ever.
+    inside. Processes that this one forks end as ever. A process that is `led` by another one leaves it to that one to
+    speak and to end all: the signal may reach it from several sides.
     """
     owner, came = os.getpid(), False
 
@@ -137,11 +138,11 @@ def noticing_termination() -> Iterator[Callable[[], bool]]:
         if os.getpid() != owner:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif came:
+        elif came and not led:
             os._exit(128 + number)  # the default of the first process of a container would be to do nothing
         came = True
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, TOLD)
+        if not led:
+            os.write(2, TOLD)  # not print: the signal may have come in the middle of one
 
     before = signal.signal(signal.SIGTERM, notice)
     try:

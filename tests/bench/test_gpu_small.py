@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -110,9 +112,11 @@ def test_a_size_that_needs_a_gpu_is_refused_without_one_before_anything_is_train
 
 
 @pytest.mark.slow
-def test_an_interrupted_pretraining_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+def test_an_interrupted_pretraining_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, Qwen2Config, set_seed
+    from transformers import AutoModelForCausalLM, Qwen2Config, Trainer, set_seed
 
     from grpo_cot.bases.pretraining import pretrain
     from grpo_cot.models.tokenizers import load_tokenizer
@@ -132,11 +136,24 @@ def test_an_interrupted_pretraining_ends_where_an_uninterrupted_one_does(tmp_pat
         # What a kill after step 20 leaves: that checkpoint, and the next one without its last file.
         shutil.copytree(tmp_path / "whole", tmp_path / "killed")
         (tmp_path / "killed/checkpoint-30/trainer_state.json").unlink()
-        resumed, its_curve = trained(tmp_path / "killed")
+        killed = trained(tmp_path / "killed")
+        with monkeypatch.context() as patch:
+            step = Trainer.training_step
+
+            def told_once(self: Trainer, *arguments: Any) -> Any:
+                if self.state.global_step == 11:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return step(self, *arguments)
+
+            patch.setattr(Trainer, "training_step", told_once)
+            with pytest.raises(InputError, match=r"\(SIGTERM\): it did so after step 20 of 30 and left a checkpoint"):
+                trained(tmp_path / "told")
+        told = trained(tmp_path / "told")
     finally:
         torch.use_deterministic_algorithms(False)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert curve == its_curve
+    for resumed, its_curve in (killed, told):
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+        assert curve == its_curve
 
 
 @pytest.mark.slow

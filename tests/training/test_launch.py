@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -239,24 +238,32 @@ def test_two_processes_train_one_adapter(whole: tuple[Path, dict[str, bytes]]) -
     assert json.loads(expected["01-grpo/configuration.json"])["accelerate"] == DDP_ON_CPU
 
 
+def started(folder: Path) -> "subprocess.Popen[str]":
+    """The step at work in a process of its own, with its first checkpoint written."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}/tests:{ROOT}/tests/training"}
+    step = subprocess.Popen(
+        [sys.executable, "-c", STEP, folder], env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    wait_for_checkpoint(folder, 1)
+    return step
+
+
 @pytest.mark.slow
 @pytest.mark.prove
 def test_two_processes_go_on_to_the_byte_whoever_is_killed(
     whole: tuple[Path, dict[str, bytes]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     both, killed, (_, expected) = recipe(DDP_ON_CPU, NF4, save_steps=1), tmp_path / "killed", whole
-    with ThreadPoolExecutor() as pool:
-        training = pool.submit(train, killed, both)
-        wait_for_checkpoint(killed, 1)
-        ranks = [process for process in processes_below(psutil.Process()) if not process.children()]
-        assert len(ranks) == 2
-        for process in ranks:
-            process.kill()
-        with pytest.raises(InputError, match=r"a process of the training failed, which ended all 2; .* start again"):
-            training.result(60)
+    step = started(killed)
+    ranks = [process for process in processes_below(psutil.Process(step.pid)) if not process.children()]
+    assert len(ranks) == 2
+    for process in ranks:
+        process.kill()
+    said = step.communicate(timeout=60)[0]
+    assert "a process of the training failed, which ended all 2; " in said and "start again" in said
 
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}/tests:{ROOT}/tests/training"}
-    step = subprocess.Popen([sys.executable, "-c", STEP, killed], env=environment, cwd=ROOT)
+    step = started(killed)
     wait_for_checkpoint(killed, 2)
     below = processes_below(psutil.Process(step.pid))
     assert len(below) == 3
@@ -270,6 +277,24 @@ def test_two_processes_go_on_to_the_byte_whoever_is_killed(
     assert said.count("Resuming from step ") == 1
     assert int(said.split("Resuming from step ")[1].split()[0]) >= 2
     assert files(killed) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everyone", [False, True])
+def test_two_processes_told_to_end_leave_a_checkpoint_and_go_on_to_the_byte(
+    whole: tuple[Path, dict[str, bytes]], tmp_path: Path, everyone: bool
+) -> None:
+    """The step alone is told, as by `kill`, or each of its processes, as by Slurm."""
+    step = started(tmp_path)
+    below = processes_below(psutil.Process(step.pid))
+    for process in [psutil.Process(step.pid), *(below if everyone else ())]:
+        process.terminate()
+    said = step.communicate(timeout=60)[0]
+    assert step.returncode == 1 and said.count("Told to end (SIGTERM)") == 1
+    assert "the system told this training to end (SIGTERM): it did so after step " in said, said
+    assert psutil.wait_procs(below, timeout=20)[1] == []
+    train(tmp_path, recipe(DDP_ON_CPU, NF4, save_steps=1))
+    assert files(tmp_path) == whole[1]
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def trained(folder: Path, told_at: int | None, settings: dict[str, Any]) -> Any:
     import torch
     from transformers import Trainer, TrainingArguments
 
-    from grpo_cot.training.methods.setup import resume_training
+    from grpo_cot.ending import resume_training
 
     class Line(torch.nn.Module):
         def __init__(self) -> None:

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallb
 from grpo_cot.bases.sources import Pretraining
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Message
+from grpo_cot.ending import resume_training
 from grpo_cot.models.turns import answer_ids
 from grpo_cot.problems.generators import GENERATORS, Problem
 from grpo_cot.resuming import last_whole_checkpoint
@@ -112,7 +113,8 @@ def pretrain(
     """Train the model in place, from the last whole checkpoint in a folder where there is one; the curve of the loss.
 
     Raises:
-        InputError: there is no GPU, and a CPU would take too long.
+        InputError: there is no GPU, and a CPU would take too long; or the system told this process to end, and a
+            checkpoint was written first.
     """
     gpu = torch.cuda.is_available()
     size, examples = model.num_parameters(), settings.steps * settings.batch_size
@@ -148,7 +150,7 @@ def pretrain(
     )  # fmt: skip
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    resume_training(trainer, checkpoint)
     return [
         {"step": entry["step"], "loss": round(entry["loss"], 4)}
         for entry in trainer.state.log_history

@@ -9,14 +9,16 @@ import gc
 import os
 import pickle
 import shutil
-import subprocess
+import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from grpo_cot.common.errors import InputError
@@ -24,7 +26,7 @@ from grpo_cot.common.files import file_hashes, new_directory, read_json, write_j
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.recipes.phases import Phase
 from grpo_cot.recipes.recipe import Recipe, RewardModelSection
-from grpo_cot.resuming import Callers, resumable
+from grpo_cot.resuming import Callers, noticing_termination, resumable
 from grpo_cot.rewards.registry import reward_functions
 from grpo_cot.training.curves import divergence, write_tables
 from grpo_cot.training.methods import reward_model
@@ -91,7 +93,8 @@ def train_in_processes(
     """What `train_phases` does, in as many processes as `recipe.accelerate` says; `prompts` is prepare's folder.
 
     Raises:
-        InputError: the machine has too few GPUs, a process refused its input (in that process's words), or one failed.
+        InputError: the machine has too few GPUs, a process refused its input (in that process's words), one failed, or
+            the system told this training to end (SIGTERM), which all did after the same step, with a checkpoint.
     """
     settings = recipe.accelerate or {}
     on_cpu = settings["distributed_type"] == "MULTI_CPU"
@@ -113,13 +116,21 @@ def train_in_processes(
         # Accelerate would number the CPU (cpu:0), and torch cannot load an optimizer's state to that name.
         environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}
     log = scratch / "launch.log"
-    with log.open("w") as stream:
-        ended = subprocess.run(
-            [*command, "-m", "grpo_cot.training.launch", str(arguments)], env=environment, stderr=stream, check=False
-        )
+    with log.open("w") as stream, noticing_termination() as told:
+        launched = psutil.Popen(
+            # The launcher ends its processes when it is told to end itself: it is made not to hear that.
+            ["sh", "-c", 'trap "" TERM; exec "$@"', "sh", *command, "-m", "grpo_cot.training.launch", str(arguments)],
+            env=environment | {"PET_SIGNALS_TO_HANDLE": "SIGINT"}, stderr=stream,
+        )  # fmt: skip
+        _wait_for(launched, told)
     if refused := refusal.read_text(encoding="utf-8", errors="ignore").strip():
         raise InputError(refused)
-    if ended.returncode:
+    if launched.returncode and told():
+        raise InputError(
+            "the system told this training to end (SIGTERM) before its first step or between two phases; start again, "
+            "and it goes on from its last checkpoint"
+        )
+    if launched.returncode:
         sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
         raise InputError(
             f"{log}: a process of the training failed, which ended all {settings['num_processes']}; what they said "
@@ -128,10 +139,23 @@ def train_in_processes(
     return scratch / "result"
 
 
+def _wait_for(launched: psutil.Popen, told: Callable[[], bool]) -> None:
+    """Until the launcher ends. What this process is told, it tells the launcher's processes, once."""
+    passed_on = False
+    while launched.poll() is None:
+        if told() and not passed_on:
+            passed_on = True
+            for process in launched.children():
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+        time.sleep(0.2)
+
+
 def main() -> None:
     """One process of the training; the only argument is the file of arguments that the parent wrote."""
     # The launcher's standard error is the log, its standard output the user's.
     os.dup2(*((sys.stdout.fileno(), sys.stderr.fileno()) if MAIN else (sys.stderr.fileno(), sys.stdout.fileno())))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the launcher does not hear it, which is inherited
     threading.Thread(target=_end_with_callers, daemon=True).start()
     recipe, prompts, base, seed, scratch, inputs, refusal = pickle.loads(Path(sys.argv[1]).read_bytes())
     try:

@@ -18,6 +18,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, new_directory, read_json, read_jsonl, write_json, write_jsonl
+from grpo_cot.common.machine import out_of_memory
+from grpo_cot.ending import resume_training
 from grpo_cot.models.description import ModelDescription
 from grpo_cot.models.loading import DEVICE, load_adapter, load_base, unsharded
 from grpo_cot.models.processor import emulates_bfloat16
@@ -36,7 +38,7 @@ from grpo_cot.training.faithful import compare, compare_running, compare_tokeniz
 from grpo_cot.training.groups import starting_audit
 from grpo_cot.training.methods.registry import METHODS, setting_up, trainer_configuration
 from grpo_cot.training.methods.reward_model import train as train_reward_model
-from grpo_cot.training.methods.setup import MAIN, Progress, Setup, resolved, resume_training, selected
+from grpo_cot.training.methods.setup import MAIN, Progress, Setup, resolved, selected
 from grpo_cot.training.probe import LongestBatch
 from grpo_cot.training.signal.pass_rates import prompts_with_signal
 from grpo_cot.training.validation.answers import answers_file
@@ -137,7 +139,7 @@ def parts(recipe: Recipe) -> dict[str, RewardModelSection | Phase]:
 
 def _refusal(error: Exception, part: RewardModelSection | Phase, number: int, scratch: Path) -> str | None:
     """What to tell the user of an error of the libraries that is about the machine, and not about the code."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if out_of_memory(error):
         named, section = TRAINED, f"{TRAINED}.{part.section}"
         if not isinstance(part, RewardModelSection):
             named, section = f"phases.{number} ({part.method})", part.section
@@ -178,7 +180,7 @@ def package_versions(recipe: Recipe) -> dict[str, str]:
 
 def disk_is_full(error: Exception, folder: Path) -> bool:
     """Whether an error while saving means a full disk; torch says so neither in its error's type nor in its text."""
-    says_so = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    says_so = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return says_so or "No space left" in str(error) or shutil.disk_usage(folder).free < 2**20
 
 

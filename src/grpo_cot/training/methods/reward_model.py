@@ -22,6 +22,7 @@ from transformers import (
 
 from grpo_cot.common.errors import InputError, naming
 from grpo_cot.common.files import Row, new_directory, write_json
+from grpo_cot.ending import resume_training
 from grpo_cot.models.classifier import positions
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.models.tokenizers import load_tokenizer, refusing_corrupt, without_report
@@ -30,7 +31,7 @@ from grpo_cot.resuming import last_whole_checkpoint
 from grpo_cot.rewards.registry import TRAINED, classes
 from grpo_cot.training.curves import loss_verdict, repeatable
 from grpo_cot.training.methods.registry import setting_up
-from grpo_cot.training.methods.setup import Progress, resolved, resume_training, selected
+from grpo_cot.training.methods.setup import Progress, resolved, selected
 
 __all__ = ["train", "verdict"]
 
