@@ -25,6 +25,7 @@ from grpo_cot.training.methods.watching import CompletionTables
 from grpo_cot.training.rollouts import rollout_trainer
 from grpo_cot.training.shared_prompts import keeps_groups, read_prompts_once
 from grpo_cot.training.signal.dynamic_sampling import STILL_SILENT, dynamic_sampling_sentences, replace_silent
+from grpo_cot.training.signal.movement import measure_movement, movement_sentences
 from grpo_cot.training.validation.answers import validate, validation_problems
 from grpo_cot.training.validation.stopping import validation_sentences
 
@@ -136,6 +137,7 @@ def trainer(setup: Setup, configuration: Any, model: Any, examples: Examples) ->
     if setup.recipe.backend == "transformers":
         read_prompts_once(made)
         leave_out_silent(made)
+        measure_movement(made)
     _keep_order(made)
     compare_groups(made, judging(correctness, setup.opening) if has_golds(setup.prompts) else None)
     if setup.phase.dynamic_sampling is not None:
@@ -166,7 +168,7 @@ def verdict(log: Sequence[Mapping[str, float]], phase: GrpoPhase) -> list[str]:
     if not steps:
         return ["The trainer logged no step."]
     sentences = [*reward_sentences(steps), *cut_sentences(steps, phase.grpo["max_completion_length"])]
-    sentences += dynamic_sampling_sentences(steps)
+    sentences += [*dynamic_sampling_sentences(steps), *movement_sentences(steps)]
     replaced = any(STILL_SILENT in entry for entry in steps)
     silent = mean(STILL_SILENT if replaced else "frac_reward_zero_std", steps)
     if silent > 0.5:
