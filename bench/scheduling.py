@@ -1,12 +1,14 @@
 """Snakemake over DVC's stages: what it costs, what it saves and what it survives (`make bench-scheduling [PARTS=...]`).
 
 wall     eight stages of 20 s of one core's work on two cores, against `dvc repro`; and a run with nothing to do
-rounds   twenty rounds of eight stages that end together: nothing fails, nothing is missing from dvc.lock
+many     what a stage costs in a pipeline of 10, 50, 200 and 1,000 that do nothing, each with as many dependencies as a
+         stage of ours has (its entry in dvc.lock has some 120 lines)
 steps    the time that a container adds to a step, alternating with the host (needs a Docker Engine and the image)
 kills    ten kills (kill -9 of Snakemake, of a dvc, of a container) at random moments of the short experiment in
          containers; `make recover` and the same command must finish it without repeating a finished stage
 """
 
+import json
 import random
 import shutil
 import statistics
@@ -19,7 +21,7 @@ from pathlib import Path
 import psutil
 from pipeline.conftest import Project, new_project
 from pipeline.engines.test_containers import ONE_RUN
-from pipeline.engines.test_snakemake import LOCAL, SLURM, check, logged, ran, stages_that_end_together, synthetic
+from pipeline.engines.test_snakemake import LOCAL, SLURM, check, logged, ran, synthetic
 from support import outputs_in_lock
 
 
@@ -44,10 +46,24 @@ def wall(folder: Path) -> None:
     print(f"ratio: {took['snakemake'] / took['dvc repro']:.2f}")
 
 
-def rounds(folder: Path) -> None:
-    """Stages that end together."""
-    stages_that_end_together(folder / "rounds", rounds=20)
-    print("20 rounds of 8 stages side by side: no failure, dvc.lock complete after each")
+def many(folder: Path) -> None:
+    """More and more stages: a first run, a second one, and the lock."""
+    for count in (10, 50, 200, 1000):
+        project = synthetic(folder / f"many-{count}", count=1, seconds=0)
+        code = [f"code/file{number}" for number in range(27)]
+        (project.folder / "code").mkdir()
+        for name in code:
+            (project.folder / name).write_text(name)
+        work = {"cmd": "cp input out${item}", "deps": ["input", *code], "outs": ["out${item}"]}
+        stages = {"work": {"foreach": list(range(count)), "do": work}}
+        (project.folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+        first, second = (seconds(project, *LOCAL, "--cores", "2") for _ in range(2))
+        lines = len((project.folder / "dvc.lock").read_text().splitlines())
+        print(
+            f"{count} stages on two cores: {first:.0f} s, {2 * (first - second) / count:.2f} s of a core for each; "
+            f"{second:.1f} s where there is nothing to do; dvc.lock has {lines:,} lines",
+            flush=True,
+        )
 
 
 def steps(folder: Path) -> None:
@@ -158,7 +174,7 @@ def kills(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parts = {function.__name__: function for function in (wall, rounds, steps, matrix, kills)}
+    parts = {function.__name__: function for function in (wall, many, steps, matrix, kills)}
     with tempfile.TemporaryDirectory() as temporary:
         for name in sys.argv[1:] or parts:
             parts[name](Path(temporary))
