@@ -92,7 +92,7 @@ def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None
 @pytest.mark.slow
 def test_an_evaluation_set_that_the_data_set_lacks_is_named_before_anything_runs(project: Project) -> None:
     project.edit("experiments/short.yaml", "sets: [test]", "sets: [tset]")
-    said = sentence(project, "python", "workflow/validate.py")
+    said = sentence(project, "python", "workflow/validate.py", "--listed")
     project.edit("experiments/short.yaml", "sets: [tset]", "sets: [test]")
     assert (
         "evaluate.sets names 'tset', which the data set 'few' of the run 'short-a' lacks; did you mean 'test'?" in said
@@ -105,7 +105,7 @@ def test_a_name_that_the_bases_licence_does_not_allow_is_refused_before_anything
     before = (project.folder / "params.yaml").read_text()
     project.edit("params.yaml", "base: tiny", "base: llama-3.2-1b-instruct")
     project.edit("params.yaml", "bases: {tiny", "bases: {llama-3.2-1b-instruct")
-    said = sentence(project, "python", "workflow/validate.py")
+    said = sentence(project, "python", "workflow/validate.py", "--listed")
     project.edit("experiments/short.yaml", "repository: me/model", "repository: null")
     (project.folder / "params.yaml").write_text(before)
     assert "publish.repository is 'me/model': the base's licence asks for a name that begins with 'Llama-'" in said

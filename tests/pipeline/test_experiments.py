@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.conftest import Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.prove]
 WEIGHT = "experiments/short.yaml:rewards.correctness"
 
 

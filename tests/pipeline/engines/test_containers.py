@@ -323,6 +323,7 @@ def test_beside_a_live_container_of_its_name_a_step_does_not_start(
         subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
 
 
+@pytest.mark.prove
 def test_podman_runs_a_step(image: str, project: Project, port: int, tmp_path: Path) -> None:
     reference = engine("podman")
     # Podman's usual runtime refuses control groups of the old kind, and some machines do not let limits be raised.

@@ -180,7 +180,7 @@ def stages_that_end_together(folder: Path, rounds: int) -> None:
 
 @pytest.mark.prove
 def test_stages_that_end_together_are_all_recorded(tmp_path: Path) -> None:
-    stages_that_end_together(tmp_path / "clone", rounds=3)
+    stages_that_end_together(tmp_path / "clone", rounds=20)
 
 
 def test_two_snakemakes_do_not_run_in_one_checkout(tmp_path: Path) -> None:
