@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,21 @@ def new_project(folder: Path, params: str = PARAMS) -> Project:
     project.run("git", "init", "--quiet")
     commit(project)
     return project
+
+
+def use_systems_python(project: Project) -> None:
+    """Give a project an environment that users other than root can run, with the same packages: the tests' own Python
+    may lie where only root can read."""
+    python = "/usr/bin/python3"
+    version = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
+    if version.stdout.split() != [str(part) for part in sys.version_info[:2]]:
+        pytest.skip(f"{python} is not the Python of the environment, and a user other than root needs one")
+    environment = project.folder / ".venv"
+    environment.unlink()
+    subprocess.run([python, "-m", "venv", "--without-pip", environment], check=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "same.pth").write_text(f"{next((ROOT / '.venv').glob('lib/python*/site-packages'))}\n")
+    project.environment["PATH"] = f"{environment}/bin:{os.environ['PATH']}"
 
 
 def commit(project: Project) -> None:

@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import pytest
 from support import ROOT, outputs_in_lock
 
 from grpo_cot.common.files import read_yaml
-from pipeline.conftest import PARAMS, Project, new_project
+from pipeline.conftest import PARAMS, Project, new_project, use_systems_python
 
 pytestmark = pytest.mark.slow
 USER = pwd.getpwnam("nobody")
@@ -81,17 +80,7 @@ def contained(image: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
     for folder in (project.folder, *project.folder.parents):
         if folder.is_relative_to(temporary) and folder != temporary:
             folder.chmod(0o755)
-    # The environment's own Python may lie where only root can read: the user gets the system's, with the same packages.
-    python = "/usr/bin/python3"
-    version = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
-    if version.stdout.split() != [str(part) for part in sys.version_info[:2]]:
-        pytest.skip(f"{python} is not the Python of the environment, and a user other than root needs one")
-    environment = project.folder / ".venv"
-    environment.unlink()
-    subprocess.run([python, "-m", "venv", "--without-pip", environment], check=True)
-    (packages,) = environment.glob("lib/python*/site-packages")
-    (packages / "same.pth").write_text(f"{next((ROOT / '.venv').glob('lib/python*/site-packages'))}\n")
-    project.environment["PATH"] = f"{environment}/bin:{os.environ['PATH']}"
+    use_systems_python(project)
     subprocess.run(["chown", "-R", f"{USER.pw_uid}:{USER.pw_gid}", project.folder], check=True)
     as_user(project, "repro")
     return project
