@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.conftest import Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.prove]
 PLANTED = {
     "HF_TOKEN": "hf_planted-hub-token", "HUGGING_FACE_HUB_TOKEN": "hf_planted-old-token",
     "WANDB_API_KEY": "planted-dashboard-key-of-forty-characters", "WANDB_MODE": "offline",
