@@ -33,6 +33,7 @@ def test_doctests() -> None:
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "permission denied (runs/x); give this user"),
         (OSError(errno.EIO, "Input/output error"), "the disk has an error (no file named); look at its health"),
         (MemoryError(), "there is not enough memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "there is not enough memory"),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
             "not enough mem",

@@ -239,12 +239,18 @@ def test_two_processes_train_one_adapter(whole: tuple[Path, dict[str, bytes]]) -
 
 
 def started(folder: Path) -> "subprocess.Popen[str]":
-    """The step at work in a process of its own, with its first checkpoint written."""
+    """The step in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}/tests:{ROOT}/tests/training"}
     step = subprocess.Popen(
         [sys.executable, "-c", STEP, folder], env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )  # fmt: skip
+    return step
+
+
+def at_work(folder: Path) -> "subprocess.Popen[str]":
+    """The step in a process of its own, with its first checkpoint written."""
+    step = started(folder)
     wait_for_checkpoint(folder, 1)
     return step
 
@@ -255,7 +261,7 @@ def test_two_processes_go_on_to_the_byte_whoever_is_killed(
     whole: tuple[Path, dict[str, bytes]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     both, killed, (_, expected) = recipe(DDP_ON_CPU, NF4, save_steps=1), tmp_path / "killed", whole
-    step = started(killed)
+    step = at_work(killed)
     ranks = [process for process in processes_below(psutil.Process(step.pid)) if not process.children()]
     assert len(ranks) == 2
     for process in ranks:
@@ -263,7 +269,7 @@ def test_two_processes_go_on_to_the_byte_whoever_is_killed(
     said = step.communicate(timeout=60)[0]
     assert "a process of the training failed, which ended all 2; " in said and "start again" in said
 
-    step = started(killed)
+    step = at_work(killed)
     wait_for_checkpoint(killed, 2)
     below = processes_below(psutil.Process(step.pid))
     assert len(below) == 3
@@ -285,7 +291,7 @@ def test_two_processes_told_to_end_leave_a_checkpoint_and_go_on_to_the_byte(
     whole: tuple[Path, dict[str, bytes]], tmp_path: Path, everyone: bool
 ) -> None:
     """The step alone is told, as by `kill`, or each of its processes, as by Slurm."""
-    step = started(tmp_path)
+    step = at_work(tmp_path)
     below = processes_below(psutil.Process(step.pid))
     for process in [psutil.Process(step.pid), *(below if everyone else ())]:
         process.terminate()
@@ -295,6 +301,18 @@ def test_two_processes_told_to_end_leave_a_checkpoint_and_go_on_to_the_byte(
     assert psutil.wait_procs(below, timeout=20)[1] == []
     train(tmp_path, recipe(DDP_ON_CPU, NF4, save_steps=1))
     assert files(tmp_path) == whole[1]
+
+
+@pytest.mark.slow
+def test_processes_told_to_end_while_they_start_end_at_once(tmp_path: Path) -> None:
+    step = started(tmp_path)
+    while not (below := processes_below(psutil.Process(step.pid))):
+        assert step.poll() is None
+        time.sleep(0.05)
+    step.terminate()
+    said = step.communicate(timeout=60)[0]
+    assert step.returncode == 1 and "(SIGTERM) before its first step or between two phases; start again" in said, said
+    assert psutil.wait_procs(below, timeout=20)[1] == [] and not list(tmp_path.rglob("checkpoint-*"))
 
 
 @pytest.mark.slow

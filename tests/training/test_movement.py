@@ -45,6 +45,20 @@ def test_the_curve_tells_a_rate_that_moves_the_policy_from_one_that_does_not(tmp
 
 
 @pytest.mark.slow
+def test_a_warm_up_a_rare_log_and_cut_completions_accuse_nobody(tmp_path: Path) -> None:
+    warm = recipe(warmup_steps=2)
+    curve = [entry.get(CHANGE) for entry in read_json(train(warm, tmp_path / "warm") / "log.json")]
+    assert curve[0] == 0 and SAYS not in verdict(tmp_path / "warm/result/01-grpo", warm)
+    rare = recipe(logging_steps=5, save_steps=5)
+    logged = [entry.get(CHANGE) for entry in read_json(train(rare, tmp_path / "rare") / "log.json")]
+    every = [entry.get(CHANGE) for entry in read_json(train(recipe(), tmp_path / "every") / "log.json")]
+    assert logged[:2] == [every[4], every[9]]  # and no mean of several
+    cut = recipe(max_completion_length=1, mask_truncated_completions=True)
+    assert not any(CHANGE in entry for entry in read_json(train(cut, tmp_path / "cut") / "log.json"))
+    assert SAYS not in verdict(tmp_path / "cut/result/01-grpo", cut)
+
+
+@pytest.mark.slow
 def test_it_changes_nothing_of_a_training_and_a_killed_one_has_the_same_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

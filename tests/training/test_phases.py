@@ -91,8 +91,12 @@ def entry(reward: float, **more: float) -> dict[str, float]:
         ([entry(0.1, **{"rewards/correctness/mean": 0.0}), entry(0.5)], "correctness never paid"),
         ([entry(0.1), entry(0.5, entropy=0.001)], "no longer explores"),
         (
-            [entry(0.1, step=1), entry(0.5, step=2, **{"policy/largest_change": 0.0042}), entry(0.5, step=3)],
-            "By step 2 the log-probabilities of the first completions' tokens had changed by at most 0.004 nats",
+            [
+                entry(0.1, step=1, **{"policy/largest_change": 0.0001}),
+                entry(0.5, step=2, **{"policy/largest_change": 0.0042}),
+                entry(0.5, step=3, **{"policy/largest_change": 0.0031}),
+            ],
+            "In 3 steps the log-probabilities of the first completions' tokens changed by at most 0.004 nats",
         ),
         (
             [entry(0.1), entry(0.5, frac_reward_zero_std=0.5, phantom_advantage=0.3)],
@@ -110,8 +114,12 @@ def test_a_healthy_run_gets_no_warning() -> None:
     from grpo_cot.training.methods.grpo import verdict
 
     assert len(verdict([entry(0.2), entry(1.5)], phase())) == 1
-    moved = [entry(0.2, step=1, **{"policy/largest_change": 0.02}), entry(1.5, step=2)]
+    changes = (0.0, 0.02, 0.005)  # a warm-up, and a policy that comes back
+    moved = [entry(0.2 + step, step=step, **{"policy/largest_change": change}) for step, change in enumerate(changes)]
     assert len(verdict(moved, phase())) == 1
+    still = {"policy/largest_change": 0.0, "frac_reward_zero_std": 0.9}
+    silent = " ".join(verdict([entry(0.2, step=1, **still), entry(1.5, step=2, **still)], phase()))
+    assert "never varied" in silent and "hardly moves" not in silent
     # At first the format may well come before the answer; and a few phantoms among many groups are none too many.
     assert len(verdict([entry(0.2, phantom_advantage=1.0), entry(1.5, phantom_advantage=0.4)], phase())) == 1
     silent = entry(1.5, phantom_advantage=0.0, frac_reward_zero_std=0.5)

@@ -7,7 +7,7 @@ from typing import IO, Any
 from grpo_cot.common.errors import InputError
 
 ROOM = "make room"
-RIGHTS = "give this user the right to write there"
+RIGHTS = "give this user the right to read or write it"
 DISK = {
     errno.ENOSPC: ("no space left on the device", ROOM),
     errno.EDQUOT: ("the disk quota is used up", ROOM),
@@ -44,7 +44,8 @@ def out_of_memory(error: BaseException) -> bool:
     True
     """
     says_so = isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY)
-    return says_so or isinstance(error, MemoryError)
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return says_so or refused or isinstance(error, MemoryError)
 
 
 def hold(file: IO[Any]) -> bool:

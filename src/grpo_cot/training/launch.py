@@ -23,6 +23,7 @@ import torch
 
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import file_hashes, new_directory, read_json, write_json
+from grpo_cot.common.machine import machine_error
 from grpo_cot.models.loading import DEVICE
 from grpo_cot.recipes.phases import Phase
 from grpo_cot.recipes.recipe import Recipe, RewardModelSection
@@ -125,7 +126,7 @@ def train_in_processes(
         _wait_for(launched, told)
     if refused := refusal.read_text(encoding="utf-8", errors="ignore").strip():
         raise InputError(refused)
-    if launched.returncode and told():
+    if launched.returncode and told() and "Signal 15 (SIGTERM)" in log.read_text(encoding="utf-8", errors="replace"):
         raise InputError(
             "the system told this training to end (SIGTERM) before its first step or between two phases; start again, "
             "and it goes on from its last checkpoint"
@@ -140,15 +141,14 @@ def train_in_processes(
 
 
 def _wait_for(launched: psutil.Popen, told: Callable[[], bool]) -> None:
-    """Until the launcher ends. What this process is told, it tells the launcher's processes, once."""
-    passed_on = False
+    """Until the launcher ends. What this process is told, it tells the launcher's processes, again and again: they do
+    not hear it while they start."""
     while launched.poll() is None:
-        if told() and not passed_on:
-            passed_on = True
-            for process in launched.children():
-                with suppress(psutil.NoSuchProcess):
+        if told():
+            with suppress(psutil.NoSuchProcess):
+                for process in launched.children():
                     process.terminate()
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def main() -> None:
@@ -160,9 +160,11 @@ def main() -> None:
     recipe, prompts, base, seed, scratch, inputs, refusal = pickle.loads(Path(sys.argv[1]).read_bytes())
     try:
         train_phases(recipe, *read_prompts(prompts), base, seed, scratch, inputs)
-    except InputError as error:
+    except Exception as error:
+        if not (sentence := str(error) if isinstance(error, InputError) else machine_error(error)):
+            raise
         with refusal.open("r+b") as file:
-            file.write(str(error).encode()[:REFUSAL].ljust(REFUSAL))
+            file.write(sentence.encode()[:REFUSAL].ljust(REFUSAL))
         sys.exit(1)
 
 

@@ -15,10 +15,11 @@ from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 
+from grpo_cot.training.curves import mean
 from grpo_cot.training.validation.answers import answering
 
 CHANGE = "policy/largest_change"  # nats
-UNMOVED = 0.01  # nats
+UNMOVED = 0.01  # nats; in 16 bits one value that is rounded otherwise changes more, so no such policy is accused
 COMPLETIONS = 8
 
 
@@ -74,8 +75,10 @@ class Movement(TrainerCallback):  # type: ignore[misc]  # Transformers is not fo
         if self._first is None or state.global_step % max(1, state.max_steps // 10):
             return
         changes = (self._score(self._first) - self._first["log_probabilities"]).abs()
-        largest = (changes * self._first["completion_mask"]).max().reshape(1)
-        self._trainer._metrics["train"][CHANGE].append(gather(largest).max().item())
+        counted = self._first["completion_mask"].bool()
+        largest = gather(torch.where(counted, changes, -1.0).max().reshape(1)).max().item()
+        if largest >= 0:  # of completions that were cut, TRL may count no token
+            self._trainer._metrics["train"][CHANGE] = [largest]  # it logs the mean of what is there
 
     def _score(self, first: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The policy's log-probabilities of the completions' tokens, (completions, tokens)."""
@@ -84,18 +87,24 @@ class Movement(TrainerCallback):  # type: ignore[misc]  # Transformers is not fo
         length = first["completion_ids"].shape[1]
         with torch.no_grad(), answering(self._trainer.model):
             # The class's own: that of the trainer may share prompts, or leave completions out.
-            scored = GRPOTrainer._full_logits_logps(self._trainer, self._trainer.model, ids, mask, length)
+            scored = GRPOTrainer._full_logits_logps(
+                self._trainer, self._trainer.model, ids, mask, length,
+                batch_size=self._trainer.args.per_device_train_batch_size,
+            )  # fmt: skip
         found: torch.Tensor = scored[0].float()
         return found.contiguous()
 
 
 def movement_sentences(steps: Sequence[Mapping[str, float]]) -> list[str]:
-    """A sentence where the policy has hardly moved in a tenth of the steps; else none."""
-    found = next((entry for entry in steps if CHANGE in entry), None)
-    if found is None or found[CHANGE] >= UNMOVED:
+    """A sentence where the policy has hardly moved at any time, though most groups had rewards that differ; else none.
+
+    The first tenth alone would not do: a warm-up may lie in it.
+    """
+    found = [entry for entry in steps if CHANGE in entry]
+    if not found or max(entry[CHANGE] for entry in found) >= UNMOVED or mean("frac_reward_zero_std", steps) > 0.5:
         return []
     return [
-        f"By step {found['step']:.0f} the log-probabilities of the first completions' tokens had changed by at most "
-        f"{found[CHANGE]:.1g} nats: the policy hardly moves; raise the learning rate (an adapter takes about ten times "
-        "that of all weights)."
+        f"In {found[-1]['step']:.0f} steps the log-probabilities of the first completions' tokens changed by at most "
+        f"{max(entry[CHANGE] for entry in found):.1g} nats: the policy hardly moves; raise the learning rate (an "
+        "adapter takes about ten times that of all weights)."
     ]

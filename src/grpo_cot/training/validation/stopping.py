@@ -49,7 +49,10 @@ def stop_reason(log: Sequence[Entry], patience: int | None) -> str | None:
     if two and all(_apart(entry, best, ACCURACY) for entry in two):
         before, after = best[FORMAT], last[FORMAT]
         if after >= KEPT * before:
-            return f"{course}, though {after:.0%} of the answers keep the format: the rewards pay for something else"
+            return (
+                f"{course}, though {after:.0%} of the answers keep the format: the rewards pay for something else, or "
+                "the learning rate is too high"
+            )
         return f"{course}, and the format was lost with it ({before:.0%} -> {after:.0%}): the policy collapsed"
     if two and all(entry[TRUNCATED] > 0.5 and _apart(best, entry, TRUNCATED) for entry in two):
         return f"{course}, and {last[TRUNCATED]:.0%} of the answers run into the limit of tokens"
