@@ -58,6 +58,8 @@ CHANGED = {
         "rewards.integer_answer",
     },
     ("tiny-signal", "tiny-all-prompts"): {f"phases.0.pass_rates.{name}" for name in RATES},
+    ("tiny-signal-shown", "tiny-all-prompts-shown"): {f"phases.0.pass_rates.{name}" for name in RATES},
+    ("tiny-all-prompts-shown", "tiny-all-prompts"): {"prompt.examples", "prompt.max_prompt_length"},
     ("tiny-dynamic-sampling", "tiny-all-prompts"): {"phases.0.dynamic_sampling.rounds"},
     ("tiny-curriculum", "tiny-no-curriculum"): {"phases.0.pass_rates.order", f"{GRPO}.shuffle_dataset"},
     ("tiny-loss-dapo", "tiny-correctness"): {f"{GRPO}.num_iterations", *EVALUATED},
