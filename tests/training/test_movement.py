@@ -46,7 +46,7 @@ def test_the_curve_tells_a_rate_that_moves_the_policy_from_one_that_does_not(tmp
 
 @pytest.mark.slow
 def test_a_warm_up_a_rare_log_and_cut_completions_accuse_nobody(tmp_path: Path) -> None:
-    warm = recipe(warmup_steps=2)
+    warm = recipe(warmup_steps=2, lr_scheduler_type="constant_with_warmup")
     curve = [entry.get(CHANGE) for entry in read_json(train(warm, tmp_path / "warm") / "log.json")]
     assert curve[0] == 0 and SAYS not in verdict(tmp_path / "warm/result/01-grpo", warm)
     rare = recipe(logging_steps=5, save_steps=5)

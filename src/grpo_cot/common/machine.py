@@ -16,7 +16,7 @@ DISK = {
     errno.EPERM: ("permission denied", RIGHTS),
     errno.EIO: ("the disk has an error", "look at its health"),
 }
-# Of torch's allocators: on a GPU their error is a RuntimeError's child, on a CPU it is a plain one.
+# Of torch's allocators: on a GPU they raise an error of their own (OutOfMemoryError), on a CPU a plain RuntimeError.
 MEMORY = ("can't allocate memory", "Cannot allocate memory", "out of memory")
 
 
@@ -43,7 +43,9 @@ def out_of_memory(error: BaseException) -> bool:
     >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
     True
     """
-    says_so = isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY)
+    says_so = type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY)
+    )
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return says_so or refused or isinstance(error, MemoryError)
 
