@@ -1,8 +1,9 @@
-"""`make report`: reports/index.html over all runs and comparisons that are present."""
+"""`make report`: reports/index.html over all runs, comparisons and experiments that are present."""
 
 import sys
 from pathlib import Path
 
+from experiments import experiments
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import write_text
 from grpo_cot.reporting.bands import bands
@@ -13,8 +14,10 @@ from grpo_cot.reporting.index import graded_runs, index_page, read_comparisons, 
 def main(root: Path) -> None:
     """Write the page, and print a line a run and comparison."""
     results, comparisons = graded_runs(root), read_comparisons(root)
+    trials = experiments(root)
     page = root / "reports/index.html"
-    write_text(page, index_page(results, comparisons, bands(root, results), claims(results, comparisons)))
+    parts = bands(root, results), claims(results, comparisons), trials
+    write_text(page, index_page(results, comparisons, *parts))
     for line in summary(results, comparisons):
         print(line)
     print(f"{len(results)} runs, {len(comparisons)} comparisons: file://{page}")

@@ -35,6 +35,11 @@ def test_a_setting_is_tried_shown_compared_and_applied(copy: Project) -> None:
     figures = experiments["two"]["metrics"]["runs/short-a/grade/metrics.json"]["data"]
     assert 0 <= figures["trained"]["strict_accuracy"]["value"] <= 1
     assert "rewards.correctness" in copy.run("dvc", "exp", "diff", "three", "four")
+    copy.run("python", "workflow/index.py")
+    page = (copy.folder / "reports/index.html").read_text()
+    shown = page[page.index('id="experiments"') :]
+    assert shown.count('<th scope="rowgroup"') == 1  # the others have no graded answers
+    assert f"{WEIGHT}: 1.0 → 2" in shown
     copy.run("dvc", "exp", "apply", "three")
     assert "correctness: 3" in (copy.folder / "experiments/short.yaml").read_text()
     assert json.loads((copy.folder / "runs/short-a/grade/metrics.json").read_text()) == before

@@ -90,7 +90,8 @@ def long_index(folder: Path) -> Path:
         write_json(folder / f"comparisons/{name}.json", content)
     results, compared = index.graded_runs(folder), index.read_comparisons(folder)
     page = folder / "reports/index.html"
-    write_text(page, index.index_page(results, compared, index.bands(folder, results), CLAIMS))
+    trials = [{**one, "name": HOSTILES[0], "run": "recipe-0-1", "settings": HOSTILES} for one in compared[:3]]
+    write_text(page, index.index_page(results, compared, index.bands(folder, results), CLAIMS, trials))
     return page
 
 

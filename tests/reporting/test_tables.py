@@ -177,6 +177,17 @@ def test_runs_of_texts_stand_in_the_index_over_seeds_and_in_the_last_lines(proje
     assert lines[-1].startswith(f"both: {label} of ppo-2 minus ppo-1: +5.0 points")
 
 
+def test_experiments_stand_beside_the_checkout_with_what_they_changed() -> None:
+    tried = comparison("", "", 0.05) | {
+        "name": "two", "run": "sft-1", "settings": ["experiments/tiny-sft.yaml:rewards.correctness: 1 → 2"]
+    }  # fmt: skip
+    page = index_page([], [], [], [], [tried])
+    table = page[page.index('id="experiments"') :]
+    assert "two" in table and "run sft-1<br>experiments/tiny-sft.yaml:rewards.correctness: 1 → 2" in table
+    assert "+5.0 points" in table
+    assert "experiments" not in index_page([], [], [], [])
+
+
 def test_only_accuracies_that_all_seeds_have_are_put_together() -> None:
     results = [
         Result(f"t{seed}", Run(recipe="r", dataset="d", base="b", image="cpu", seed=seed), None, None, figures)

@@ -36,9 +36,10 @@ def read_comparisons(root: Path) -> list[dict[str, Any]]:
 
 def index_page(
     results: Sequence[Result], comparisons: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]],
-    claims: Sequence[Mapping[str, Any]],
+    claims: Sequence[Mapping[str, Any]], experiments: Sequence[Mapping[str, Any]] = (),
 ) -> str:  # fmt: skip
-    """The page. `curves` are `bands` of these runs, `claims` those of `grpo_cot.reporting.claims`.
+    """The page. `curves` are `bands` of these runs, `claims` those of `grpo_cot.reporting.claims`, `experiments` what
+    `workflow/experiments.py` finds.
 
     The claims of a study stand on it, with the study's own curves, once a run decides one of them.
     """
@@ -50,6 +51,7 @@ def index_page(
     study = bands.published_pictures() if claims else []
     return environment().get_template("index.html.jinja").render(
         results=results, published=published, comparisons=comparisons, claims=claims, study=study,
+        experiments=experiments,
         curves=[{**part, "pictures": bands.band_pictures(part)} for part in curves],
         headlines=headlines, comparison_headlines=comparison_headlines, compared=compared,
         outcome=outcome,

@@ -1,0 +1,82 @@
+"""The trials of `dvc exp` beside the checkout, on the same problems."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from grpo_cot.common.errors import InputError
+from grpo_cot.common.files import Row, read_jsonl
+from grpo_cot.grading.comparison import compare
+
+
+def experiments(root: Path) -> list[dict[str, Any]]:
+    """A comparison of each experiment with the checkout, for every run that it answers otherwise.
+
+    Each has what comparisons/C.json has, with the checkout as `a` and the experiment as `b`, and beside it its `name`,
+    the `run`, and `settings`: a line for each that is not the checkout's. An experiment that failed, that waits in the
+    queue, or that was asked other problems is left out.
+
+    Raises:
+        InputError: DVC cannot list the experiments.
+    """
+    references = ["git", "for-each-ref", "--count=1", "refs/exps/"]
+    if not subprocess.run(references, cwd=root, capture_output=True, check=False).stdout:  # nor without git
+        return []
+    show = [sys.executable, "-m", "dvc", "exp", "show", "--all-commits", "--json"]
+    shown = subprocess.run(show, cwd=root, capture_output=True, text=True, check=False)
+    if shown.returncode:
+        raise InputError(f"`dvc exp show` failed: {shown.stderr.strip()}")
+    workspace, *commits = json.loads(shown.stdout)
+    ours = dict(_settings(workspace["data"]["params"]))
+    found = []
+    for tried in (tried for commit in commits for tried in commit["experiments"] or ()):
+        newest = tried["revs"][0]
+        if newest["data"] is None:
+            continue
+        theirs = dict(_settings(newest["data"]["params"]))
+        settings = [
+            f"{key}: {ours.get(key, 'absent')} → {theirs.get(key, 'absent')}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+        for name, answers in _answers(root, newest["rev"]):
+            own = read_jsonl(root / f"runs/{name}/grade/predictions.jsonl")
+            if answers == own:
+                continue
+            try:
+                comparison = compare(own, answers)
+            except InputError:  # other problems
+                continue
+            found.append({"name": tried["name"], "run": name, "settings": settings, **comparison})
+    return found
+
+
+def _answers(root: Path, revision: str) -> Iterator[tuple[str, list[Row]]]:
+    """The graded answers of a revision to the problems of each run that the checkout has, where DVC has them."""
+    from dvc.api import DVCFileSystem  # takes a second, and most checkouts have no experiment
+
+    files = DVCFileSystem(str(root), rev=revision)
+    for path in sorted(root.glob("runs/*/grade/predictions.jsonl")):
+        try:
+            lines = files.read_text(path.relative_to(root).as_posix()).splitlines()
+        except FileNotFoundError:  # it stopped before, or `dvc gc` took them
+            continue
+        yield path.parts[-3], [json.loads(line) for line in lines]
+
+
+def _settings(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each single setting of DVC's parameters, as FILE:KEY.KEY and its value."""
+
+    def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+        entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+        if not entries:
+            yield name, value
+        for key, inner in entries or ():
+            yield from leaves(f"{name}.{key}", inner)
+
+    for file, content in params.items():
+        for key, value in content["data"].items():
+            yield from leaves(f"{file}:{key}", value)
