@@ -68,6 +68,7 @@ def page_of(project: Path, runs: dict[str, tuple[str, int, dict[str, Any]]], **c
     write_text(project / "params.yaml", f"{head}\ndatasets: [generated]\nbases: {{tiny: cpu}}\ncomparisons: {{}}\n")
     for name, (_, _, figures) in runs.items():
         write_json(project / f"runs/{name}/grade/metrics.json", figures)
+        write_text(project / f"runs/{name}/report.html", "")
     for name, content in comparisons.items():
         write_json(project / f"comparisons/{name}.json", content)
     index.main(project)
@@ -175,6 +176,16 @@ def test_runs_of_texts_stand_in_the_index_over_seeds_and_in_the_last_lines(proje
     assert lines[1].startswith("ppo-1: taken for negative by the reward model 30.0% (after 01-sft) -> 70.0%")
     assert lines[2] == "ppo-1: WARNING: the reward was hacked: much"
     assert lines[-1].startswith(f"both: {label} of ppo-2 minus ppo-1: +5.0 points")
+
+
+def test_a_run_that_has_no_page_yet_is_named_without_a_link(project: Path) -> None:
+    runs = {"placebo-1": ("placebo", 1, metrics(0.2, 0.21))}
+    link = '<a href="../runs/placebo-1/report.html">placebo-1</a>'
+    assert page_of(project, runs).count(link) == 1
+    (project / "runs/placebo-1/report.html").unlink()
+    index.main(project)
+    page = (project / "reports/index.html").read_text(encoding="utf-8")
+    assert "placebo-1" in page and "../runs/placebo-1" not in page
 
 
 def test_experiments_stand_beside_the_checkout_with_what_they_changed() -> None:

@@ -25,7 +25,8 @@ def graded_runs(root: Path) -> list[Result]:
         row = load_recipe(root / f"experiments/{line.recipe}.yaml").published_row if line else None
         source = root / f"data/{line.dataset}.source.json" if line else None
         identifier = tables.source_id(read_json(source), metrics["set"]) if source and source.is_file() else None
-        results.append(Result(name, line, row, identifier, metrics))
+        has_report = (root / f"runs/{name}/report.html").is_file()
+        results.append(Result(name, line, row, identifier, metrics, has_report))
     return results
 
 

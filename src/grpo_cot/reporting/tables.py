@@ -34,6 +34,7 @@ class Result:
     """A graded run: its line of params.yaml (None where it has none any more), and its metrics.
 
     `published_row` is its recipe's, `dataset_id` where the main evaluation set comes from (None: not from the Hub).
+    `has_report`: its own page is there.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Result:
     published_row: str | None
     dataset_id: str | None
     metrics: Mapping[str, Any]
+    has_report: bool = False
 
 
 def published_results() -> Mapping[str, Any]:
@@ -104,7 +106,8 @@ def _published_cell(published: Mapping[str, Any], row: str, column: str) -> dict
 
 def _ours(result: Result, table: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "run": result.name, "line": result.line, "set": result.metrics["set"], "n": result.metrics["n"],
+        "run": result.name, "has_report": result.has_report, "line": result.line,
+        "set": result.metrics["set"], "n": result.metrics["n"],
         "other_data": result.dataset_id != published["dataset"],
         "figures": [result.metrics["trained"].get(column) for column in table["columns"]],
     }  # fmt: skip
