@@ -1,12 +1,13 @@
 """What a source file sets right in the base that it names: its end token, its padding token, its chat template."""
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_cot.bases.sources import Base, Tokens
-from grpo_cot.common.errors import InputError, nearest
+from grpo_cot.common.errors import InputError, nearest, shown
 from grpo_cot.common.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ def reading() -> Iterator[None]:
         yield
     except InputError:
         raise
+    except pickle.UnpicklingError:  # torch reads its own format with weights_only, and its message says how to go on
+        raise InputError(
+            "its weights are a Python pickle of more than tensors, which could run a stranger's code, and were not "
+            "loaded: take a copy in safetensors"
+        ) from None
     except Exception as error:  # it raises what it likes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
@@ -34,14 +40,40 @@ def reading() -> Iterator[None]:
         ) from None
 
 
+def refuse_own_code(folder: Path) -> None:
+    """Refuse a model that brings Python code of its own, before Transformers asks the terminal whether to run it.
+
+    A model that Transformers knows may name such code as well (`auto_map`): its own is used then.
+
+    Raises:
+        InputError: it does.
+    """
+    import transformers
+
+    for name, key, known in (
+        ("config.json", "model_type", transformers.CONFIG_MAPPING),
+        ("tokenizer_config.json", "tokenizer_class", dir(transformers)),
+    ):
+        try:
+            settings = read_json(folder / name)
+        except InputError:  # it is not there, or Transformers says what is wrong with it
+            continue
+        if isinstance(settings, dict) and "auto_map" in settings and settings.get(key) not in known:
+            raise InputError(
+                f"its {name} has the {key} {shown(settings.get(key))}, which Transformers does not know, and names "
+                "Python code of its own (auto_map). No step runs a stranger's code: take a model that Transformers has"
+            )
+
+
 def plain_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer as anybody would load it, its end and padding tokens as the base's files name them.
 
     Raises:
-        InputError: there is none, or its files are corrupt.
+        InputError: there is none, its files are corrupt, or the model needs code of its own.
     """
     from transformers import AutoTokenizer
 
+    refuse_own_code(folder)
     # Of a model's configuration alone some classes make a tokenizer without a vocabulary.
     if not any(any(folder.glob(name)) for name in ("tokenizer.json", "*.model", "vocab.*", "vocab-*")):
         raise InputError(
@@ -49,7 +81,7 @@ def plain_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             "files in the source file"
         )
     with reading():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return tokenizer
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_cot.bases.mending import refuse_own_code
 from grpo_cot.bases.sources import Base, Scorer, Source, files_here
-from grpo_cot.common.errors import InputError, validated
+from grpo_cot.common.errors import InputError, naming, validated
 from grpo_cot.common.files import read_json, read_yaml
 from grpo_cot.library.names import hint
 from grpo_cot.recipes.recipe import Recipe
@@ -43,6 +44,8 @@ def architecture(root: Path, base: str, source: Source | None = None) -> "tuple[
     for folder in (made, files_here(source, root)):
         if folder and (folder / "config.json").is_file():
             settings = read_json(folder / "config.json")
+            with naming(field):
+                refuse_own_code(folder)
             return AutoConfig.from_pretrained(folder), settings.get("tie_word_embeddings") is False
     settings, tokens = {**(source.config or {}), **(source.shape or {})}, {}
     if source.tokenizer and source.tokenizer.path:
