@@ -61,20 +61,20 @@ def _answers(root: Path, revision: str) -> Iterator[tuple[str, list[Row]]]:
     files = DVCFileSystem(str(root), rev=revision)
     for path in sorted(root.glob("runs/*/grade/predictions.jsonl")):
         try:
-            lines = files.read_text(path.relative_to(root).as_posix()).splitlines()
+            lines = files.read_text(path.relative_to(root).as_posix()).split("\n")  # a text may hold other line ends
         except FileNotFoundError:  # it stopped before, or `dvc gc` took them
             continue
-        yield path.parts[-3], [json.loads(line) for line in lines]
+        yield path.parts[-3], [json.loads(line) for line in lines if line]
 
 
 def _settings(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Each single setting of DVC's parameters, as FILE:KEY.KEY and its value."""
 
     def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-        entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+        entries = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
         if not entries:
             yield name, value
-        for key, inner in entries or ():
+        for key, inner in entries.items():
             yield from leaves(f"{name}.{key}", inner)
 
     for file, content in params.items():

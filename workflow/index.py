@@ -14,10 +14,9 @@ from grpo_cot.reporting.index import graded_runs, index_page, read_comparisons, 
 def main(root: Path) -> None:
     """Write the page, and print a line a run and comparison."""
     results, comparisons = graded_runs(root), read_comparisons(root)
-    trials = experiments(root)
     page = root / "reports/index.html"
-    parts = bands(root, results), claims(results, comparisons), trials
-    write_text(page, index_page(results, comparisons, *parts))
+    curves, answers, trials = bands(root, results), claims(results, comparisons), experiments(root)
+    write_text(page, index_page(results, comparisons, curves, answers, trials))
     for line in summary(results, comparisons):
         print(line)
     print(f"{len(results)} runs, {len(comparisons)} comparisons: file://{page}")
