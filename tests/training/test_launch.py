@@ -286,7 +286,7 @@ def test_two_processes_go_on_to_the_byte_whoever_is_killed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("everyone", [False, True])
+@pytest.mark.parametrize("everyone", [False, pytest.param(True, marks=pytest.mark.prove)])
 def test_two_processes_told_to_end_leave_a_checkpoint_and_go_on_to_the_byte(
     whole: tuple[Path, dict[str, bytes]], tmp_path: Path, everyone: bool
 ) -> None:
@@ -304,6 +304,7 @@ def test_two_processes_told_to_end_leave_a_checkpoint_and_go_on_to_the_byte(
 
 
 @pytest.mark.slow
+@pytest.mark.prove
 def test_processes_told_to_end_while_they_start_end_at_once(tmp_path: Path) -> None:
     step = started(tmp_path)
     while not (below := processes_below(psutil.Process(step.pid))):
@@ -324,7 +325,9 @@ def test_what_the_processes_refuse_is_one_sentence_said_once(tmp_path: Path, cap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rewards", "silent"), [({"random": 1.0}, False), ({"correctness": 1.0}, True)])
+@pytest.mark.parametrize(
+    ("rewards", "silent"), [pytest.param({"random": 1.0}, False, marks=pytest.mark.prove), ({"correctness": 1.0}, True)]
+)
 def test_two_processes_ask_once_whether_a_later_phase_can_learn(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], rewards: dict[str, float], silent: bool
 ) -> None:

@@ -93,7 +93,10 @@ def scripted(accuracies: list[float]) -> Callable[[Any, Any], dict[str, float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [CHOOSES, {"save_steps": 1}], ids=["chooses", "saves-between"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(CHOOSES, id="chooses"), pytest.param({"save_steps": 1}, id="saves-between", marks=pytest.mark.prove)],
+)
 def test_killed_three_times_it_stops_and_chooses_as_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
