@@ -1,6 +1,7 @@
 """The trials of `dvc exp` beside the checkout, on the same problems."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 from grpo_cot.common.errors import InputError
 from grpo_cot.common.files import Row, read_jsonl
 from grpo_cot.grading.comparison import compare
+
+EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]+)/")  # of the commit that it was tried on
 
 
 def experiments(root: Path) -> list[dict[str, Any]]:
@@ -22,17 +25,30 @@ def experiments(root: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: DVC cannot list the experiments.
     """
-    references = ["git", "for-each-ref", "--count=1", "refs/exps/"]
-    if not subprocess.run(references, cwd=root, capture_output=True, check=False).stdout:  # nor without git
+    listed = ["git", "for-each-ref", "--format=%(refname)", "refs/exps/"]
+    names = subprocess.run(
+        listed, cwd=root, capture_output=True, text=True, check=False
+    ).stdout.split()  # "" without git
+    commits = sorted({"".join(found.groups()) for name in names if (found := EXPERIMENT.match(name))})
+    if not commits:
         return []
-    show = [sys.executable, "-m", "dvc", "exp", "show", "--all-commits", "--json"]
+    # Of these commits alone: with `--all-commits` DVC reads the settings of each in git's history.
+    show = [
+        sys.executable,
+        "-m",
+        "dvc",
+        "exp",
+        "show",
+        "--json",
+        *(part for name in commits for part in ("--rev", name)),
+    ]
     shown = subprocess.run(show, cwd=root, capture_output=True, text=True, check=False)
     if shown.returncode:
         raise InputError(f"`dvc exp show` failed: {shown.stderr.strip()}")
-    workspace, *commits = json.loads(shown.stdout)
+    workspace, *bases = json.loads(shown.stdout)
     ours = dict(_settings(workspace["data"]["params"]))
     found = []
-    for tried in (tried for commit in commits for tried in commit["experiments"] or ()):
+    for tried in (tried for base in bases for tried in base["experiments"] or ()):
         newest = tried["revs"][0]
         if newest["data"] is None:
             continue
