@@ -25,23 +25,14 @@ def experiments(root: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: DVC cannot list the experiments.
     """
-    listed = ["git", "for-each-ref", "--format=%(refname)", "refs/exps/"]
-    names = subprocess.run(
-        listed, cwd=root, capture_output=True, text=True, check=False
-    ).stdout.split()  # "" without git
-    commits = sorted({"".join(found.groups()) for name in names if (found := EXPERIMENT.match(name))})
+    references = ["git", "for-each-ref", "--format=%(refname)", "refs/exps/"]
+    names = subprocess.run(references, cwd=root, capture_output=True, text=True, check=False).stdout  # "" without git
+    commits = sorted({first + rest for first, rest in EXPERIMENT.findall(names)})
     if not commits:
         return []
     # Of these commits alone: with `--all-commits` DVC reads the settings of each in git's history.
-    show = [
-        sys.executable,
-        "-m",
-        "dvc",
-        "exp",
-        "show",
-        "--json",
-        *(part for name in commits for part in ("--rev", name)),
-    ]
+    chosen = [part for commit in commits for part in ("--rev", commit)]
+    show = [sys.executable, "-m", "dvc", "exp", "show", "--json", *chosen]
     shown = subprocess.run(show, cwd=root, capture_output=True, text=True, check=False)
     if shown.returncode:
         raise InputError(f"`dvc exp show` failed: {shown.stderr.strip()}")
