@@ -20,7 +20,7 @@ def experiments(root: Path) -> list[dict[str, Any]]:
 
     Each has what comparisons/C.json has, with the checkout as `a` and the experiment as `b`, and beside it its `name`,
     the `run`, and `settings`: a line for each that is not the checkout's. An experiment that failed, that waits in the
-    queue, or that was asked other problems is left out.
+    queue, that ended before the grades, or that was asked other problems is left out.
 
     Raises:
         InputError: DVC cannot list the experiments.
@@ -39,7 +39,7 @@ def experiments(root: Path) -> list[dict[str, Any]]:
     workspace, *bases = json.loads(shown.stdout)
     ours = dict(_settings(workspace["data"]["params"]))
     found = []
-    for tried in (tried for base in bases for tried in base["experiments"] or ()):
+    for commit, tried in ((base["rev"], tried) for base in bases for tried in base["experiments"] or ()):
         newest = tried["revs"][0]
         if newest["data"] is None:
             continue
@@ -49,9 +49,11 @@ def experiments(root: Path) -> list[dict[str, Any]]:
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key)
         ]
+        before = dict(_answers(root, commit))
         for name, answers in _answers(root, newest["rev"]):
             own = read_jsonl(root / f"runs/{name}/grade/predictions.jsonl")
-            if answers == own:
+            # What it did not grade anew are the answers of its commit, given under other settings than its own.
+            if answers in (own, before.get(name)):
                 continue
             try:
                 comparison = compare(own, answers)

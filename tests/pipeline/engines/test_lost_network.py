@@ -81,8 +81,8 @@ def test_a_pull_that_loses_its_network_goes_on_when_it_is_back(
     small.run("dvc", "add", "--quiet", "many")
     commit(small)
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    remote = Remote(f"s3://{BUCKET}/{tmp_path.name}", None, {"endpointurl": s3_endpoint}, keys)
     keys["AWS_MAX_ATTEMPTS"] = "1"  # by default the client asks a dead network for minutes
+    remote = Remote(f"s3://{BUCKET}/{tmp_path.name}", None, {"endpointurl": s3_endpoint}, keys)
     remote.use(small)
     small.run("dvc", "push", "--quiet")
     other = clone(small, tmp_path / "other", remote)
