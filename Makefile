@@ -30,7 +30,10 @@ check: .venv/.ready ## validate params, recipes and sources, one sentence a prob
 plan: .venv/.ready ## what a recipe would do, and what it would need: make plan EXPERIMENT=tiny-grpo
 	@python workflow/plan.py $(EXPERIMENT)
 
-test: .venv/.ready $(VLLM) .venv/lm-eval/.ready .venv/axe/.ready .venv/provenance/.ready ## run the tests
+.PHONY: environments
+environments: .venv/.ready $(VLLM) .venv/lm-eval/.ready .venv/axe/.ready .venv/provenance/.ready
+
+test: environments ## run the tests
 	python -m pytest -n 2 --no-loadscope-reorder --durations 60 --durations-min 10
 
 prove: .venv/.ready ## run the proofs that take long, and write their outcomes into docs/tested.md (PROOFS="kills or matrix")

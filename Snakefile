@@ -55,5 +55,6 @@ for group in dict.fromkeys(stage.split("@")[0] for stage in plan):
         params:
             python=sys.executable,
             program=Path(workflow.basedir) / "workflow/stage.py",
+            options=lambda wildcards: plan[wildcards.stage].options,
         shell:
-            "{params.python:q} {params.program:q} {wildcards.stage} > {log} 2>&1"
+            "{params.python:q} {params.program:q} {wildcards.stage} {params.options} > {log} 2>&1"

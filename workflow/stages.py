@@ -7,7 +7,7 @@ Four names of DVC used here are no documented interface: `Repo.index.graph`, `St
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,10 +28,22 @@ DVC = Path(sys.executable).with_name("dvc")
 
 @dataclass(frozen=True)
 class Job:
-    """A stage to run: the jobs that it waits for, and what it asks of the scheduler."""
+    """A stage to run: the jobs that it waits for, what it asks of the scheduler, and DVC's options for it."""
 
     after: list[str]
     resources: dict[str, int]
+    options: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The jobs to run, and files that are missing here: those that they read, with the stages that make them, and the
+    outputs of a failed stage, which are in the cache. `sources` are the stages that wait for no other."""
+
+    plan: dict[str, Job]
+    missing: dict[str, str]
+    set_aside: list[str]
+    sources: set[str]
 
 
 def resources(meta: dict[str, str], torch_threads: int | None = None) -> dict[str, int]:
@@ -55,13 +67,38 @@ def torch_threads(stage: Any) -> int | None:
 def make_plan(*, rehearsal: bool) -> dict[str, Job]:
     """The stages that are stale and all that follow them, in an order that can run.
 
-    What they read of other stages and is missing here (a fresh clone) is pulled first, unless it is a `rehearsal`.
+    What they read of other stages and is missing here (a fresh clone) is pulled first, unless it is a `rehearsal`. What
+    the remote lacks is made again where its stage waits for no other: data and bases, which are pinned. A training is
+    not: it may take a week, and the remote may be back in an hour.
 
     Raises:
         InputError: this is no whole checkout, params, a recipe or a source is invalid, a file is missing here and in
             the remote, or an earlier run is still at work.
     """
     check_checkout(Path.cwd())
+    survey = _survey()
+    if survey.plan:
+        _validate()
+    if rehearsal:
+        return survey.plan
+    if survey.set_aside:
+        subprocess.run([DVC, "--wait-for-lock", "checkout", "--quiet", *survey.set_aside])
+    lost = _pull(survey.missing)
+    again = survey.sources.intersection(lost.values())
+    if kept := {path: stage for path, stage in lost.items() if stage not in again and stage not in survey.plan}:
+        raise InputError(
+            f"{', '.join(kept)}: missing here and in the remote, or the remote cannot be reached; `dvc repro "
+            f"{' '.join(dict.fromkeys(kept.values()))}` makes them again"
+        )
+    if not again:
+        return survey.plan
+    files = ", ".join(path for path, stage in lost.items() if stage in again)
+    print(f"snakemake: {files}: not in the remote; made again by {', '.join(sorted(again))}", file=sys.stderr)
+    return _survey(again).plan
+
+
+def _survey(again: Collection[str] = ()) -> Survey:
+    """What there is to run, with the stages that are to be made `again` although nothing of theirs has changed."""
     with Repo(_wait_for_lock=True) as repo, repo.lock:
         graph = repo.index.graph  # an edge leads from a stage to one that it depends on
         changed: set[Any] = set()
@@ -69,7 +106,7 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
         for stage in networkx.topological_sort(graph.reverse()):
             upstream = list(graph.successors(stage))
             try:
-                if stage.changed(allow_missing=True, upstream=upstream):
+                if stage.addressing in again or stage.changed(allow_missing=True, upstream=upstream):
                     changed.add(stage)
             except LockError as error:
                 raise InputError(
@@ -78,36 +115,33 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
                 ) from None
             if stage in changed or any(other in planned for other in upstream):
                 planned.append(stage)
-        missing = {
-            dep.def_path: producer.addressing
-            for stage in planned
-            for dep in stage.deps
-            for producer in graph.successors(stage)
-            for out in producer.outs
-            if producer not in changed and dep.fs_path == out.fs_path and not out.exists
-        }
-        # A failed stage's outs, which DVC removed before it ran, after the edit that made it fail was taken back.
-        set_aside = [
-            out.def_path
-            for stage in graph
-            for out in stage.outs
-            if stage not in planned and not out.exists and out.hash_info and not out.changed_cache()
-        ]
-    if planned:
-        _validate()
-    names = {stage.addressing for stage in planned}
-    plan = {
-        stage.addressing: Job(
-            after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
-            resources=resources(stage.meta or {}, torch_threads(stage)),
+        names = {stage.addressing for stage in planned}
+        return Survey(
+            plan={
+                stage.addressing: Job(
+                    after=sorted(other.addressing for other in graph.successors(stage) if other.addressing in names),
+                    resources=resources(stage.meta or {}, torch_threads(stage)),
+                    options="--force" if stage.addressing in again else "",
+                )
+                for stage in planned
+            },
+            missing={
+                dep.def_path: producer.addressing
+                for stage in planned
+                for dep in stage.deps
+                for producer in graph.successors(stage)
+                for out in producer.outs
+                if producer not in changed and dep.fs_path == out.fs_path and not out.exists
+            },
+            # A failed stage's outs, which DVC removed before it ran, after the edit that made it fail was taken back.
+            set_aside=[
+                out.def_path
+                for stage in graph
+                for out in stage.outs
+                if stage not in planned and not out.exists and out.hash_info and not out.changed_cache()
+            ],
+            sources={stage.addressing for stage in graph if not any(graph.successors(stage))},
         )
-        for stage in planned
-    }
-    if not rehearsal:
-        if set_aside:
-            subprocess.run([DVC, "--wait-for-lock", "checkout", "--quiet", *set_aside])
-        _pull(missing, plan)
-    return plan
 
 
 def _validate() -> None:
@@ -119,16 +153,11 @@ def _validate() -> None:
         raise InputError(done.stderr.strip())
 
 
-def _pull(missing: dict[str, str], plan: Iterable[str]) -> None:
+def _pull(missing: Mapping[str, str]) -> dict[str, str]:
+    """Pull these files, and return those that are missing still, with the stages that make them."""
     for path in missing:  # one by one: where one file fails, DVC pulls none
         subprocess.run([DVC, "--wait-for-lock", "pull", path])
-    lost = {path: producer for path, producer in missing.items() if not Path(path).exists() and producer not in plan}
-    if lost:
-        stages = " ".join(dict.fromkeys(lost.values()))
-        raise InputError(
-            f"{', '.join(lost)}: missing here and in the remote, or the remote cannot be reached; `dvc repro {stages}` "
-            "makes them again"
-        )
+    return {path: stage for path, stage in missing.items() if not Path(path).exists()}
 
 
 def load_plan(*, main: bool, rehearsal: bool) -> dict[str, Job]:

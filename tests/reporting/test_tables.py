@@ -379,6 +379,14 @@ def test_recipes_stand_side_by_side_with_t_intervals_over_seeds() -> None:
     assert ablation([*results[:3], Result("texts", results[3].line, None, None, preference_metrics(0.2, 0.6))]) == []
 
 
+def test_the_words_at_the_head_of_a_recipe_stand_beside_its_name(project: Path) -> None:
+    recipe = project / "experiments/placebo.yaml"
+    settings = "\n".join(line for line in recipe.read_text().splitlines() if not line.startswith("#"))
+    write_text(recipe, f"# Pays `random` < 1,\n# whatever is said.\n{settings}\n# no more\n")
+    page = page_of(project, {"a": ("placebo", 1, metrics(0.2, 0.21)), "b": ("grpo", 1, metrics(0.2, 0.6))})
+    assert '">placebo<div class="note">Pays random &lt; 1, whatever is said.</div></th>' in page
+
+
 def test_seeds_have_their_curves_on_the_page(project: Path) -> None:
     for seed in (1, 2):
         log = [{"step": step, "reward": 0.1 * step + seed} for step in (1, 2, 3)]

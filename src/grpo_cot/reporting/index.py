@@ -1,5 +1,6 @@
 """The index page over all runs and comparisons that are present, and a line on each."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,19 @@ def graded_runs(root: Path) -> list[Result]:
     for path in sorted(root.glob("runs/*/grade/metrics.json")):
         name, metrics = path.parts[-3], read_json(path)
         line = lines.get(name)
-        row = load_recipe(root / f"experiments/{line.recipe}.yaml").published_row if line else None
+        recipe = root / f"experiments/{line.recipe}.yaml" if line else None
+        row = load_recipe(recipe).published_row if recipe else None
         source = root / f"data/{line.dataset}.source.json" if line else None
         identifier = tables.source_id(read_json(source), metrics["set"]) if source and source.is_file() else None
         has_report = (root / f"runs/{name}/report.html").is_file()
-        results.append(Result(name, line, row, identifier, metrics, has_report))
+        results.append(Result(name, line, row, identifier, metrics, has_report, _heading(recipe) if recipe else ""))
     return results
+
+
+def _heading(recipe: Path) -> str:
+    """The comment that a recipe begins with, as one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), recipe.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.lstrip("# ") for line in lines).replace("`", "")
 
 
 def read_comparisons(root: Path) -> list[dict[str, Any]]:

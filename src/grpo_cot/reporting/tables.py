@@ -34,7 +34,7 @@ class Result:
     """A graded run: its line of params.yaml (None where it has none any more), and its metrics.
 
     `published_row` is its recipe's, `dataset_id` where the main evaluation set comes from (None: not from the Hub).
-    `has_report`: its own page is there.
+    `has_report`: its own page is there. `about`: the words at the head of its recipe.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Result:
     dataset_id: str | None
     metrics: Mapping[str, Any]
     has_report: bool = False
+    about: str = ""
 
 
 def published_results() -> Mapping[str, Any]:
@@ -153,16 +154,21 @@ def replications(results: Sequence[Result]) -> list[dict[str, Any]]:
 def ablation(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The recipes that were run on one data set and base side by side, where there are two or more with final answers.
 
-    Each table has `dataset`, `base` and `rows`, the best strict accuracy first: `recipe`, `seeds`, `n` (problems), and
-    for each of ABLATED `over_seeds` of the `base` and of the `trained` model, None where a run did not measure it.
+    Each table has `dataset`, `base` and `rows`, the best strict accuracy first: `recipe`, the words `about` it,
+    `seeds`, `n` (problems), and for each of ABLATED `over_seeds` of the `base` and of the `trained` model, None where a
+    run did not measure it.
     """
     compared: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    about = {result.line.recipe: result.about for result in results if result.line}
     for (recipe, dataset, base), seeds in by_recipe(results).items():
         runs = [run.metrics for run in seeds.values()]
         if all("strict_accuracy" in metrics["paired"] for metrics in runs):
             figures = {measure: {model: _over_runs(model, measure, runs) for model in MODELS} for measure in ABLATED}
-            row = {"recipe": recipe, "seeds": list(seeds), "n": sorted({metrics["n"] for metrics in runs})}
-            compared.setdefault((dataset, base), []).append(row | {"figures": figures})
+            row = {
+                "recipe": recipe, "about": about[recipe], "seeds": list(seeds),
+                "n": sorted({metrics["n"] for metrics in runs}), "figures": figures,
+            }  # fmt: skip
+            compared.setdefault((dataset, base), []).append(row)
     return [
         {
             "dataset": dataset, "base": base,

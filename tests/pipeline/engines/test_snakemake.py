@@ -263,16 +263,33 @@ def test_after_a_failed_stage_and_the_edit_taken_back_nothing_is_missing(tmp_pat
     check(project)
 
 
-def test_what_the_remote_has_is_pulled_and_what_it_has_not_is_named(tmp_path: Path) -> None:
-    """All that is lost at once, each with the stage that makes it."""
-    project = synthetic(tmp_path / "clone", count=3, seconds=0.1)
-    project.run("dvc", "remote", "modify", "local", "url", str(tmp_path / "remote"))
+def lose_all_but_the_first(project: Project, remote: Path) -> None:
+    """The remote has one of three files of a finished pipeline, and the clone has none; the last stage is stale."""
+    project.run("dvc", "remote", "modify", "local", "url", str(remote))
     project.run(*LOCAL)
     project.run("dvc", "push", "out0")
     shutil.rmtree(project.folder / ".dvc/cache")
     for number in range(3):
         (project.folder / f"out{number}").unlink()
     project.edit("dvc.yaml", "cat out0 out1 out2 > all", "cat out2 out1 out0 > all")
+
+
+def test_what_the_remote_has_not_is_made_again_where_its_stage_waits_for_no_other(tmp_path: Path) -> None:
+    project = synthetic(tmp_path / "clone", count=3, seconds=0.1)
+    lose_all_but_the_first(project, tmp_path / "remote")
+    said = project.run(*LOCAL)
+    assert "out1, out2: not in the remote; made again by work1, work2" in said
+    assert ran(project) == {"work1", "work2", "last"}
+    check(project)
+
+
+def test_a_lost_file_of_a_later_stage_is_named_and_not_made_again(tmp_path: Path) -> None:
+    """It may be a training of a week. All that is lost is named at once."""
+    project = synthetic(tmp_path / "clone", count=3, seconds=0.1)
+    project.edit("dvc.yaml", "deps: [work.py, input]", "deps: [work.py, input, first]")
+    path = project.folder / "dvc.yaml"
+    path.write_text(path.read_text() + "  first: {cmd: touch first, outs: [first]}\n")
+    lose_all_but_the_first(project, tmp_path / "remote")
     said = project.run(*LOCAL, fails=True)
     assert "out1, out2: missing here and in the remote" in said and "`dvc repro work1 work2` makes them again" in said
     assert (project.folder / "out0").exists()
