@@ -32,7 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variant", ["bare", "transformers"])
+@pytest.mark.parametrize("variant", [pytest.param("bare", marks=pytest.mark.prove), "transformers"])
 def test_a_step_is_taken_apart_into_its_parts(base: Path, variant: str) -> None:
     figures = measured(
         "bench/gpu/grpo_steps.py", variant, "--base", str(base), "--completion", "16", "--steps", "2"

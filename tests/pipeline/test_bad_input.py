@@ -68,7 +68,8 @@ SOURCE_ERRORS = [  # file, text in it, wrong text, what is said
 
 @pytest.mark.slow
 def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None:
-    """Each broken recipe gets a file of its own, so that one `make check` finds them all, a sentence each."""
+    """Each broken recipe gets a file of its own, so that one `make check` finds them all, a sentence each, and takes no
+    recipe of the project for a broken one."""
     text = (project.folder / "experiments/short.yaml").read_text()
     for number, (old, new, _) in enumerate(RECIPE_ERRORS):
         assert old in text
@@ -78,6 +79,7 @@ def test_recipe_errors_are_found_before_anything_loads(project: Project) -> None
         assert old in source
         (project.folder / f"sources/{name}-{number}.yaml").write_text(source.replace(old, new))
     said = sentence(project, "python", "workflow/validate.py").splitlines()
+    assert len([line for line in said if line.startswith("check: ")]) == len(RECIPE_ERRORS) + len(SOURCE_ERRORS), said
     for number, (_, _, expected) in enumerate(RECIPE_ERRORS):
         lines = [line for line in said if f"broken-{number:02d}.yaml" in line]
         assert len(lines) == 1, said

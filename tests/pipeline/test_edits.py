@@ -1,6 +1,7 @@
 """An edit makes stale the stages that use the edited file, and no other. The edits are real; DVC says what is stale."""
 
 import json
+from pathlib import PurePath
 
 import pytest
 
@@ -31,16 +32,24 @@ EDITS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "steps"), EDITS.items(), ids=EDITS.keys())
-def test_an_edit_makes_stale_the_stages_that_use_the_file(finished: Project, path: str, steps: set[str]) -> None:
-    file = finished.folder / path
-    before = file.read_bytes()
-    file.write_bytes(before + b"\n")
+def test_edits_make_stale_the_stages_that_use_the_files(finished: Project) -> None:
+    """All edits at once: of each stale stage DVC names the changed dependencies."""
+    before = {path: (finished.folder / path).read_bytes() for path in EDITS}
+    for path, content in before.items():
+        (finished.folder / path).write_bytes(content + b"\n")
     try:
         stale = json.loads(finished.run("dvc", "status", "--json"))
     finally:
-        file.write_bytes(before)
-    assert {stage.split("@")[0] for stage in stale} == steps
+        for path, content in before.items():
+            (finished.folder / path).write_bytes(content)
+    using: dict[str, set[str]] = {path: set() for path in EDITS}
+    for stage, changes in stale.items():
+        changed = [dependency for change in changes for dependency in change.get("changed deps", {})]
+        assert changed, (stage, changes)
+        for path in EDITS:
+            if any(PurePath(path).is_relative_to(dependency) for dependency in changed):
+                using[path].add(stage.split("@")[0])
+    assert using == EDITS
 
 
 def test_bytecode_makes_nothing_stale(finished: Project) -> None:
