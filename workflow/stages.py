@@ -170,11 +170,10 @@ def load_plan(*, main: bool, rehearsal: bool) -> dict[str, Job]:
         return {name: Job(**job) for name, job in read_json(PLAN).items()}
     _hold_the_checkout()
     plan = make_plan(rehearsal=rehearsal)
-    if rehearsal:
-        return plan
-    write_json(PLAN, {name: asdict(job) for name, job in plan.items()})
-    for name in plan:
+    for name in plan:  # in a rehearsal too: what an earlier plan left there would pass for done
         marker(name).unlink(missing_ok=True)
+    if not rehearsal:
+        write_json(PLAN, {name: asdict(job) for name, job in plan.items()})
     return plan
 
 

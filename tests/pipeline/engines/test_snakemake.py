@@ -302,3 +302,13 @@ def test_a_rehearsal_changes_nothing(tmp_path: Path) -> None:
     project = synthetic(tmp_path / "clone", count=2, seconds=0.1)
     assert "work1" in project.run(*LOCAL, "--dry-run")
     assert not (project.folder / stages.PLAN).exists() and not (project.folder / "dvc.lock").exists()
+
+
+def test_a_rehearsal_after_a_run_names_what_an_edit_made_stale(tmp_path: Path) -> None:
+    project = synthetic(tmp_path / "clone", count=1, seconds=0.1)
+    project.run(*LOCAL)
+    assert "Nothing to be done" in project.run(*LOCAL, "--dry-run")
+    project.edit("input", "first", "second")
+    said = project.run(*LOCAL, "--dry-run")
+    assert "work0" in said and "last" in said
+    assert (project.folder / "all").read_text() == "0 first\n"
