@@ -10,7 +10,7 @@ from stages import FOLDER, load_plan, marker
 from grpo_cot.common.errors import InputError
 
 # Snakemake itself knows only later that this is a dry run.
-rehearsal = not {"-n", "--dry-run", "--dryrun"}.isdisjoint(sys.argv)
+rehearsal = any(re.fullmatch("-[a-z]*n[a-z]*|--dry-?run", word) for word in sys.argv)
 try:
     plan = load_plan(main=workflow.is_main_process, rehearsal=rehearsal)
 except InputError as error:

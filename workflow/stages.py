@@ -38,12 +38,13 @@ class Job:
 @dataclass(frozen=True)
 class Survey:
     """The jobs to run, and files that are missing here: those that they read, with the stages that make them, and the
-    outputs of a failed stage, which are in the cache. `sources` are the stages that wait for no other."""
+    outputs of a failed stage, which are in the cache. `repeatable` are stages that wait for no other and give the same
+    bytes at once."""
 
     plan: dict[str, Job]
     missing: dict[str, str]
     set_aside: list[str]
-    sources: set[str]
+    repeatable: set[str]
 
 
 def resources(meta: dict[str, str], torch_threads: int | None = None) -> dict[str, int]:
@@ -68,8 +69,8 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
     """The stages that are stale and all that follow them, in an order that can run.
 
     What they read of other stages and is missing here (a fresh clone) is pulled first, unless it is a `rehearsal`. What
-    the remote lacks is made again where its stage waits for no other: data and bases, which are pinned. A training is
-    not: it may take a week, and the remote may be back in an hour.
+    the remote does not give is made again where that is soon done and gives the same bytes: data, and bases that are
+    not pretrained here. A training is not: it may take a week, and the remote may be back in an hour.
 
     Raises:
         InputError: this is no whole checkout, params, a recipe or a source is invalid, a file is missing here and in
@@ -84,7 +85,7 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
     if survey.set_aside:
         subprocess.run([DVC, "--wait-for-lock", "checkout", "--quiet", *survey.set_aside])
     lost = _pull(survey.missing)
-    again = survey.sources.intersection(lost.values())
+    again = survey.repeatable.intersection(lost.values())
     if kept := {path: stage for path, stage in lost.items() if stage not in again and stage not in survey.plan}:
         raise InputError(
             f"{', '.join(kept)}: missing here and in the remote, or the remote cannot be reached; `dvc repro "
@@ -93,7 +94,7 @@ def make_plan(*, rehearsal: bool) -> dict[str, Job]:
     if not again:
         return survey.plan
     files = ", ".join(path for path, stage in lost.items() if stage in again)
-    print(f"snakemake: {files}: not in the remote; made again by {', '.join(sorted(again))}", file=sys.stderr)
+    print(f"snakemake: {files}: not got from a remote; made again by {', '.join(sorted(again))}", file=sys.stderr)
     return _survey(again).plan
 
 
@@ -102,18 +103,21 @@ def _survey(again: Collection[str] = ()) -> Survey:
     with Repo(_wait_for_lock=True) as repo, repo.lock:
         graph = repo.index.graph  # an edge leads from a stage to one that it depends on
         changed: set[Any] = set()
+        stale: set[Any] = set()
         planned: list[Any] = []
         for stage in networkx.topological_sort(graph.reverse()):
             upstream = list(graph.successors(stage))
             try:
-                if stage.addressing in again or stage.changed(allow_missing=True, upstream=upstream):
+                if stage.changed(allow_missing=True, upstream=upstream):
                     changed.add(stage)
             except LockError as error:
                 raise InputError(
                     f"an earlier run is still at work ({' '.join(str(error).split())[:200]}); wait until it ends, or "
                     "stop it with `make recover`"
                 ) from None
-            if stage in changed or any(other in planned for other in upstream):
+            if stage in changed or not stale.isdisjoint(upstream):
+                stale.add(stage)
+            if stage in stale or stage.addressing in again:
                 planned.append(stage)
         names = {stage.addressing for stage in planned}
         return Survey(
@@ -140,8 +144,16 @@ def _survey(again: Collection[str] = ()) -> Survey:
                 for out in stage.outs
                 if stage not in planned and not out.exists and out.hash_info and not out.changed_cache()
             ],
-            sources={stage.addressing for stage in graph if not any(graph.successors(stage))},
+            repeatable={
+                stage.addressing for stage in graph if not any(graph.successors(stage)) and not _pretrains(stage)
+            },
         )
+
+
+def _pretrains(stage: Any) -> bool:
+    """Whether a stage pretrains a base."""
+    sources = [Path(dep.def_path) for dep in stage.deps if dep.def_path.startswith("sources/bases/")]
+    return any(read_yaml(path)["kind"] == "pretrained" for path in sources)
 
 
 def _validate() -> None:

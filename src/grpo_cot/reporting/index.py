@@ -35,7 +35,7 @@ def graded_runs(root: Path) -> list[Result]:
 def _heading(recipe: Path) -> str:
     """The comment that a recipe begins with, as one line."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), recipe.read_text(encoding="utf-8").splitlines())
-    return " ".join(line.lstrip("# ") for line in lines).replace("`", "")
+    return " ".join(" ".join(line.lstrip("#") for line in lines).replace("`", "").split())
 
 
 def read_comparisons(root: Path) -> list[dict[str, Any]]:
