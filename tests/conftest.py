@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from stand_in_hub import TOKEN, Hub, serving
 from support import ROOT
 from xdist.scheduler import LoadScopeScheduling
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from publishing.workshop import Workshop
 
 PIPELINE = "tests/pipeline/"
+
+# A machine that is busy with other work is no fault of the tested code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # For the processes that tests start; vLLM, where it is on the path, starts some as well.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
