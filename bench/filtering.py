@@ -2,8 +2,9 @@
 
     python bench/filtering.py FOLDER MODEL SEED...
 
-MODEL is the merged model of a run that learnt the basic problems (runs/correctness-3407/merged of suites/placebo.yaml).
-It goes on with 1,000 problems of generated-mixed, seven in ten of which are harder. Each seed trains twice:
+MODEL is the merged model of a run that learnt the basic problems: runs/correctness-3407/merged of suites/placebo.yaml,
+or the same run with eight steps (max_steps: 8 in experiments/tiny-correctness.yaml), which has learnt some of them. It
+goes on with 1,000 problems of generated-mixed, seven in ten of which are harder. Each seed trains twice:
 tiny-all-prompts on all of them, and tiny-signal on a band of pass rates. Both are asked the same 500 validation
 problems every ten steps. The pass rates are kept in FOLDER, so that a second seed, or a second run, pays nothing for
 them.
