@@ -55,7 +55,6 @@ CHANGED = {
     ("tiny-shaping-heavy", "tiny-length-no-example"): FORM,
     ("tiny-shaping-binary", "tiny-length-no-example"): FORM,
     ("tiny-shaping-gated", "tiny-shaping-binary"): {"rewards.correctness", "rewards.correctness_in_schema"},
-    ("tiny-positive-control", "tiny-sft"): {"prompt.system", "published_row", "model.threads"},
     ("tiny-grpo-clocked", "tiny-grpo"): {
         "model.threads",
         f"{GRPO}.max_steps",
