@@ -21,7 +21,7 @@ WEIGHTS = {f"rewards.published_{name}" for name in ("integer_answer", "soft_form
 DRAW = ("problems", "count", "sampling.do_sample", "sampling.temperature", "sampling.max_new_tokens")
 RATES = (*DRAW, "batch_size", "low", "high", "order")
 EVALUATED = ("evaluate.samples", *(f"evaluate.samples.{name}" for name in DRAW))
-FORM = {f"rewards.{name}" for name in ("integer_answer", "soft_format", "strict_format", "xml_count")}
+NOT_CORRECTNESS = {f"rewards.{name}" for name in ("integer_answer", "soft_format", "strict_format", "xml_count")}
 EXAMPLE = {"prompt.examples", "prompt.also_with", "evaluate.sets"}
 CORRECT, COSINE, PENALISED = (
     f"rewards.published_{name}" for name in ("correctness", "length_cosine", "length_cosine_penalty")
@@ -51,9 +51,9 @@ CHANGED = {
     ("tiny-length-cosine", "tiny-length-standard"): {"rewards.correctness", COSINE},
     ("tiny-length-cosine-matched", "tiny-length-standard"): {COSINE},
     ("tiny-length-penalty-matched", "tiny-length-standard"): {PENALISED, "audit.allow"},
-    ("tiny-shaping-light", "tiny-length-no-example"): FORM,
-    ("tiny-shaping-heavy", "tiny-length-no-example"): FORM,
-    ("tiny-shaping-binary", "tiny-length-no-example"): FORM,
+    ("tiny-shaping-light", "tiny-length-no-example"): NOT_CORRECTNESS,
+    ("tiny-shaping-heavy", "tiny-length-no-example"): NOT_CORRECTNESS,
+    ("tiny-shaping-binary", "tiny-length-no-example"): NOT_CORRECTNESS,
     ("tiny-shaping-gated", "tiny-shaping-binary"): {"rewards.correctness", "rewards.correctness_in_schema"},
     ("tiny-grpo-clocked", "tiny-grpo"): {
         "model.threads",
